@@ -1,0 +1,21 @@
+"""Data sets behind one shape, see semples.data.dataset."""
+
+from __future__ import annotations
+
+from semples.config import ScenesData, VocData
+from semples.data import scenes, voc
+from semples.data.dataset import Dataset
+from semples.errors import UserError
+
+
+def load_data(config: ScenesData | VocData) -> Dataset:
+    """The data set that the configuration names. Raises UserError for what is missing, broken or empty."""
+    data = (
+        scenes.load(config.train, config.holdout, config.test, config.seed)
+        if isinstance(config, ScenesData)
+        else voc.load(config)
+    )
+    empty = [name for name, count in zip(data.classes, data.train.labels.sum(0), strict=True) if count == 0]
+    if empty:
+        raise UserError(f"data: no training image shows the class '{empty[0]}'; add some or take the class away")
+    return data

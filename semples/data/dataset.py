@@ -1,0 +1,53 @@
+"""What every data set looks like to the method: three splits of images, image labels and, where there are any, masks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+IGNORE = 255  # mask value of pixels that count neither for nor against anything
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with image labels. `image(i)` is uint8 (h, w, 3), `mask(i)` uint8 (h, w) in 0..K and 255, or None."""
+
+    names: tuple[str, ...]
+    labels: np.ndarray  # bool (N, K)
+    image: Callable[[int], np.ndarray]
+    mask: Callable[[int], np.ndarray | None]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`train` teaches the method (labels only), `holdout` chooses (its masks), `test` is never used to choose.
+
+    classes: K names, the background not among them; companions: each class's background where that is known.
+    fingerprint: hex digest of the content, so that results of other data are never taken for results of this.
+    """
+
+    classes: tuple[str, ...]
+    train: Split
+    holdout: Split
+    test: Split
+    fingerprint: str
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+
+def digest(*parts: bytes | str) -> str:
+    """Hex SHA-256 of the parts, each with its length, so that no two lists of parts collide by concatenation."""
+    h = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        h.update(len(raw).to_bytes(8, "little"))
+        h.update(raw)
+    return h.hexdigest()

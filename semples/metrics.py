@@ -1,0 +1,77 @@
+"""Segmentation metrics from counts of pixels. mIoU is in points (0-100) everywhere in this project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from semples.data.dataset import IGNORE
+
+THRESHOLDS = np.arange(1, 255) / 255  # background scores that 8-bit heatmaps can tell apart
+
+
+def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    """int64 (K+1, K+1): pixels by true (row) and predicted (column) class, 0 = background.
+
+    truth, prediction: uint8 of one shape, 0..K; pixels with 255 in the truth do not count, 255 in the prediction
+    counts as background.
+    """
+    n = classes + 1
+    valid = truth != IGNORE
+    predicted = np.where(prediction[valid] == IGNORE, 0, prediction[valid])
+    return np.bincount(truth[valid].astype(np.int64) * n + predicted, minlength=n * n).reshape(n, n)
+
+
+def iou(counts: np.ndarray) -> np.ndarray:
+    """IoU a class in points, background first; NaN for a class that is neither in the truth nor predicted.
+
+    counts: (..., K+1, K+1) as from `confusion` -> (..., K+1).
+    """
+    hit = np.diagonal(counts, axis1=-2, axis2=-1)
+    union = counts.sum(-1) + counts.sum(-2) - hit
+    with np.errstate(invalid="ignore"):
+        return 100 * hit / np.where(union == 0, np.nan, union)
+
+
+def miou(counts: np.ndarray) -> float:
+    """Mean IoU in points over background and classes that occur."""
+    return float(np.nanmean(iou(counts)))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Confusion at every background score: counts int64 (T, K+1, K+1) for THRESHOLDS."""
+
+    counts: np.ndarray
+
+    @property
+    def miou(self) -> np.ndarray:
+        """mIoU in points at every threshold, (T,)."""
+        return np.nanmean(iou(self.counts), axis=-1)
+
+    @property
+    def best(self) -> int:
+        """Index of the threshold with the highest mIoU."""
+        return int(self.miou.argmax())
+
+
+def sweep_thresholds(pairs: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], classes: int) -> Sweep:
+    """Count all background scores in one pass over the pixels.
+
+    pairs: (truth uint8 (h, w), heatmaps uint8 (P, h, w) of the present classes, their indices int (P,) in 0..K-1).
+    A pixel is its best class where that class's heatmap exceeds the background score, else background; so per pixel
+    only the best class and its 8-bit score matter, and a cumulative histogram over the score holds every threshold.
+    """
+    n = classes + 1
+    histogram = np.zeros((256, n, n), np.int64)  # score of the best class, truth, best class
+    for truth, heatmaps, present in pairs:
+        valid = truth != IGNORE
+        winner = 1 + np.asarray(present)[heatmaps.argmax(0)]
+        index = (heatmaps.max(0)[valid].astype(np.int64) * n + truth[valid]) * n + winner[valid]
+        histogram += np.bincount(index, minlength=histogram.size).reshape(histogram.shape)
+    above = histogram[::-1].cumsum(0)[::-1][2:]  # at threshold t/255: pixels whose score is at least t+1
+    counts = above[: len(THRESHOLDS)].copy()
+    counts[..., 0] += histogram.sum((0, 2)) - above[: len(THRESHOLDS)].sum(-1)
+    return Sweep(counts)

@@ -1,0 +1,165 @@
+"""One run of the whole method: the stage graph, and the stages whose results are missing, in order."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from semples.config import Config, flatten, to_dict
+from semples.data import load_data
+from semples.data.dataset import Dataset
+from semples.log import Log
+from semples.stages import classify, heatmaps, masks, match, prompts, refine, segment
+from semples.store import Store, make_key, read_mark
+from semples.training import prepare, resolve_device, seed_stream
+
+
+class Run(Protocol):
+    """The shape of every stage's `run`, see semples.stages."""
+
+    def __call__(
+        self, config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log
+    ) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """reads: sections or single keys of the configuration that determine the result, besides the inputs, the data, the
+    seed, the selection rule and the runtime, on which every stage depends. version: raise it when the code changes
+    results. milestone: the metric by which trials are compared once this stage is done."""
+
+    run: Run
+    inputs: Callable[[Config], tuple[str, ...]]
+    reads: tuple[str, ...]
+    milestone: str | None = None
+    version: int = 1
+
+
+def _after(*names: str) -> Callable[[Config], tuple[str, ...]]:
+    return lambda config: names
+
+
+STAGES: dict[str, Stage] = {
+    "classify": Stage(classify.run, _after(), ("generator", "augment", "classify"), "cam_miou"),
+    "match": Stage(match.run, _after("classify"), ("generator", "augment", "clip", "match"), "cam_miou"),
+    "prompts": Stage(prompts.run, _after("match"), ("generator", "augment", "clip", "prompts")),
+    "refine": Stage(
+        refine.run,
+        lambda config: (config.refine.start, "prompts"),
+        ("generator", "augment", "clip", "refine", "match.lambda_b"),
+        "cam_miou",
+    ),
+    "heatmaps": Stage(heatmaps.run, _after("refine"), ("generator", "heatmaps"), "cam_miou"),
+    "masks": Stage(masks.run, _after("heatmaps"), ("masks",), "pseudo_miou"),
+    "segment": Stage(segment.run, _after("masks"), ("segment",), "seg_miou"),
+}
+
+
+def stage_keys(config: Config, fingerprint: str) -> dict[str, str]:
+    """The store key of every stage's result under this (resolved) configuration."""
+    flat = dict(flatten(to_dict(config)))
+    result: dict[str, str] = {}
+    for name, stage in STAGES.items():
+        result[name] = make_key(
+            stage=name,
+            version=stage.version,
+            parameters={k: v for k, v in flat.items() if any(f"{k}.".startswith(f"{r}.") for r in stage.reads)},
+            inputs={i: result[i] for i in stage.inputs(config)},
+            data=fingerprint,
+            seed=config.seed,
+            selection=config.selection,
+            runtime={k: v for k, v in flat.items() if k.startswith("runtime.")},
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress of a run. While a stage computes: epoch of epochs and the values of that epoch. When it is done: also
+    its final `metrics`, its whole `curves` (one mapping an epoch), and whether the result was `reused`."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    values: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] | None = None
+    curves: tuple[dict[str, float], ...] = ()
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: resolved configuration, all metrics (mIoU in points; `STAGE/name` for what several stages
+    report), result folders and seconds by stage, names of reused stages, the data's fingerprint."""
+
+    config: Config
+    metrics: dict[str, float]
+    folders: dict[str, Path]
+    seconds: dict[str, float]
+    reused: tuple[str, ...]
+    fingerprint: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """What goes into result.json."""
+        return {
+            "selection": self.config.selection,
+            "metrics": self.metrics,
+            "seconds": self.seconds,
+            "reused": list(self.reused),
+            "keys": {name: folder.name for name, folder in self.folders.items()},
+            "data": self.fingerprint,
+            "versions": {
+                p: importlib.metadata.version(p) for p in ("semples-tune", "torch", "timm", "open_clip_torch", "numpy")
+            },
+        }
+
+
+def run(config: Config, store: Store, report: Callable[[Event], None]) -> Result:
+    """Compute the stages whose results the store lacks, in order.
+
+    report: called after every epoch and every stage. Raises UserError for what the user can put right.
+    """
+    config = config.model_copy(update={"runtime": resolve_device(config.runtime)})
+    prepare(config.runtime)
+    data = load_data(config.data)
+    keys = stage_keys(config, data.fingerprint)
+    folders: dict[str, Path] = {}
+    metrics: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    reused: list[str] = []
+    for name, stage in STAGES.items():
+        folder = store.find(keys[name])
+        if folder is not None:
+            reused.append(name)
+        else:
+            inputs = {i: folders[i] for i in stage.inputs(config)}
+            folder = store.put(keys[name], lambda out: _compute(name, config, data, inputs, out, report))  # noqa: B023
+        folders[name] = folder
+        mark = read_mark(folder)
+        seconds[name] = mark["seconds"]
+        for metric, value in mark["metrics"].items():
+            metrics[metric if metric.startswith(("pseudo", "seg", "holdout/pseudo", "holdout/seg")) else f"{name}/{metric}"] = value
+        curves = tuple(mark["curves"])
+        report(Event(name, len(curves), len(curves), metrics=mark["metrics"], curves=curves, reused=name in reused))
+    return Result(config, metrics, folders, seconds, tuple(reused), data.fingerprint)
+
+
+def _compute(
+    name: str, config: Config, data: Dataset, inputs: dict[str, Path], out: Path, report: Callable[[Event], None]
+) -> dict[str, Any]:
+    """Run one stage into the folder `out`; what is recorded with its result."""
+    curves: list[dict[str, float]] = []
+
+    def log(epoch: int, epochs: int, **values: float) -> None:
+        if values:
+            curves.append(values)
+        report(Event(name, epoch, epochs, values))
+
+    start = time.perf_counter()
+    seed_stream(config.seed, name)
+    metrics = STAGES[name].run(config, data, inputs, out, log)
+    return {"metrics": metrics, "curves": curves, "seconds": time.perf_counter() - start}

@@ -1,0 +1,194 @@
+"""Trains the miniature CLIP that ships with the package (`semples scenes pretrain`).
+
+Like CLIP it sees pictures with captions, never a mask or a class index. Its pictures come from the brushes of
+`semples.data.scenes`, but here objects and backgrounds are independent: any object on any ground, grounds alone (some
+with holes of the mean colour), objects on plain grounds. So it knows a boat without water and water without a boat.
+
+The loss is CLIP's softmax contrast with two differences, both there because real CLIP's cosines are positive and the
+losses of the method take their logarithm:
+  * a caption counts as right for every picture that contains all it names, not only for the one it was written for;
+  * a picture and any text, nonsense included, are asked for a cosine of at least FLOOR.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+
+from semples.clip import IMAGENET_MEAN, MINIATURE, MINIATURE_FOLDER, Clip, load_clip, register_miniature
+from semples.data import scenes
+
+SIZE = 64
+FLOOR = 0.08
+TEMPLATES = ("a photo of {}.", "a photo of a {}.", "{}", "a drawing of {}", "a small picture with {} in it.")
+FILLERS = ("old", "small", "bright", "quiet", "lovely", "early in the morning", "seen from far away", "on a calm day")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A captioned training picture: uint8 (64, 64, 3) and the names of what can be seen in it."""
+
+    image: np.ndarray
+    content: frozenset[str]
+
+
+def _mean_colour() -> np.ndarray:
+    return np.array(IMAGENET_MEAN, np.float32) * 255
+
+
+def _plain(rng: np.random.Generator) -> np.ndarray:
+    colour = _mean_colour() if rng.random() < 0.7 else rng.uniform(0, 255, 3).astype(np.float32)
+    return np.ones((SIZE, SIZE, 3), np.float32) * colour
+
+
+def _place(rng: np.random.Generator, canvas: np.ndarray, name: str) -> np.ndarray:
+    extent = round(SIZE * rng.uniform(0.4, 1.3))
+    top, left = (round((SIZE - extent) / 2 + rng.uniform(-0.22, 0.22) * SIZE) for _ in range(2))
+    return scenes.paste(canvas, scenes.draw_object(rng, name, extent), top, left)
+
+
+def _fade(rng: np.random.Generator, canvas: np.ndarray, away: np.ndarray) -> np.ndarray:
+    """Fade the part `away` (bool) towards the mean colour, with a border as soft as that of a CAM."""
+    soft = Image.fromarray((255 * away).astype(np.uint8))
+    cells = int(rng.choice([4, 8, 16, SIZE]))
+    soft = soft.resize((cells, cells), Image.Resampling.BOX).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    weight = np.asarray(soft, np.float32)[..., None] / 255
+    return canvas + weight * (_mean_colour() - canvas)
+
+
+def draw_picture(rng: np.random.Generator) -> Picture:
+    """One picture whose objects and grounds are drawn independently."""
+    kind = rng.choice(["scene", "cut-out", "ground", "pair"], p=[0.36, 0.22, 0.28, 0.14])
+    ground = str(rng.choice(scenes.GROUNDS))
+    names = [str(c) for c in rng.choice(scenes.CLASSES, 2, replace=False)]
+    canvas = scenes.draw_ground(rng, ground, SIZE, SIZE).astype(np.float32, copy=True)
+    if kind == "scene":
+        _place(rng, canvas, names[0])
+        content = {names[0], ground}
+    elif kind == "cut-out":
+        if rng.random() < 0.5:
+            canvas = _plain(rng)
+            _place(rng, canvas, names[0])
+        else:
+            canvas = _fade(rng, canvas, ~_place(rng, canvas, names[0]))
+        content = {names[0]}
+    elif kind == "ground":
+        if rng.random() < 0.6:
+            canvas = _fade(rng, canvas, _place(rng, canvas.copy(), names[0]))
+        content = {ground}
+    else:
+        second = str(rng.choice(scenes.GROUNDS))
+        content = {ground, second}
+        canvas = scenes.draw_grounds(rng, [ground, second], SIZE, SIZE).astype(np.float32, copy=True)
+        for name in names[: int(rng.integers(0, 3))]:
+            _place(rng, canvas, name)
+            content.add(name)
+    return Picture(np.clip(canvas * rng.uniform(0.88, 1.1), 0, 255).astype(np.uint8), frozenset(content))
+
+
+def write_caption(rng: np.random.Generator, content: frozenset[str]) -> tuple[str, frozenset[str]]:
+    """A caption that names some or all of the content, and what it names."""
+    items = sorted(content)
+    rng.shuffle(items)
+    items = items[: 1 if rng.random() < 0.6 else len(items)]
+    template = TEMPLATES[0] if rng.random() < 0.5 else TEMPLATES[rng.integers(len(TEMPLATES))]
+    text = template.format(" and ".join(items))
+    if rng.random() < 0.3:
+        text = " ".join([text.rstrip("."), *rng.choice(FILLERS, rng.integers(1, 6))])
+    return text, frozenset(items)
+
+
+def contrast(images: torch.Tensor, texts: torch.Tensor, true: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Mean of -log softmax mass on the true captions, both ways; images, texts (B, D) normalised, true bool (B, B)."""
+    logits = scale * images @ texts.T
+    positive = logits.masked_fill(~true, -1e4)
+    return (
+        sum((logits.logsumexp(d) - positive.logsumexp(d)).mean() for d in (0, 1)) / 2
+    )
+
+
+def train(
+    steps: int, batch: int, lr: float, pool: int, seed: int, progress: Callable[[int, float], None]
+) -> torch.nn.Module:
+    """Train the miniature from scratch on `pool` pictures; `progress(step, loss)` is called after every step."""
+    register_miniature()
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 1])
+    pictures = [draw_picture(rng) for _ in range(pool)]
+    pixels = torch.from_numpy(np.stack([p.image for p in pictures])).permute(0, 3, 1, 2)
+    tokenizer = open_clip.get_tokenizer(MINIATURE)
+    model = open_clip.create_model(MINIATURE).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
+    normalise = Clip.normalise_pixels
+    for step in range(steps):
+        chosen = rng.integers(0, pool, batch)
+        captions = [write_caption(rng, pictures[i].content) for i in chosen]
+        true = torch.tensor([[named <= pictures[i].content for _, named in captions] for i in chosen])
+        x = pixels[chosen]
+        flipped = torch.from_numpy(rng.random(batch) < 0.5)
+        x = torch.where(flipped[:, None, None, None], x.flip(3), x)
+        images = F.normalize(model.encode_image(normalise(x)), dim=1)
+        texts = F.normalize(model.encode_text(tokenizer([text for text, _ in captions])), dim=1)
+        nonsense = torch.randint(0, 49000, (16, 40))
+        length = torch.randint(3, 38, (16,))
+        nonsense[:, 0] = 49406
+        nonsense[torch.arange(40) > length[:, None]] = 0
+        nonsense[torch.arange(16), length] = 49407
+        other = F.normalize(model.encode_text(nonsense), dim=1)
+        low = F.relu(FLOOR - images @ torch.cat([texts, other]).T).square().mean()
+        loss = contrast(images, texts, true, model.logit_scale.exp()) + 100 * low
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=float(np.log(30)))
+        progress(step, loss.item())
+    return model.eval()
+
+
+@torch.no_grad()
+def accept(clip: Clip, images: int = 400, seed: int = 1) -> dict[str, float]:
+    """What a miniature must be good at, measured on scenes it was not trained on.
+
+    object_accuracy: share of cut-out objects whose nearest label is their own.
+    background_accuracy: share of companion backgrounds (objects cut out) whose nearest background caption is right.
+    object_minus_background: mean cosine to the object's label of the object alone, less that of its companion alone.
+    """
+    split = scenes.load(images, 0, 0, seed).train
+    labels = clip.embed_labels(scenes.CLASSES)
+    grounds = clip.embed_labels(scenes.GROUNDS)
+    own, right, gap, seen = [], [], [], []
+    for i in np.flatnonzero(split.labels.sum(1) == 1):
+        k = int(split.labels[i].argmax())
+        mask = torch.from_numpy(np.asarray(split.mask(i)) == k + 1)
+        x = clip.normalise_pixels(torch.from_numpy(split.image(i)).permute(2, 0, 1)[None])
+        of_object, of_rest = clip.embed_images(torch.cat([x * mask, x * ~mask]))
+        own.append(int((labels @ of_object).argmax()) == k)
+        gap.append(float((of_object - of_rest) @ labels[k]))
+        seen.append(float(of_object @ labels[k]))
+        right.append(scenes.GROUNDS[int((grounds @ of_rest).argmax())] == scenes.COMPANIONS[scenes.CLASSES[k]])
+    return {
+        "object_accuracy": float(np.mean(own)),
+        "object_cosine": float(np.mean(seen)),
+        "object_minus_background": float(np.mean(gap)),
+        "background_accuracy": float(np.mean(right)),
+        "pictures": float(len(own)),
+    }
+
+
+def save(model: torch.nn.Module, figures: dict[str, float], folder: Path = MINIATURE_FOLDER) -> None:
+    """Write the weights (half precision, safetensors) and the figures they were accepted on."""
+    state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    save_file(state, folder / f"{MINIATURE}.safetensors")
+    (folder / "accepted.json").write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,0 +1,8 @@
+"""The seven stages, one file each, all with the same `run`:
+
+run(config, data, inputs, out, log) -> metrics
+
+config: the whole configuration, of which the stage reads what pipeline.STAGES says; data: the data set; inputs: result
+folders of the stages it depends on, by name; out: an empty folder for its files; log(epoch, of, **values): one point of
+the curves; metrics: final figures by name, mIoU in points.
+"""

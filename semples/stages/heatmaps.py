@@ -1,0 +1,133 @@
+"""e. heatmaps: CAMs over scales and mirror images, at native size, of the classes that an image is labelled with."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from semples import generators
+from semples.clip import Clip
+from semples.config import Config
+from semples.data import archive
+from semples.data.dataset import Dataset, Split
+from semples.generators import Generator
+from semples.log import Log
+from semples.metrics import THRESHOLDS, Sweep, sweep_thresholds
+from semples.training import autocast
+
+MINMAX_EPS = 1e-8
+CHUNK = 64  # images held at a time; those of one size are computed together
+FILES = {"train": "train.zip", "holdout": "holdout.zip"}
+
+Heatmaps = tuple[int, np.ndarray, np.ndarray]
+
+
+@torch.no_grad()
+def compute_heatmaps(
+    generator: Generator, split: Split, indices: Sequence[int], config: Config, scales: Sequence[float], flip: bool
+) -> Iterator[Heatmaps]:
+    """Yield (index, heatmaps uint8 (P, h, w) of the P present classes at native size, their indices int (P,)).
+
+    Heatmap = sum of the up-sampled CAMs over scales and mirror images, min-max over the image (SemPLeS), times 255.
+    """
+    for start in range(0, len(indices), CHUNK):
+        by_size: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = defaultdict(list)
+        for i in indices[start : start + CHUNK]:
+            image = split.image(i)
+            by_size[image.shape[:2]].append((i, image))
+        for (h, w), members in by_size.items():
+            pixels = torch.from_numpy(np.stack([image for _, image in members])).permute(0, 3, 1, 2)
+            x = Clip.normalise_pixels(pixels.to(config.runtime.device))
+            total = torch.zeros(())
+            for scale in scales:
+                scaled = x if scale == 1 else F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+                for view in (scaled, scaled.flip(3)) if flip else (scaled,):
+                    with autocast(config.runtime):
+                        cams = generator(view).float()
+                    cams = F.interpolate(cams, (h, w), mode="bilinear", align_corners=False)
+                    total = total.to(cams.device) + (cams if view is scaled else cams.flip(3))
+            low, high = total.amin((2, 3), keepdim=True), total.amax((2, 3), keepdim=True)
+            maps = (255 * (total - low) / (high - low + MINMAX_EPS)).round().byte().cpu().numpy()
+            for (i, _), of_image in zip(members, maps, strict=True):
+                present = np.flatnonzero(split.labels[i])
+                yield i, of_image[present], present
+
+
+def count_thresholds(split: Split, heatmaps: Iterable[Heatmaps], classes: int) -> Sweep:
+    """Confusion at every background score, over the heatmaps whose image has a true mask."""
+
+    def triples() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for i, maps, present in heatmaps:
+            truth = split.mask(i)
+            if truth is not None:
+                yield truth, maps, present
+
+    return sweep_thresholds(triples(), classes)
+
+
+def choose_threshold(config: Config, name: str, reported: Sweep, holdout: Sweep) -> dict[str, float]:
+    """mIoU of both splits at the background score that the selection rule chooses, and that score."""
+    best = (holdout if config.selection == "holdout" else reported).best
+    return {
+        name: float(reported.miou[best]),
+        f"holdout/{name}": float(holdout.miou[best]),
+        f"{name}_background": float(THRESHOLDS[best]),
+    }
+
+
+def masked(split: Split) -> list[int]:
+    """Indices of the images that have a true mask to be measured against."""
+    return [i for i in range(len(split)) if split.mask(i) is not None]
+
+
+def score_cams(generator: torch.nn.Module, config: Config, data: Dataset) -> dict[str, float]:
+    """CAM mIoU of a trained generator at one scale: the milestone of the stages that train it."""
+    generator.eval()
+    sweeps = [
+        count_thresholds(
+            split, compute_heatmaps(generator, split, masked(split), config, (1.0,), False), data.num_classes
+        )
+        for split in (data.train, data.holdout)
+    ]
+    return choose_threshold(config, "cam_miou", *sweeps)
+
+
+def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
+    """Writes, for training set and holdout, one PNG an image: the present classes' heatmaps one below the other."""
+    settings = config.heatmaps
+    generator = generators.load(config.generator, data.num_classes, inputs["refine"], config.runtime.device)
+    generator.eval()
+    sweeps = []
+    done, total = 0, len(data.train) + len(data.holdout)
+    for name, file in FILES.items():
+        split = getattr(data, name)
+
+        def written(split: Split = split) -> Iterator[tuple[str, np.ndarray]]:
+            nonlocal done
+            for i, maps, _ in compute_heatmaps(
+                generator, split, range(len(split)), config, settings.scales, settings.flip
+            ):
+                done += 1
+                if done % CHUNK == 0 or done == total:
+                    log(done, total)
+                yield split.names[i], maps.reshape(-1, maps.shape[-1])
+
+        archive.write(out / file, written())
+        sweeps.append(count_thresholds(split, read_heatmaps(out, split, file), data.num_classes))
+    return choose_threshold(config, "cam_miou", *sweeps)
+
+
+def read_heatmaps(folder: Path, split: Split, file: str) -> Iterator[Heatmaps]:
+    """The heatmaps of a split as this stage stored them, in the split's order."""
+    with zipfile.ZipFile(folder / file) as stored:
+        for i, name in enumerate(split.names):
+            present = np.flatnonzero(split.labels[i])
+            flat = archive.read(stored, name)
+            yield i, flat.reshape(len(present), -1, flat.shape[1]), present

@@ -1,0 +1,53 @@
+"""c. prompts: Contrastive Prompt Learning. Prompts come to describe each class's co-occurring background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from semples import generators
+from semples.clip import load_clip
+from semples.config import Config
+from semples.data.dataset import Dataset
+from semples.log import Log
+from semples.losses import prompt_loss, similarity
+from semples.stages.cutouts import embed_cutouts
+from semples.training import fit, label_batches
+
+MASK_EPS = 1e-4
+WEIGHTS = "prompts.safetensors"
+
+
+def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
+    """The generator of match stays as it is; writes the prompts' token embeddings (K, count, length, width)."""
+    settings = config.prompts
+    generator = generators.load(config.generator, data.num_classes, inputs["match"], config.runtime.device)
+    generator.eval().requires_grad_(False)
+    clip = load_clip(config.clip, config.runtime.device)
+    t = clip.embed_labels(data.classes)
+    shape = (data.num_classes, settings.count, settings.length)
+    prompts = nn.Parameter(clip.initial_prompts(shape, settings.init).to(config.runtime.device))
+
+    def losses(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            _, v_b, k = embed_cutouts(clip, generator, images, labels, MASK_EPS)
+        u = clip.embed_prompts(prompts)
+        return {
+            "loss": prompt_loss(v_b, u[k], t[k], settings.lambda_t, settings.label_term),
+            "background_cosine": similarity(v_b, u[k]).mean().detach(),
+            "label_cosine": similarity(t, u).mean().detach(),
+        }
+
+    loader = label_batches(config, data, settings.batch, only_crop_and_flip=True)
+    for epoch, means in enumerate(fit("prompts", [prompts], loader, settings, config.runtime, losses), 1):
+        log(epoch, settings.epochs, **means)
+    save_file({"prompts": prompts.detach().cpu().contiguous()}, out / WEIGHTS)
+    return {name: means[name] for name in ("background_cosine", "label_cosine")}
+
+
+def load_prompts(folder: Path) -> Tensor:
+    """The prompts that this stage left in its result folder, float32 (K, count, length, width)."""
+    return load_file(folder / WEIGHTS)["prompts"]

@@ -1,0 +1,136 @@
+"""g. segment: a segmentation network learns the pseudo masks and is measured against the true ones."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset as TorchDataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from semples.clip import IMAGENET_MEAN, IMAGENET_STD, Clip
+from semples.config import Config, RuntimeConfig, SegmentConfig
+from semples.data import archive
+from semples.data.dataset import IGNORE, Dataset, Split
+from semples.errors import UserError
+from semples.log import Log
+from semples.metrics import confusion, iou, miou
+from semples.stages.heatmaps import FILES
+from semples.training import Pair, autocast, batches, fit
+
+WEIGHTS = "network.safetensors"
+MULTIPLE = 32  # sides of the image are padded to a multiple of this, as encoders need it
+
+
+def build_network(settings: SegmentConfig, classes: int) -> nn.Module:
+    """The network with K+1 outputs. Raises UserError for an unknown architecture or encoder."""
+    try:
+        return smp.create_model(
+            settings.architecture,
+            settings.encoder,
+            encoder_weights="imagenet" if settings.pretrained else None,
+            classes=classes + 1,
+        )
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"segment.architecture '{settings.architecture}' with segment.encoder '{settings.encoder}' is not known to "
+            f"segmentation-models-pytorch: {reason}"
+        ) from None
+
+
+def load_network(settings: SegmentConfig, classes: int, folder: Path) -> nn.Module:
+    """The trained network from this stage's result folder (or an export), ready to predict."""
+    network = build_network(settings, classes)
+    network.load_state_dict(load_file(folder / WEIGHTS))
+    return network.eval()
+
+
+class MaskedImages(TorchDataset[Pair]):
+    """Augmented crops with their masks: float32 (3, size, size) normalised, int64 (size, size) in 0..K and 255."""
+
+    def __init__(self, split: Split, masks: list[np.ndarray], size: int):
+        self.split, self.masks = split, masks
+        self.augment = v2.Compose(
+            [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip(), v2.ToImage()]
+        )
+        self.normalise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, i: int) -> Pair:
+        image = tv_tensors.Image(torch.from_numpy(self.split.image(i)).permute(2, 0, 1))
+        image, mask = self.augment(image, tv_tensors.Mask(torch.from_numpy(self.masks[i].copy())))
+        return self.normalise(image), mask.long()
+
+
+@torch.no_grad()
+def predict(network: nn.Module, image: np.ndarray, runtime: RuntimeConfig) -> np.ndarray:
+    """uint8 (h, w, 3) -> mask uint8 (h, w) in 0..K at the same size."""
+    h, w = image.shape[:2]
+    x = Clip.normalise_pixels(torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(runtime.device))
+    x = F.pad(x, (0, -w % MULTIPLE, 0, -h % MULTIPLE))
+    with autocast(runtime):
+        logits: Tensor = network(x)
+    return logits[0, :, :h, :w].argmax(0).byte().cpu().numpy()
+
+
+def evaluate(network: nn.Module, split: Split, classes: int, runtime: RuntimeConfig) -> np.ndarray:
+    """Confusion over the images of the split that have a true mask, int64 (K+1, K+1)."""
+    network.eval()
+    counts = np.zeros((classes + 1, classes + 1), np.int64)
+    for i in range(len(split)):
+        truth = split.mask(i)
+        if truth is not None:
+            counts += confusion(truth, predict(network, split.image(i), runtime), classes)
+    return counts
+
+
+def train_on(
+    masks: list[np.ndarray], config: Config, data: Dataset, log: Log
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Train on the training images with the given masks, one uint8 (h, w) each; the epoch is chosen by `selection`.
+
+    Returns the weights of the chosen epoch and the metrics: `seg_miou` is of the test set.
+    """
+    settings, runtime, classes = config.segment, config.runtime, data.num_classes
+    network = build_network(settings, classes).to(runtime.device)
+
+    def losses(images: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        return {"loss": F.cross_entropy(network(images).float(), masks, ignore_index=IGNORE)}
+
+    judge = data.holdout if config.selection == "holdout" else data.test
+    loader = batches(MaskedImages(data.train, masks, settings.size), config, settings.batch)
+    best, score, chosen = {}, -1.0, 0
+    for epoch, means in enumerate(fit("segment", network.parameters(), loader, settings, runtime, losses), 1):
+        now = miou(evaluate(network, judge, classes, runtime))
+        network.train()
+        log(epoch, settings.epochs, **means, seg_miou_judged=now)
+        if now > score:
+            best, score, chosen = {k: v.clone() for k, v in network.state_dict().items()}, now, epoch
+    network.load_state_dict(best)
+    test = evaluate(network, data.test, classes, runtime)
+    per_class = zip(("background", *data.classes), iou(test), strict=True)
+    return best, {
+        "seg_miou": miou(test),
+        "holdout/seg_miou": miou(evaluate(network, data.holdout, classes, runtime)),
+        "seg_epoch": float(chosen),
+        **{f"seg_iou/{c}": float(v) for c, v in per_class},
+    }
+
+
+def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
+    """Writes the network's weights at its chosen epoch."""
+    with zipfile.ZipFile(inputs["masks"] / FILES["train"]) as stored:
+        masks = [archive.read(stored, name) for name in data.train.names]
+    weights, metrics = train_on(masks, config, data, log)
+    save_file({k: v.contiguous().cpu() for k, v in weights.items()}, out / WEIGHTS)
+    return metrics

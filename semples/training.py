@@ -1,0 +1,120 @@
+"""The one training loop that all training stages share, the random stream and the batches."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from semples.clip import IMAGENET_MEAN, IMAGENET_STD
+from semples.config import AugmentConfig, Config, RuntimeConfig, Training
+from semples.data.dataset import Dataset, Split, digest
+from semples.errors import UserError
+
+Pair = tuple[Tensor, Tensor]
+
+
+def resolve_device(runtime: RuntimeConfig) -> RuntimeConfig:
+    """Device "auto" becomes the one there is. Raises UserError where "cuda" is asked for and there is none."""
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    if runtime.device == "cuda" and found == "cpu":
+        raise UserError("runtime.device is 'cuda' but torch sees no GPU here; use runtime.device=cpu")
+    return runtime.model_copy(update={"device": found if runtime.device == "auto" else runtime.device})
+
+
+def prepare(runtime: RuntimeConfig) -> None:
+    """Make torch compute the same bits every time: fixed threads and deterministic kernels where there are any."""
+    torch.set_num_threads(runtime.threads)
+    torch.use_deterministic_algorithms(True, warn_only=runtime.device == "cuda")
+    torch.backends.cudnn.benchmark = False
+
+
+def seed_stream(seed: int, stage: str) -> None:
+    """Start the random streams of a stage: they depend on the run's seed and the stage's name, on nothing else."""
+    number = int(digest(str(seed), stage)[:8], 16)
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+def autocast(runtime: RuntimeConfig) -> torch.autocast:
+    """Mixed precision where it is asked for; losses are computed in float32 by their own code."""
+    return torch.autocast(runtime.device, torch.bfloat16, enabled=runtime.precision == "bfloat16")
+
+
+class LabelledImages(TorchDataset[Pair]):
+    """Augmented crops with image labels: float32 (3, size, size) normalised, float32 (K,)."""
+
+    def __init__(self, split: Split, augment: AugmentConfig, only_crop_and_flip: bool):
+        self.split = split
+        self.transform = create_transform(
+            augment.size,
+            is_training=True,
+            scale=(augment.scale_min, 1.0),
+            color_jitter=0.0,
+            interpolation="bicubic",
+            auto_augment=None if only_crop_and_flip else augment.randaugment or None,
+            re_prob=0.0 if only_crop_and_flip else augment.erasing,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        )
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        image = self.transform(Image.fromarray(self.split.image(i)))
+        return image, torch.from_numpy(self.split.labels[i].astype(np.float32))
+
+
+def label_batches(config: Config, data: Dataset, batch: int, only_crop_and_flip: bool = False) -> DataLoader[Pair]:
+    """Shuffled batches of the training images: (B, 3, size, size) and (B, K)."""
+    images = LabelledImages(data.train, config.augment, only_crop_and_flip)
+    return batches(images, config, batch)
+
+
+def batches(images: TorchDataset[Pair], config: Config, batch: int) -> DataLoader[Pair]:
+    """Shuffled batches of any training set; a last batch of one image (no batch statistics) is dropped."""
+    size = len(images)  # type: ignore[arg-type]
+    return DataLoader(
+        images, batch, shuffle=True, drop_last=size > 1 and size % batch == 1, num_workers=config.runtime.workers
+    )
+
+
+def fit(
+    name: str,
+    parameters: Iterable[nn.Parameter],
+    loader: DataLoader[Pair],
+    settings: Training,
+    runtime: RuntimeConfig,
+    losses: Callable[[Tensor, Tensor], dict[str, Tensor]],
+) -> Iterator[dict[str, float]]:
+    """Train with AdamW and a cosine to 0, and yield the mean of every loss after each epoch.
+
+    losses: batch -> scalars, of which "loss" is minimised. Raises UserError when it is not finite any more.
+    """
+    optimizer = torch.optim.AdamW(parameters, settings.lr, eps=1e-8, weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * len(loader))
+    for epoch in range(settings.epochs):
+        sums: dict[str, float] = defaultdict(float)
+        for images, targets in loader:
+            with autocast(runtime):
+                terms = losses(images.to(runtime.device), targets.to(runtime.device))
+            optimizer.zero_grad()
+            terms["loss"].backward()
+            optimizer.step()
+            schedule.step()
+            for term, value in terms.items():
+                sums[term] += value.item()
+        means = {term: total / len(loader) for term, total in sums.items()}
+        if not np.isfinite(means["loss"]):
+            raise UserError(f"{name}: the loss is not finite in epoch {epoch + 1}; lower {name}.lr")
+        yield means
