@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from semples.errors import UserError, nearest
 
@@ -75,6 +75,8 @@ class ClipConfig(Section):
 class GeneratorConfig(Section):
     """Mask generator: a timm network without its head, then a 1x1 convolution to K class activation maps (CAMs).
 
+    maps: the feature maps (timm's out_indices) that get such a convolution; their CAMs are added at the finest one's
+    size. CLIMS has the last one only; the scenes are so small that finer maps are needed. stride: of the last map.
     args go to timm.create_model as they are; the default narrows the network to the size of the scenes.
     """
 
@@ -82,6 +84,7 @@ class GeneratorConfig(Section):
     body: str = "resnet10t"
     pretrained: bool = False
     stride: Literal[8, 16, 32] = 8
+    maps: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(1, 2, 3, 4), min_length=1)
     args: dict[str, Any] = {"channels": [24, 48, 96, 192], "stem_width": 16}
 
 
@@ -91,7 +94,7 @@ class AugmentConfig(Section):
     Released: 224, 0.08, "rand-m9-mstd0.5-inc1", 0.25."""
 
     size: Annotated[int, Field(ge=32)] = 64
-    scale_min: Annotated[float, Field(gt=0, le=1)] = 0.5
+    scale_min: Annotated[float, Field(gt=0, le=1)] = 0.8
     randaugment: str = ""
     erasing: Share = 0.0
 
@@ -118,7 +121,7 @@ class MatchConfig(Training):
 
     epochs: Count = 8
     batch: Count = 32
-    lr: Positive = 5e-4
+    lr: Positive = 4e-3
     lambda_b: NotNegative = 2.4
 
 
@@ -148,7 +151,7 @@ class RefineConfig(Training):
 
     epochs: Count = 8
     batch: Count = 32
-    lr: Positive = 5e-4
+    lr: Positive = 4e-3
     lambda_r: NotNegative = 0.05
     start: Literal["classify", "match"] = "classify"
 
@@ -182,11 +185,15 @@ class MasksConfig(Section):
 
 
 class SegmentConfig(Training):
-    """g. A segmentation-models-pytorch network by architecture and encoder name; images scaled to `size` pixels."""
+    """g. A segmentation-models-pytorch network by architecture and encoder name, trained on crops of `size` pixels.
 
-    architecture: str = "Unet"
+    args go to smp.create_model as they are. The network of the scenes begins without pretrained weights.
+    """
+
+    architecture: str = "Linknet"
     encoder: str = "tu-test_resnet"
     pretrained: bool = False
+    args: dict[str, Any] = {}
     size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
     epochs: Count = 14
     batch: Count = 16
@@ -221,6 +228,11 @@ class Config(Section):
     masks: MasksConfig = MasksConfig()
     segment: SegmentConfig = SegmentConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _scenes_by_default(cls, data: Any) -> Any:
+        return {"kind": "scenes", **data} if isinstance(data, Mapping) else data
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,12 +31,14 @@ class Run(Protocol):
 class Stage:
     """reads: sections or single keys of the configuration that determine the result, besides the inputs, the data, the
     seed, the selection rule and the runtime, on which every stage depends. version: raise it when the code changes
-    results. milestone: the metric by which trials are compared once this stage is done."""
+    results. milestone: the metric by which trials are compared once this stage is done. headline: its metrics are those
+    of the run, under their own names."""
 
     run: Run
     inputs: Callable[[Config], tuple[str, ...]]
     reads: tuple[str, ...]
     milestone: str | None = None
+    headline: bool = False
     version: int = 1
 
 
@@ -54,8 +57,8 @@ STAGES: dict[str, Stage] = {
         "cam_miou",
     ),
     "heatmaps": Stage(heatmaps.run, _after("refine"), ("generator", "heatmaps"), "cam_miou"),
-    "masks": Stage(masks.run, _after("heatmaps"), ("masks",), "pseudo_miou"),
-    "segment": Stage(segment.run, _after("masks"), ("segment",), "seg_miou"),
+    "masks": Stage(masks.run, _after("heatmaps"), ("masks",), "pseudo_miou", headline=True),
+    "segment": Stage(segment.run, _after("masks"), ("segment",), "seg_miou", headline=True),
 }
 
 
@@ -102,6 +105,7 @@ class Result:
     seconds: dict[str, float]
     reused: tuple[str, ...]
     fingerprint: str
+    classes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """What goes into result.json."""
@@ -112,6 +116,7 @@ class Result:
             "reused": list(self.reused),
             "keys": {name: folder.name for name, folder in self.folders.items()},
             "data": self.fingerprint,
+            "classes": list(self.classes),
             "versions": {
                 p: importlib.metadata.version(p) for p in ("semples-tune", "torch", "timm", "open_clip_torch", "numpy")
             },
@@ -142,10 +147,10 @@ def run(config: Config, store: Store, report: Callable[[Event], None]) -> Result
         mark = read_mark(folder)
         seconds[name] = mark["seconds"]
         for metric, value in mark["metrics"].items():
-            metrics[metric if metric.startswith(("pseudo", "seg", "holdout/pseudo", "holdout/seg")) else f"{name}/{metric}"] = value
+            metrics[metric if stage.headline else f"{name}/{metric}"] = value
         curves = tuple(mark["curves"])
         report(Event(name, len(curves), len(curves), metrics=mark["metrics"], curves=curves, reused=name in reused))
-    return Result(config, metrics, folders, seconds, tuple(reused), data.fingerprint)
+    return Result(config, metrics, folders, seconds, tuple(reused), data.fingerprint, data.classes)
 
 
 def _compute(
@@ -162,4 +167,5 @@ def _compute(
     start = time.perf_counter()
     seed_stream(config.seed, name)
     metrics = STAGES[name].run(config, data, inputs, out, log)
+    metrics = {metric: value for metric, value in metrics.items() if math.isfinite(value)}  # no IoU of absent classes
     return {"metrics": metrics, "curves": curves, "seconds": time.perf_counter() - start}

@@ -13,6 +13,7 @@ losses of the method take their logarithm:
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,12 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
-from semples.clip import IMAGENET_MEAN, MINIATURE, MINIATURE_FOLDER, Clip, load_clip, register_miniature
+from semples.clip import IMAGENET_MEAN, IMAGENET_STD, MINIATURE, MINIATURE_FOLDER, Clip, register_miniature
 from semples.data import scenes
 
 SIZE = 64
 FLOOR = 0.08
+MAX_SCALE = 12.0  # of the logits: the smaller it is, the further apart right and wrong cosines must be
 TEMPLATES = ("a photo of {}.", "a photo of a {}.", "{}", "a drawing of {}", "a small picture with {} in it.")
 FILLERS = ("old", "small", "bright", "quiet", "lovely", "early in the morning", "seen from far away", "on a calm day")
 
@@ -152,9 +154,14 @@ def train(
         optimizer.step()
         schedule.step()
         with torch.no_grad():
-            model.logit_scale.clamp_(max=float(np.log(30)))
+            model.logit_scale.clamp_(max=math.log(MAX_SCALE))
         progress(step, loss.item())
     return model.eval()
+
+
+def as_clip(model: torch.nn.Module) -> Clip:
+    """The trained model as the method uses it."""
+    return Clip(model, open_clip.get_tokenizer(MINIATURE), IMAGENET_MEAN, IMAGENET_STD)
 
 
 @torch.no_grad()

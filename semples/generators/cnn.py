@@ -21,15 +21,17 @@ class Cnn(nn.Module):
             raise UserError(f"generator.body '{config.body}' is not a timm model{nearest(config.body, timm.list_models())}")
         try:
             self.body = timm.create_model(
-                config.body, pretrained=config.pretrained, features_only=True, output_stride=config.stride, **config.args
+                config.body, pretrained=config.pretrained, features_only=True, output_stride=config.stride,
+                out_indices=config.maps, **config.args
             )
         except (TypeError, NotImplementedError, RuntimeError) as error:
             raise UserError(f"generator.body '{config.body}' cannot give maps at stride {config.stride}: {error}") from None
-        self.head = nn.Conv2d(self.body.feature_info.channels()[-1], classes, 1, bias=False)
+        self.heads = nn.ModuleList(nn.Conv2d(c, classes, 1, bias=False) for c in self.body.feature_info.channels())
 
     def forward(self, images: Tensor) -> Tensor:
-        cams: Tensor = self.head(self.body(images)[-1])
-        return cams
+        cams = [head(features) for head, features in zip(self.heads, self.body(images), strict=True)]
+        size = cams[0].shape[2:]
+        return sum(F.interpolate(c, size, mode="bilinear", align_corners=False) for c in cams[1:]) + cams[0]
 
     def label_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return F.multilabel_soft_margin_loss(self(images).mean((2, 3)).float(), labels)

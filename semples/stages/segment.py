@@ -37,8 +37,9 @@ def build_network(settings: SegmentConfig, classes: int) -> nn.Module:
             settings.encoder,
             encoder_weights="imagenet" if settings.pretrained else None,
             classes=classes + 1,
+            **settings.args,
         )
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"segment.architecture '{settings.architecture}' with segment.encoder '{settings.encoder}' is not known to "

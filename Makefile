@@ -1,0 +1,32 @@
+# Everything runs in .venv, which the first target that needs it makes. Only Python 3.11 or newer and make are needed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help sweep test check bench clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+sweep: .venv/installed  ## run the example sweep on the embedded world, about 10 minutes on 2 cores
+	$(BIN)/semples-tune launch scenes
+
+test: .venv/installed  ## run all tests (those that need a GPU only where there is one)
+	$(BIN)/pytest
+
+check: .venv/installed  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed  ## measure the figures of the README (long)
+	$(BIN)/python benchmarks/scenes.py --json benchmarks/scenes.json
+
+clean:  ## remove the virtual environment and caches; runs and sweeps stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

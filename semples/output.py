@@ -1,0 +1,85 @@
+"""The folder of a finished run: what people look at, and what `semples predict` needs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semples import figures, generators
+from semples.config import Config, dump, load
+from semples.data import archive, load_data
+from semples.errors import UserError
+from semples.pipeline import Result
+from semples.stages import prompts, segment
+from semples.stages.heatmaps import FILES, read_heatmaps
+
+CONFIG, RESULT, GALLERY, MASKS = "config.yaml", "result.json", "gallery.png", "masks"
+EXAMPLES = 8
+WEIGHTS = {"refine": generators.WEIGHTS, "prompts": prompts.WEIGHTS, "segment": segment.WEIGHTS}
+
+
+def headline(metrics: dict[str, float], selection: str) -> str:
+    """Both mIoUs with the way of choosing stamped on them."""
+    stamp = "chosen on holdout masks" if selection == "holdout" else "ORACLE: chosen on the evaluation masks"
+    return f"pseudo mask mIoU {metrics['pseudo_miou']:.1f}, segmentation mIoU {metrics['seg_miou']:.1f} ({stamp})"
+
+
+def write_run(result: Result, out: Path) -> None:
+    """Write config.yaml, gallery.png and, last, result.json. Raises UserError if the folder cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / CONFIG).write_text(dump(result.config, "the resolved configuration of this run: semples run config.yaml"))
+        _draw_gallery(result, out / GALLERY)
+        temporary = out / f".{RESULT}"
+        temporary.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
+        temporary.replace(out / RESULT)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); free some space or choose another folder") from None
+
+
+def write_weights(folders: dict[str, Path], out: Path) -> None:
+    """Copy the mask generator, the prompts and the segmentation network from the results of their stages."""
+    out.mkdir(parents=True, exist_ok=True)
+    for stage, file in WEIGHTS.items():
+        shutil.copyfile(folders[stage] / file, out / file)
+
+
+def write_masks(folders: dict[str, Path], out: Path) -> None:
+    """Unpack the pseudo masks of the training set: NAME.png with VOC's palette."""
+    (out / MASKS).mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folders["masks"] / FILES["train"]) as stored:
+        stored.extractall(out / MASKS)
+
+
+def read_run(folder: Path) -> tuple[Config, dict[str, Any]]:
+    """Configuration and result.json of a finished run. Raises UserError if the folder holds none."""
+    if not (folder / RESULT).exists():
+        raise UserError(f"{folder}: no finished run here (no {RESULT}); name the folder that `semples run` wrote")
+    return load(folder / CONFIG), json.loads((folder / RESULT).read_text())
+
+
+def _draw_gallery(result: Result, path: Path) -> None:
+    data = load_data(result.config.data)
+    split, runtime = data.holdout, result.config.runtime
+    chosen = figures.choose_examples(split, EXAMPLES)
+    network = segment.load_network(result.config.segment, data.num_classes, result.folders["segment"])
+    network.to(runtime.device)
+    heat = {i: maps for i, maps, _ in read_heatmaps(result.folders["heatmaps"], split, FILES["holdout"]) if i in chosen}
+    with zipfile.ZipFile(result.folders["masks"] / FILES["holdout"]) as stored:
+        pseudo = {i: archive.read(stored, split.names[i]) for i in chosen}
+    images = {i: split.image(i) for i in chosen}
+    truth = {i: split.mask(i) for i in chosen}
+    rows: dict[str, list[np.ndarray]] = {
+        "image": [images[i] for i in chosen],
+        "CAM": [figures.paint_cam(images[i], heat[i]) for i in chosen],
+        "pseudo mask": [figures.paint_mask(images[i], pseudo[i]) for i in chosen],
+        "prediction": [figures.paint_mask(images[i], segment.predict(network, images[i], runtime)) for i in chosen],
+        "truth": [figures.paint_mask(images[i], mask) for i in chosen if (mask := truth[i]) is not None],
+    }
+    titles = [", ".join(data.classes[k] for k in np.flatnonzero(split.labels[i])) for i in chosen]
+    figures.gallery(rows, titles, headline(result.metrics, result.config.selection), path)

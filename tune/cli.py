@@ -1,0 +1,256 @@
+"""The command `semples-tune`: launch sweeps, look at them, take the best configuration away."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from semples.cli import Changes, guard
+from semples.errors import UserError
+
+if TYPE_CHECKING:
+    import optuna
+
+    from tune.space import Sweep
+
+app = typer.Typer(
+    help="Hyperparameter search over the whole SemPLeS pipeline: Ray Tune schedules, Optuna suggests, MLflow records.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Out = Annotated[Path, typer.Option(help="Folder of the sweeps; on a cluster one that all nodes share.")]
+Name = Annotated[str | None, typer.Argument(help="Name of the sweep; default: the one launched last.")]
+TOP = 5
+BEST = "best.yaml"
+
+
+def main() -> None:
+    """Entry point of `semples-tune`."""
+    guard(app)
+
+
+def _folder(out: Path, name: str | None) -> Path:
+    """Folder of a sweep, by default of the one launched last. Raises UserError if there is none."""
+    from tune.trial import SWEEP_FILE
+
+    if name is not None:
+        if not (out / name / SWEEP_FILE).exists():
+            raise UserError(f"{out / name}: no sweep here; name one, and its folder with --out")
+        return out / name
+    found = sorted(out.glob(f"*/{SWEEP_FILE}"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise UserError(f"{out}: no sweeps here; launch one with: semples-tune launch scenes --out {out}")
+    return found[-1].parent
+
+
+class _Screen:
+    """Prints a line for every milestone and end of a trial below a bar for the sweep and one for each running trial."""
+
+    def __init__(self, progress: Progress, trials: int, done: int):
+        self._progress = progress
+        self._sweep = progress.add_task("sweep", total=trials, completed=done, note="")
+        self._bars: dict[int, TaskID] = {}
+        self._best = float("-inf")
+
+    def __call__(self, number: int, report: dict[str, Any]) -> None:
+        say = self._progress.console.print
+        if "started" in report:
+            self._bars[number] = self._progress.add_task(f"trial {number}", total=None, note="starting")
+        elif "state" in report:
+            self._progress.remove_task(self._bars.pop(number))
+            self._progress.advance(self._sweep)
+            note = report.get("reason", "")
+            if report["state"] == "COMPLETE":
+                self._best = max(self._best, report["value"])
+                note = f"objective {report['value']:.1f}, best {self._best:.1f}, computed {report['seconds']:.0f} s"
+            say(f"trial {number:3d}  {report['state']:<9} {note}", highlight=False)
+        elif "stage" in report:
+            total = max(report["epochs"], 1)
+            self._progress.update(
+                self._bars[number], completed=report["epoch"] or total, total=total, note=report["stage"]
+            )
+            if "milestone" in report:
+                how = "stored" if report["reused"] else "computed"
+                say(f"trial {number:3d}  {report['stage']:<9} mIoU {report['score']:.1f} ({how})", highlight=False)
+
+
+@app.command()
+def launch(
+    sweep: Annotated[str, typer.Argument(help="A sweep file, or the name of one that ships with the package: scenes.")],
+    changes: Changes = None,
+    trials: Annotated[int | None, typer.Option(help="Number of trials, in all.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep; default: the one in the file.")] = None,
+    out: Out = Path("sweeps"),
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, HOST:PORT or auto; default: start Ray here.")] = None,
+) -> None:
+    """Run a sweep, or go on with it: finished trials are never repeated, --trials can be raised later.
+
+    KEY=VALUE changes the sweep file (trials, resources.gpu, ...) or the configuration that every trial starts from
+    (data.train, segment.epochs, ...). Ctrl-C ends the sweep in order.
+    """
+    from semples.config import assignments
+    from tune.space import find_sweep_file, load_sweep
+    from tune.sweep import finished, launch, load_study, tracking_uri
+
+    settings: dict[str, Any] = assignments(changes or [])
+    settings |= {k: v for k, v in (("trials", trials), ("name", name)) if v is not None}
+    path = find_sweep_file(sweep)
+    spec = load_sweep(path, settings)
+    folder = out / spec.name
+    done = len(finished(load_study(folder))) if (folder / "study.db").exists() else 0
+    console.print(
+        f"sweep '{spec.name}': {spec.trials} trials ({done} done), objective {spec.objective}, chosen on {spec.selection}; "
+        f"folder {folder}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
+        _, unfinished = launch(spec, out, address, _Screen(progress, spec.trials, done))
+    study = load_study(folder)
+    _show(study, spec, out)
+    if len(finished(study)) < spec.trials:
+        again = f"{len(unfinished)} begun" if unfinished else "none begun"
+        print(
+            f"stopped with {spec.trials - len(finished(study))} trials to go ({again}); the same command goes on from here",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130)
+    if best := _write_best(folder, study):
+        console.print(f"best configuration: {best}  (again: semples run {best})", soft_wrap=True, highlight=False)
+    console.print(f"browse: semples-tune ui --out {out}   (MLflow store {tracking_uri(spec, out)})", soft_wrap=True)
+
+
+def _show(study: optuna.Study, sweep: Sweep, out: Path) -> None:
+    """The best trials as a table, and how many ended how."""
+    from tune.searcher import finished, ranked
+
+    how = "holdout masks" if sweep.selection == "holdout" else "ORACLE: the evaluation masks themselves"
+    table = Table(title=f"{sweep.name}: best trials by {sweep.objective} on {how}", title_justify="left")
+    table.add_column("trial", justify="right")
+    table.add_column("objective", justify="right")
+    table.add_column("pseudo_miou", justify="right")
+    table.add_column("seg_miou", justify="right")
+    table.add_column("parameters")
+    for trial in ranked(study)[:TOP]:
+        metrics = trial.user_attrs["metrics"]
+        parameters = "  ".join(
+            f"{k.removeprefix('masks.')}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items()
+        )
+        table.add_row(
+            f"{trial.number}{' (default)' if trial.number == 0 else ''}",
+            f"{trial.value:.1f}",
+            f"{metrics['pseudo_miou']:.1f}",
+            f"{metrics['seg_miou']:.1f}",
+            parameters,
+        )
+    console.print(table)
+    if sweep.selection == "holdout":
+        console.print("pseudo_miou and seg_miou are of images that were never used to choose.", highlight=False)
+    counts: dict[str, int] = {}
+    for trial in finished(study):
+        state = trial.user_attrs.get("state", trial.state.name)
+        counts[state] = counts.get(state, 0) + 1
+    console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())), highlight=False)
+
+
+def _write_best(folder: Path, study: optuna.Study) -> Path | None:
+    """Write best.yaml, the resolved configuration of the best complete trial; None if there is no such trial."""
+    from semples.config import dump
+    from semples.output import CONFIG, headline, read_run
+    from tune.searcher import ranked
+    from tune.trial import trial_folder
+
+    if not (best := ranked(study)[:1]):
+        return None
+    config, result = read_run(trial_folder(folder, best[0].number))
+    heading = f"{CONFIG} of trial {best[0].number} of sweep '{folder.name}'\n{headline(result['metrics'], config.selection)}"
+    path = folder / BEST
+    path.write_text(dump(config, heading))
+    return path
+
+
+@app.command()
+def status(name: Name = None, out: Out = Path("sweeps")) -> None:
+    """How far a sweep is: trials by state, and the best so far. Works while it runs."""
+    from tune.sweep import load_launched, load_study
+
+    folder = _folder(out, name)
+    _show(load_study(folder), load_launched(folder), out)
+
+
+@app.command()
+def best(name: Name = None, out: Out = Path("sweeps")) -> None:
+    """Print the best configuration so far as YAML (`semples run` takes it as it is)."""
+    from tune.sweep import load_study
+
+    folder = _folder(out, name)
+    path = _write_best(folder, load_study(folder))
+    if path is None:
+        raise UserError(f"{folder}: no trial is complete yet; see semples-tune status {folder.name} --out {out}")
+    print(path.read_text(), end="")
+
+
+@app.command()
+def export(
+    to: Annotated[Path, typer.Argument(help="New folder.")],
+    name: Annotated[str | None, typer.Option(help="Name of the sweep; default: the one launched last.")] = None,
+    out: Out = Path("sweeps"),
+) -> None:
+    """Copy the best trial out of a sweep: configuration, result, gallery and weights.
+
+    `semples run TO/config.yaml` repeats it, `semples predict --run TO IMAGE...` uses its network.
+    """
+    import shutil
+
+    from semples.output import CONFIG, GALLERY, RESULT, read_run, write_weights
+    from semples.store import Store
+    from tune.searcher import ranked
+    from tune.sweep import load_study
+    from tune.trial import trial_folder
+
+    folder = _folder(out, name)
+    if not (leading := ranked(load_study(folder))[:1]):
+        raise UserError(f"{folder}: no trial is complete yet; see semples-tune status {folder.name} --out {out}")
+    trial = trial_folder(folder, leading[0].number)
+    _, result = read_run(trial)
+    store = Store(folder / "store")
+    folders = {stage: store.find(key) for stage, key in result["keys"].items()}
+    if missing := [stage for stage, found in folders.items() if found is None]:
+        raise UserError(f"{store.root}: the result of '{missing[0]}' is gone; compute it with: semples run {trial / CONFIG}")
+    write_weights({stage: found for stage, found in folders.items() if found}, to)
+    for file in (CONFIG, GALLERY, RESULT):
+        shutil.copyfile(trial / file, to / file)
+    print(f"trial {leading[0].number} of '{folder.name}' in {to}; use it with: semples predict --run {to} IMAGE...")
+
+
+@app.command()
+def ui(
+    out: Out = Path("sweeps"),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+) -> None:
+    """Open the MLflow UI on the store of these sweeps. Ctrl-C ends it."""
+    import os
+
+    from tune.tracking import default_uri
+
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        print(f"the sweeps are tracked by the server at {uri}: open that address in a browser")
+        return
+    if not (out / "mlflow.db").exists():
+        raise UserError(f"{out / 'mlflow.db'}: no MLflow store here; launch a sweep first, or name its folder with --out")
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    uri = default_uri(out.resolve())
+    words = ["ui", "--backend-store-uri", uri, "--host", host, "--port", str(port), "--workers", "1"]
+    print(f"MLflow UI on http://{host}:{port}")
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *words])

@@ -1,0 +1,194 @@
+"""Launch a sweep, or go on with it: the same call does both."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# Ray writes a token and switches authentication on unless it is told which mode holds on all nodes
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+import optuna
+import ray
+import yaml
+from ray import tune as ray_tune
+
+from semples.config import to_dict, with_changes
+from semples.errors import UserError
+from tune.searcher import StudySearcher, finished, passed_milestones
+from tune.space import Sweep
+from tune.stopping import MedianStopping
+from tune.tracking import Tracker, default_uri
+from tune.trial import SWEEP_FILE, run_trial
+
+RETRIES = 3  # of a trial whose process or node died
+STARTUP_TRIALS = 6  # random ones before the sampler trusts its model
+MAY_CHANGE = ("trials", "parallel", "resources", "mlflow")  # between launches of one sweep
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+Notice = Callable[[int, dict[str, Any]], None]
+
+
+def open_study(folder: Path, sweep: Sweep) -> optuna.Study:
+    """The sweep's Optuna study, made if it is not there; its first trial is the base configuration."""
+    study = load_study(folder, create=True)
+    # a sampler starts anew at every launch: with its old seed it would repeat its first suggestions
+    seed = sweep.seed + 100_003 * len(study.get_trials(deepcopy=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.sampler = optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
+        )
+    if not study.get_trials(deepcopy=False):
+        study.enqueue_trial(sweep.default_parameters())
+    return study
+
+
+def load_study(folder: Path, create: bool = False) -> optuna.Study:
+    """The study of a sweep folder. Raises UserError if there is none."""
+    path = folder / "study.db"
+    if not create and not path.exists():
+        raise UserError(f"{folder}: no sweep here; launch one, or name its folder with --out and --name")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    return optuna.create_study(storage=storage, study_name=folder.name, direction="maximize", load_if_exists=True)
+
+
+def load_launched(folder: Path) -> Sweep:
+    """The sweep file of a sweep folder, as it was launched."""
+    try:
+        return Sweep.model_validate(yaml.safe_load((folder / SWEEP_FILE).read_text()))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no sweep here; launch one, or name its folder with --out and --name") from None
+
+
+def _record(sweep: Sweep, folder: Path) -> None:
+    """Write the sweep file into its folder, or check that the folder is of the same sweep."""
+    path = folder / SWEEP_FILE
+    if path.exists():
+        old, new = load_launched(folder).model_dump(), sweep.model_dump()
+        for key in new:
+            if key not in MAY_CHANGE and old[key] != new[key]:
+                raise UserError(f"{folder} holds a sweep with another '{key}'; launch this one with another --name")
+    temporary = path.with_suffix(".new")
+    temporary.write_text(yaml.safe_dump(sweep.model_dump(mode="json", exclude_none=True), sort_keys=False))
+    temporary.replace(path)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Only one launch at a time may write into a sweep folder."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder}: this sweep is being run by another process; stop that one first") from None
+        yield
+
+
+def _connect(sweep: Sweep, address: str | None) -> None:
+    """Start Ray on this machine, or join the cluster at `address`."""
+    try:
+        ray.init(
+            address=address or "local",
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            include_dashboard=False if address is None else None,
+        )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"no Ray cluster could be joined at {address or 'this machine'}: {reason}") from None
+    have, need = ray.cluster_resources(), sweep.resources
+    for name, amount in (("CPU", need.cpu), ("GPU", need.gpu)):
+        if have.get(name, 0) < amount:
+            raise UserError(f"resources: one trial asks for {amount:g} {name}, the cluster has {have.get(name, 0):g}")
+
+
+def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> tuple[Path, list[int]]:
+    """Run the trials that the sweep still lacks, in `out`/NAME; finished ones are never repeated.
+
+    notice: see tune.searcher.StudySearcher. Ctrl-C and SIGTERM end it in order.
+    Returns the sweep's folder and the numbers of trials that were begun and not finished.
+    """
+    folder = (out / sweep.name).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        _record(sweep, folder)
+        study = open_study(folder, sweep)
+        missing = sweep.trials - len(finished(study))
+        if missing <= 0:
+            return folder, []
+        base = sweep.base_config()
+        tracker = Tracker(tracking_uri(sweep, out), folder.parent)
+        parent = study.user_attrs.get("run_id")
+        if parent is None:
+            tags = {"kind": "sweep", "selection": sweep.selection, "objective": sweep.objective}
+            parent = tracker.start(sweep.name, None, sweep.model_dump(mode="json", exclude_none=True), tags)
+            study.set_user_attr("run_id", parent)
+            tracker.attach(parent, folder / SWEEP_FILE)
+        else:
+            tracker.reopen(parent)
+
+        def start_run(number: int, parameters: dict[str, Any]) -> str:
+            config = to_dict(with_changes(base, parameters, "suggestion"))
+            tags = {"kind": "trial", "trial": str(number), "selection": sweep.selection}
+            return tracker.start(f"{sweep.name}-{number:04d}", parent, config, tags)
+
+        searcher = StudySearcher(study, sweep.distributions(), folder, tracker, start_run, notice)
+        try:
+            _connect(sweep, address)
+            # Ray ends in order on SIGINT alone
+            signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+            _fit(sweep, study, searcher, to_dict(base), folder, missing)
+        finally:
+            unfinished = searcher.stop()
+            done = len(finished(study)) >= sweep.trials
+            tracker.log(parent, {"trials": float(len(finished(study)))})
+            tracker.end(parent, "COMPLETE" if done else "STOPPED")
+            ray.shutdown()
+    return folder, unfinished
+
+
+def tracking_uri(sweep: Sweep, out: Path) -> str:
+    """Where the sweep is tracked: its own `mlflow` key, the environment, or a SQLite file in `out`."""
+    return sweep.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(out.resolve())
+
+
+def _fit(
+    sweep: Sweep, study: optuna.Study, searcher: StudySearcher, base: dict[str, Any], folder: Path, missing: int
+) -> None:
+    trainable = ray_tune.with_resources(
+        ray_tune.with_parameters(run_trial, base=base, folder=str(folder), objective=sweep.objective),
+        ray_tune.PlacementGroupFactory([{"CPU": sweep.resources.cpu, "GPU": sweep.resources.gpu}]),
+    )
+    scratch = folder / "ray"
+    shutil.rmtree(scratch, ignore_errors=True)
+    tuner = ray_tune.Tuner(
+        trainable,
+        tune_config=ray_tune.TuneConfig(
+            num_samples=missing,
+            search_alg=searcher,
+            scheduler=MedianStopping(passed_milestones(study)) if sweep.early_stopping == "median" else None,
+            max_concurrent_trials=sweep.parallel or None,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=ray_tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            verbose=0,
+            failure_config=ray_tune.FailureConfig(max_failures=RETRIES),
+        ),
+    )
+    tuner.fit()
+    shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,91 @@
+"""One trial: a run of the whole pipeline on whatever node Ray gave it, reporting as it goes.
+
+A trial keeps nothing of its own: finished stages are in the store, so a trial that is retried, resumed or repeated goes
+on from the first stage that is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ray import tune as ray_tune
+
+from semples.config import parse, with_changes
+from semples.errors import UserError
+from semples.output import write_run
+from semples.pipeline import STAGES, Event, run
+from semples.store import Store
+
+REPORT_EVERY = 2.0  # seconds between two reports from inside a stage
+MILESTONES = tuple(name for name, stage in STAGES.items() if stage.milestone)
+SWEEP_FILE = "sweep.yaml"
+
+
+def score(metrics: dict[str, float], metric: str, selection: str) -> float:
+    """The value of a metric that may choose: on the holdout, or on the evaluation masks under "oracle"."""
+    return metrics[f"holdout/{metric}" if selection == "holdout" else metric]
+
+
+def trial_folder(sweep: Path, number: int) -> Path:
+    """Where a trial writes its configuration, result and gallery."""
+    return sweep / "trials" / f"{number:04d}"
+
+
+def send(message: dict[str, Any]) -> None:
+    """Report to the driver. As one JSON text, because Ray flattens dictionaries; `receive` is the other end."""
+    ray_tune.report({"report": json.dumps(message)})
+
+
+def receive(result: dict[str, Any]) -> dict[str, Any]:
+    """The message in a Ray result; empty if there is none."""
+    message: dict[str, Any] = json.loads(result.get("report", "{}"))
+    return message
+
+
+def run_trial(suggestion: dict[str, Any], base: dict[str, Any], folder: str, objective: str) -> None:
+    """Run the configuration `base` with the suggested parameters. The last report says how it ended:
+
+    {"ended": "COMPLETE", "value", "metrics", "seconds", "reused"} or {"ended": "FAILED", "reason"}. A trial without
+    such a report was stopped (pruned) or lost. Reports before it: {"stage", "epoch", "epochs"} while a stage computes,
+    with "curves", "metrics", "reused", and "milestone", "score" for stages that have one, when it is done.
+    """
+    sweep, last = Path(folder), 0.0
+
+    def report(event: Event) -> None:
+        nonlocal last
+        message: dict[str, Any] = {"stage": event.stage, "epoch": event.epoch, "epochs": event.epochs}
+        if event.metrics is None:
+            if time.monotonic() - last < REPORT_EVERY:
+                return
+        else:
+            message |= {"metrics": event.metrics, "curves": list(event.curves), "reused": event.reused}
+            metric = STAGES[event.stage].milestone
+            if metric:
+                message |= {"milestone": event.stage, "score": score(event.metrics, metric, config.selection)}
+        last = time.monotonic()
+        send(message)
+
+    out = trial_folder(sweep, suggestion["number"])
+    try:
+        if not (sweep / SWEEP_FILE).exists():
+            raise UserError(f"{sweep} is not visible on this node; launch with --out on a folder that all nodes share")
+        config = with_changes(parse(base, "base"), suggestion["parameters"], "suggestion")
+        result = run(config, Store(sweep / "store"), report)
+        write_run(result, out)
+        end = {
+            "ended": "COMPLETE",
+            "value": score(result.metrics, objective, config.selection),
+            "metrics": result.metrics,
+            "seconds": sum(s for name, s in result.seconds.items() if name not in result.reused),
+            "reused": list(result.reused),
+        }
+    except Exception as error:  # whatever it was, it would happen again: only lost processes and nodes are retried
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "error.txt").write_text(traceback.format_exc())
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        end = {"ended": "FAILED", "reason": reason}
+    send(end)
