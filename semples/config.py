@@ -190,14 +190,14 @@ class SegmentConfig(Training):
     args go to smp.create_model as they are. The network of the scenes begins without pretrained weights.
     """
 
-    architecture: str = "Linknet"
+    architecture: str = "Unet"
     encoder: str = "tu-test_resnet"
     pretrained: bool = False
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = {"encoder_depth": 3, "decoder_channels": [64, 32, 16]}
     size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
-    epochs: Count = 14
-    batch: Count = 16
-    lr: Positive = 2e-3
+    epochs: Count = 12
+    batch: Count = 8
+    lr: Positive = 1e-3
 
 
 class RuntimeConfig(Section):

@@ -33,7 +33,7 @@ GENERATORS = {"cnn": Cnn}
 
 def build(config: GeneratorConfig, classes: int) -> Cnn:
     """A new generator for K classes. Raises UserError for an unknown body."""
-    return GENERATORS[config.kind](config, classes)
+    return GENERATORS[config.kind](config, classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 WEIGHTS = "generator.safetensors"

@@ -32,7 +32,7 @@ MULTIPLE = 32  # sides of the image are padded to a multiple of this, as encoder
 def build_network(settings: SegmentConfig, classes: int) -> nn.Module:
     """The network with K+1 outputs. Raises UserError for an unknown architecture or encoder."""
     try:
-        return smp.create_model(
+        network: nn.Module = smp.create_model(
             settings.architecture,
             settings.encoder,
             encoder_weights="imagenet" if settings.pretrained else None,
@@ -45,6 +45,7 @@ def build_network(settings: SegmentConfig, classes: int) -> nn.Module:
             f"segment.architecture '{settings.architecture}' with segment.encoder '{settings.encoder}' is not known to "
             f"segmentation-models-pytorch: {reason}"
         ) from None
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def load_network(settings: SegmentConfig, classes: int, folder: Path) -> nn.Module:

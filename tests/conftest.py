@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from semples.config import Config, parse
+from semples.pipeline import Event, Result, run
+from semples.store import Store
+
+# every stage in seconds: one epoch of few images
+TINY: dict[str, Any] = {
+    "data": {"train": 24, "holdout": 8, "test": 8},
+    "classify": {"epochs": 1},
+    "match": {"epochs": 1},
+    "prompts": {"epochs": 1, "length": 8},
+    "refine": {"epochs": 1},
+    "heatmaps": {"scales": [1.0]},
+    "segment": {"epochs": 2},
+}
+
+
+@pytest.fixture
+def tiny() -> Config:
+    return parse(TINY, "tiny")
+
+
+@pytest.fixture
+def run_in(tmp_path: Path) -> Callable[..., Result]:
+    """Run a configuration with the store folder of that name, collecting events."""
+
+    def start(config: Config, store: str = "store", events: list[Event] | None = None) -> Result:
+        return run(config, Store(tmp_path / store), (events if events is not None else []).append)
+
+    return start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no GPU here"))

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semples.config import Config, load, with_changes
+from semples.data import load_data
+from semples.errors import UserError
+from semples.output import read_run, write_masks, write_run, write_weights
+from semples.pipeline import STAGES, Event, Result, stage_keys
+from semples.stages import segment
+from semples.stages.masks import label_pixels, smooth
+from semples.store import read_mark
+
+Runner = Callable[..., Result]
+
+
+def test_a_run_from_labels_to_network(tiny: Config, run_in: Runner, tmp_path: Path) -> None:
+    events: list[Event] = []
+    result = run_in(tiny, events=events)
+    assert list(result.folders) == list(STAGES)
+    for metric in ("pseudo_miou", "seg_miou", "holdout/pseudo_miou", "holdout/seg_miou", "match/cam_miou"):
+        assert 0 <= result.metrics[metric] <= 100
+    assert [e.stage for e in events if e.metrics is not None] == list(STAGES)
+    assert all("loss" in e.curves[0] for e in events if e.metrics is not None and e.stage in ("match", "segment"))
+
+    out = tmp_path / "run"
+    write_masks(result.folders, out)
+    write_weights(result.folders, out)
+    write_run(result, out)
+    data = load_data(tiny.data)
+    assert {p.stem for p in (out / "masks").iterdir()} == set(data.train.names)
+    first = np.asarray(Image.open(out / "masks" / f"{data.train.names[0]}.png"))
+    assert set(np.unique(first)) <= {0, *(1 + np.flatnonzero(data.train.labels[0]))}
+    assert Image.open(out / "gallery.png").size[0] > 400
+    config, stored = read_run(out)
+    assert stored["metrics"] == result.metrics and stored["selection"] == "holdout"
+    network = segment.load_network(config.segment, data.num_classes, out)
+    assert segment.predict(network, np.zeros((50, 75, 3), np.uint8), config.runtime).shape == (50, 75)
+    assert load(out / "config.yaml") == result.config
+
+
+def test_equal_bits_with_the_store_cold_or_partly_warm(tiny: Config, run_in: Runner) -> None:
+    cold = run_in(tiny, "a")
+    run_in(with_changes(tiny, {"masks.background": 0.7}, "test"), "b")
+    events: list[Event] = []
+    warm = run_in(tiny, "b", events)
+    assert set(warm.reused) == {"classify", "match", "prompts", "refine", "heatmaps"}
+    assert warm.metrics == cold.metrics
+    for stage in STAGES:
+        assert read_mark(warm.folders[stage])["files"] == read_mark(cold.folders[stage])["files"]
+    again = run_in(tiny, "b", events)
+    assert again.metrics == cold.metrics and set(again.reused) == set(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("change", "stays"),
+    [
+        ({"masks.background": 0.3}, ["classify", "match", "prompts", "refine", "heatmaps"]),
+        ({"prompts.lambda_t": 0.5}, ["classify", "match"]),
+        ({"match.lambda_b": 1.0}, ["classify"]),
+        ({"refine.lambda_r": 1.0}, ["classify", "match", "prompts"]),
+        ({"segment.epochs": 9}, ["classify", "match", "prompts", "refine", "heatmaps", "masks"]),
+        ({"seed": 1}, []),
+        ({"runtime.threads": 2}, []),
+        ({"generator.args": {"stem_width": 8}}, []),
+    ],
+)
+def test_a_stage_key_changes_with_what_the_stage_reads(tiny: Config, change: dict[str, object], stays: list[str]) -> None:
+    before, after = stage_keys(tiny, "f"), stage_keys(with_changes(tiny, change, "test"), "f")
+    assert [s for s in STAGES if before[s] == after[s]] == stays
+
+
+def test_keys_change_with_the_data(tiny: Config) -> None:
+    assert not set(stage_keys(tiny, "f").values()) & set(stage_keys(tiny, "g").values())
+
+
+def test_refine_can_start_from_match(tiny: Config) -> None:
+    config = with_changes(tiny, {"refine.start": "match", "match.lr": 1e-3}, "test")
+    assert STAGES["refine"].inputs(config) == ("match", "prompts")
+    assert STAGES["refine"].inputs(tiny) == ("classify", "prompts")
+
+
+def test_a_diverging_loss_is_said_and_not_stored(tiny: Config, run_in: Runner) -> None:
+    with pytest.raises(UserError, match=r"classify: the loss is not finite in epoch 2; lower classify\.lr"):
+        run_in(with_changes(tiny, {"classify.lr": 1e30, "classify.epochs": 3}, "test"))
+
+
+def test_an_unknown_network_is_named(tiny: Config, run_in: Runner) -> None:
+    with pytest.raises(UserError, match=r"generator\.body 'resnet999'"):
+        run_in(with_changes(tiny, {"generator.body": "resnet999"}, "test"))
+    with pytest.raises(UserError, match=r"segment\.architecture 'Nonet'"):
+        segment.build_network(with_changes(tiny, {"segment.architecture": "Nonet"}, "test").segment, 8)
+
+
+def test_oracle_chooses_on_what_it_reports(tiny: Config, run_in: Runner) -> None:
+    oracle = run_in(with_changes(tiny, {"selection": "oracle"}, "test"))
+    assert json.loads(json.dumps(oracle.to_dict()))["selection"] == "oracle"
+    holdout = run_in(tiny)
+    assert oracle.metrics["classify/cam_miou"] >= holdout.metrics["classify/cam_miou"]
+
+
+def test_label_pixels_by_hand() -> None:
+    heatmaps = np.array([[[0, 200, 128]], [[255, 100, 127]]], np.uint8)
+    assert label_pixels(heatmaps, 0.5).tolist() == [[2, 1, 1]]
+    assert label_pixels(heatmaps, 0.6).tolist() == [[2, 1, 0]]
+
+
+def test_the_crf_follows_the_edges_of_the_image(tiny: Config) -> None:
+    truth = np.zeros((32, 32), np.int64)
+    truth[8:24, 8:24] = 1
+    image = np.where(truth[..., None] == 1, (220, 40, 40), (40, 40, 220)).astype(np.uint8)
+    rough = np.zeros((32, 32), np.int64)
+    rough[11:27, 6:22] = 1
+    smoothed = smooth(rough, image, 2, tiny.masks.crf)
+    assert (smoothed != truth).sum() < 0.2 * (rough != truth).sum()
+    off = tiny.masks.crf.model_copy(update={"iterations": 0})
+    assert (smooth(rough, image, 2, off) == rough).all()
