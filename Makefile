@@ -18,7 +18,7 @@ sweep: .venv/installed  ## run the example sweep on the embedded world, about 10
 	$(BIN)/semples-tune launch scenes
 
 test: .venv/installed  ## run all tests (those that need a GPU only where there is one)
-	$(BIN)/pytest
+	$(BIN)/pytest -m ""
 
 check: .venv/installed  ## ruff and mypy
 	$(BIN)/ruff check .

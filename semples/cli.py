@@ -145,8 +145,8 @@ def evaluate(
     for name, (true, predicted) in zip(names, pairs, strict=True):
         if true.shape != predicted.shape:
             raise UserError(f"{masks / name}: size {predicted.shape} differs from the true mask's {true.shape}")
-    classes = max(int(m[m != 255].max(initial=0)) for pair in pairs for m in pair)  # noqa: PLR2004
-    per_class = iou(sum(confusion(true, predicted, classes) for true, predicted in pairs))
+    classes = max(int(m[m != 255].max(initial=0)) for pair in pairs for m in pair)
+    per_class = iou(np.sum([confusion(true, predicted, classes) for true, predicted in pairs], axis=0))
     for k, value in enumerate(per_class):
         print(f"{'background' if k == 0 else f'class {k}':<12} {value:6.2f}")
     print(f"{'mIoU':<12} {np.nanmean(per_class):6.2f}   over {len(names)} masks")

@@ -35,25 +35,29 @@ def register_miniature() -> None:
         open_clip.add_model_config(MINIATURE_FOLDER / f"{MINIATURE}.json")
 
 
+def _channels(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values).view(1, 3, 1, 1)
+
+
 class Clip(nn.Module):
     """Both towers behind the three embeddings that the method needs. All outputs are L2-normalised float32 rows."""
 
-    def __init__(self, model: nn.Module, tokenizer: open_clip.SimpleTokenizer, mean: Sequence[float], std: Sequence[float]):
+    def __init__(self, model: Any, tokenizer: open_clip.SimpleTokenizer, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.tokenizer = tokenizer
         size = model.visual.image_size
         self.image_size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)
         # images arrive normalised with ImageNet's figures; these turn them into what this CLIP was trained on
-        to = lambda v: torch.tensor(v).view(1, 3, 1, 1)  # noqa: E731
-        self.register_buffer("scale", to(IMAGENET_STD) / to(std))
-        self.register_buffer("shift", (to(IMAGENET_MEAN) - to(mean)) / to(std))
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", _channels(IMAGENET_STD) / _channels(std))
+        self.register_buffer("shift", (_channels(IMAGENET_MEAN) - _channels(mean)) / _channels(std))
 
     @staticmethod
     def normalise_pixels(pixels: Tensor) -> Tensor:
         """uint8 (B, 3, h, w) -> float32, normalised with ImageNet's mean and deviation: 0 is the mean colour."""
-        mean = torch.tensor(IMAGENET_MEAN, device=pixels.device).view(1, 3, 1, 1)
-        std = torch.tensor(IMAGENET_STD, device=pixels.device).view(1, 3, 1, 1)
+        mean, std = _channels(IMAGENET_MEAN).to(pixels.device), _channels(IMAGENET_STD).to(pixels.device)
         return (pixels.float() / 255 - mean) / std
 
     def embed_images(self, images: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ Count = Annotated[int, Field(ge=1)]
 
 # the names that the released SemPLeS gives to CLIP: "player" for person, two words for four of the others
 VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog", "horse",
-    "motorbike", "player", "potted plant", "sheep", "sofa", "train", "tv monitor",
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
+    "horse", "motorbike", "player", "potted plant", "sheep", "sofa", "train", "tv monitor",
 )  # fmt: skip
 
 
@@ -47,8 +47,8 @@ class ScenesData(Section):
 class VocData(Section):
     """PASCAL VOC 2012 (or any data set in its layout) below `root`; lists are those of ImageSets/Segmentation.
 
-    classes: names as CLIP is told them, in the order of the mask values 1..K. The holdout is drawn, with `seed`, from the
-    images of `mask_list`, and leaves the training set.
+    classes: names as CLIP is told them, in the order of the mask values 1..K. The holdout is drawn, with `seed`, from
+    the images of `mask_list`, and leaves the training set.
     """
 
     kind: Literal["voc"] = "voc"

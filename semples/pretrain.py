@@ -113,9 +113,8 @@ def contrast(images: torch.Tensor, texts: torch.Tensor, true: torch.Tensor, scal
     """Mean of -log softmax mass on the true captions, both ways; images, texts (B, D) normalised, true bool (B, B)."""
     logits = scale * images @ texts.T
     positive = logits.masked_fill(~true, -1e4)
-    return (
-        sum((logits.logsumexp(d) - positive.logsumexp(d)).mean() for d in (0, 1)) / 2
-    )
+    by_text, by_image = ((logits.logsumexp(d) - positive.logsumexp(d)).mean() for d in (0, 1))
+    return (by_text + by_image) / 2
 
 
 def train(
@@ -176,7 +175,7 @@ def accept(clip: Clip, images: int = 400, seed: int = 1) -> dict[str, float]:
     labels = clip.embed_labels(scenes.CLASSES)
     grounds = clip.embed_labels(scenes.GROUNDS)
     own, right, gap, seen = [], [], [], []
-    for i in np.flatnonzero(split.labels.sum(1) == 1):
+    for i in np.flatnonzero(split.labels.sum(1) == 1).tolist():
         k = int(split.labels[i].argmax())
         mask = torch.from_numpy(np.asarray(split.mask(i)) == k + 1)
         x = clip.normalise_pixels(torch.from_numpy(split.image(i)).permute(2, 0, 1)[None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -64,10 +65,8 @@ class Store:
 
     def _discard(self, folder: Path) -> None:
         doomed = Path(tempfile.mkdtemp(prefix=".broken-", dir=self.root))
-        try:
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
             os.rename(folder, doomed / folder.name)
-        except FileNotFoundError:
-            pass  # another process was faster
         shutil.rmtree(doomed, ignore_errors=True)
 
 

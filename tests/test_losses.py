@@ -29,7 +29,7 @@ def test_match_loss_by_hand() -> None:
 
 
 def test_match_loss_gradient_by_hand() -> None:
-    # with respect to the angle a of v_f: d/da -log cos a = tan a; of v_b: d/db -L log(1 - cos b) = -L sin b / (1 - cos b)
+    # by the angle a of v_f: d/da -log cos a = tan a; by b of v_b: d/db -L log(1 - cos b) = -L sin b / (1 - cos b)
     a = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     b = torch.tensor(1.1, dtype=torch.float64, requires_grad=True)
     v_f = torch.stack([a.cos(), a.sin()])[None]

@@ -71,7 +71,9 @@ def test_equal_bits_with_the_store_cold_or_partly_warm(tiny: Config, run_in: Run
         ({"generator.args": {"stem_width": 8}}, []),
     ],
 )
-def test_a_stage_key_changes_with_what_the_stage_reads(tiny: Config, change: dict[str, object], stays: list[str]) -> None:
+def test_a_stage_key_changes_with_what_the_stage_reads(
+    tiny: Config, change: dict[str, object], stays: list[str]
+) -> None:
     before, after = stage_keys(tiny, "f"), stage_keys(with_changes(tiny, change, "test"), "f")
     assert [s for s in STAGES if before[s] == after[s]] == stays
 

@@ -90,7 +90,9 @@ def launch(
     trials: Annotated[int | None, typer.Option(help="Number of trials, in all.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep; default: the one in the file.")] = None,
     out: Out = Path("sweeps"),
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join, HOST:PORT or auto; default: start Ray here.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join, HOST:PORT or auto; default: start Ray here.")
+    ] = None,
 ) -> None:
     """Run a sweep, or go on with it: finished trials are never repeated, --trials can be raised later.
 
@@ -98,8 +100,9 @@ def launch(
     (data.train, segment.epochs, ...). Ctrl-C ends the sweep in order.
     """
     from semples.config import assignments
+    from tune.searcher import finished
     from tune.space import find_sweep_file, load_sweep
-    from tune.sweep import finished, launch, load_study, tracking_uri
+    from tune.sweep import launch, load_study, tracking_uri
 
     settings: dict[str, Any] = assignments(changes or [])
     settings |= {k: v for k, v in (("trials", trials), ("name", name)) if v is not None}
@@ -108,8 +111,8 @@ def launch(
     folder = out / spec.name
     done = len(finished(load_study(folder))) if (folder / "study.db").exists() else 0
     console.print(
-        f"sweep '{spec.name}': {spec.trials} trials ({done} done), objective {spec.objective}, chosen on {spec.selection}; "
-        f"folder {folder}",
+        f"sweep '{spec.name}': {spec.trials} trials ({done} done), objective {spec.objective}, "
+        f"chosen on {spec.selection}; folder {folder}",
         soft_wrap=True,
         highlight=False,
     )
@@ -119,11 +122,8 @@ def launch(
     study = load_study(folder)
     _show(study, spec, out)
     if len(finished(study)) < spec.trials:
-        again = f"{len(unfinished)} begun" if unfinished else "none begun"
-        print(
-            f"stopped with {spec.trials - len(finished(study))} trials to go ({again}); the same command goes on from here",
-            file=sys.stderr,
-        )
+        left = f"{spec.trials - len(finished(study))} trials to go, {len(unfinished)} of them begun"
+        print(f"stopped with {left}; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130)
     if best := _write_best(folder, study):
         console.print(f"best configuration: {best}  (again: semples run {best})", soft_wrap=True, highlight=False)
@@ -135,24 +135,18 @@ def _show(study: optuna.Study, sweep: Sweep, out: Path) -> None:
     from tune.searcher import finished, ranked
 
     how = "holdout masks" if sweep.selection == "holdout" else "ORACLE: the evaluation masks themselves"
+    best = ranked(study)[:TOP]
     table = Table(title=f"{sweep.name}: best trials by {sweep.objective} on {how}", title_justify="left")
-    table.add_column("trial", justify="right")
-    table.add_column("objective", justify="right")
-    table.add_column("pseudo_miou", justify="right")
-    table.add_column("seg_miou", justify="right")
-    table.add_column("parameters")
-    for trial in ranked(study)[:TOP]:
-        metrics = trial.user_attrs["metrics"]
-        parameters = "  ".join(
-            f"{k.removeprefix('masks.')}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items()
-        )
-        table.add_row(
-            f"{trial.number}{' (default)' if trial.number == 0 else ''}",
-            f"{trial.value:.1f}",
-            f"{metrics['pseudo_miou']:.1f}",
-            f"{metrics['seg_miou']:.1f}",
-            parameters,
-        )
+    table.add_column("trial")
+    for trial in best:
+        table.add_column("default" if trial.number == 0 else str(trial.number), justify="right")
+    table.add_row("objective", *(f"{trial.value:.1f}" for trial in best))
+    for metric in ("pseudo_miou", "seg_miou"):
+        table.add_row(metric, *(f"{trial.user_attrs['metrics'][metric]:.1f}" for trial in best))
+    table.add_section()
+    for key in sweep.space:
+        values = (trial.params[key] for trial in best)
+        table.add_row(key, *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values))
     console.print(table)
     if sweep.selection == "holdout":
         console.print("pseudo_miou and seg_miou are of images that were never used to choose.", highlight=False)
@@ -173,7 +167,9 @@ def _write_best(folder: Path, study: optuna.Study) -> Path | None:
     if not (best := ranked(study)[:1]):
         return None
     config, result = read_run(trial_folder(folder, best[0].number))
-    heading = f"{CONFIG} of trial {best[0].number} of sweep '{folder.name}'\n{headline(result['metrics'], config.selection)}"
+    heading = (
+        f"{CONFIG} of trial {best[0].number} of sweep '{folder.name}'\n{headline(result['metrics'], config.selection)}"
+    )
     path = folder / BEST
     path.write_text(dump(config, heading))
     return path
@@ -226,7 +222,9 @@ def export(
     store = Store(folder / "store")
     folders = {stage: store.find(key) for stage, key in result["keys"].items()}
     if missing := [stage for stage, found in folders.items() if found is None]:
-        raise UserError(f"{store.root}: the result of '{missing[0]}' is gone; compute it with: semples run {trial / CONFIG}")
+        raise UserError(
+            f"{store.root}: the result of '{missing[0]}' is gone; compute it with: semples run {trial / CONFIG}"
+        )
     write_weights({stage: found for stage, found in folders.items() if found}, to)
     for file in (CONFIG, GALLERY, RESULT):
         shutil.copyfile(trial / file, to / file)
@@ -248,7 +246,9 @@ def ui(
         print(f"the sweeps are tracked by the server at {uri}: open that address in a browser")
         return
     if not (out / "mlflow.db").exists():
-        raise UserError(f"{out / 'mlflow.db'}: no MLflow store here; launch a sweep first, or name its folder with --out")
+        raise UserError(
+            f"{out / 'mlflow.db'}: no MLflow store here; launch a sweep first, or name its folder with --out"
+        )
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     uri = default_uri(out.resolve())
     words = ["ui", "--backend-store-uri", uri, "--host", host, "--port", str(port), "--workers", "1"]

@@ -36,7 +36,9 @@ def ranked(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 def passed_milestones(study: optuna.Study) -> dict[str, dict[int, float]]:
     """Scores by milestone and trial number."""
     return {
-        name: {t.number: t.intermediate_values[i] for t in study.get_trials(deepcopy=False) if i in t.intermediate_values}
+        name: {
+            t.number: t.intermediate_values[i] for t in study.get_trials(deepcopy=False) if i in t.intermediate_values
+        }
         for i, name in enumerate(MILESTONES)
     }
 
@@ -93,6 +95,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """A report of a running trial, see tune.trial.run_trial."""
         trial, message = self._live[trial_id], receive(result)
         self._notice(trial.number, message)
+        if "node" in message:
+            self._tracker.tag(trial.user_attrs["run_id"], node=message["node"])
         if "stage" not in message or "metrics" not in message:
             return
         run_id, stage = trial.user_attrs["run_id"], message["stage"]

@@ -36,12 +36,12 @@ class Dimension(_Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Dimension:
-        kinds = [kind for kind in (self.int, self.float, self.choice) if kind is not None]
-        if len(kinds) != 1:
+        if sum(kind is not None for kind in (self.int, self.float, self.choice)) != 1:
             raise ValueError("give exactly one of int, float, choice")
-        if self.choice is None and kinds[0][0] >= kinds[0][1]:
+        numbers = self.int or self.float
+        if numbers and numbers[0] >= numbers[1]:
             raise ValueError("the low end must be below the high end")
-        if self.log and (self.choice is not None or kinds[0][0] <= 0):
+        if self.log and (not numbers or numbers[0] <= 0):
             raise ValueError("a log scale needs numbers above 0")
         return self
 

@@ -6,6 +6,7 @@ goes on in its run, and a node that was given up for dead cannot write any more.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from mlflow.exceptions import MlflowException
 
 from semples.config import flatten
 from semples.errors import UserError
+
+# or it tells of every table that it creates
+logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 EXPERIMENT = "semples-tune"
 PARENT = "mlflow.parentRunId"

@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune as ray_tune
 
 from semples.config import parse, with_changes
@@ -50,8 +51,9 @@ def run_trial(suggestion: dict[str, Any], base: dict[str, Any], folder: str, obj
     """Run the configuration `base` with the suggested parameters. The last report says how it ended:
 
     {"ended": "COMPLETE", "value", "metrics", "seconds", "reused"} or {"ended": "FAILED", "reason"}. A trial without
-    such a report was stopped (pruned) or lost. Reports before it: {"stage", "epoch", "epochs"} while a stage computes,
-    with "curves", "metrics", "reused", and "milestone", "score" for stages that have one, when it is done.
+    such a report was stopped (pruned) or lost. Reports before it: {"node"} at the start; {"stage", "epoch",
+    "epochs"} while a stage computes; the same with "curves", "metrics", "reused" when it is done, and with "milestone"
+    and "score" if it has one.
     """
     sweep, last = Path(folder), 0.0
 
@@ -70,6 +72,7 @@ def run_trial(suggestion: dict[str, Any], base: dict[str, Any], folder: str, obj
         send(message)
 
     out = trial_folder(sweep, suggestion["number"])
+    send({"node": f"{ray.util.get_node_ip_address()} {ray.get_runtime_context().get_node_id()[:8]}"})
     try:
         if not (sweep / SWEEP_FILE).exists():
             raise UserError(f"{sweep} is not visible on this node; launch with --out on a folder that all nodes share")

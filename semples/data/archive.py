@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from semples.data.dataset import IGNORE
-
 
 def voc_palette() -> list[int]:
     """The colours that VOC gives to the 256 mask values: 768 numbers, 0-255."""

@@ -1,4 +1,4 @@
-"""What every data set looks like to the method: three splits of images, image labels and, where there are any, masks."""
+"""What every data set looks like to the method: three splits of images with image labels and, maybe, masks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Split:
 class Dataset:
     """`train` teaches the method (labels only), `holdout` chooses (its masks), `test` is never used to choose.
 
-    classes: K names, the background not among them; companions: each class's background where that is known.
+    classes: K names, the background not among them.
     fingerprint: hex digest of the content, so that results of other data are never taken for results of this.
     """
 

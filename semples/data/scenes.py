@@ -154,7 +154,9 @@ def _tablecloth(rng: Rng, h: int, w: int) -> np.ndarray:
 
 
 def _brick_wall(rng: Rng, h: int, w: int) -> np.ndarray:
-    picture, pen = _strokes(_grain(rng, _mix(_noise(rng, h, w, 5), _tint(rng, (150, 74, 56)), _tint(rng, (186, 108, 84))), 6))
+    picture, pen = _strokes(
+        _grain(rng, _mix(_noise(rng, h, w, 5), _tint(rng, (150, 74, 56)), _tint(rng, (186, 108, 84))), 6)
+    )
     mortar, height, width = _rgb(_tint(rng, (196, 184, 170), 12)), int(rng.integers(7, 10)), int(rng.integers(14, 19))
     for i, y in enumerate(range(-int(rng.integers(0, 7)), h, height)):
         pen.line([(0, y), (w, y)], fill=mortar)
@@ -321,7 +323,19 @@ def _bottle(rng: Rng, b: _Brush) -> None:
     body, shade = _paint(rng)
     b.box(-0.13, -0.98, 0.13, -0.84, DARK)
     b.box(-0.1, -0.86, 0.1, -0.3, shade)
-    b.polygon([(-0.11, -0.45), (0.11, -0.45), (0.36, -0.12), (0.36, 0.9), (0.3, 0.97), (-0.3, 0.97), (-0.36, 0.9), (-0.36, -0.12)], body)
+    b.polygon(
+        [
+            (-0.11, -0.45),
+            (0.11, -0.45),
+            (0.36, -0.12),
+            (0.36, 0.9),
+            (0.3, 0.97),
+            (-0.3, 0.97),
+            (-0.36, 0.9),
+            (-0.36, -0.12),
+        ],
+        body,
+    )
     b.box(-0.36, 0.15, 0.36, 0.6, (245, 240, 225))
     b.box(-0.2, 0.28, 0.2, 0.46, shade)
     b.box(0.2, -0.1, 0.28, 0.12, GLASS)
@@ -355,7 +369,9 @@ def paste(canvas: np.ndarray, thing: np.ndarray, top: int, left: int) -> np.ndar
     return covered
 
 
-def draw_scene(rng: Rng, objects: Sequence[str], grounds: Sequence[str], h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_scene(
+    rng: Rng, objects: Sequence[str], grounds: Sequence[str], h: int, w: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Objects side by side, overlapping a little, each roughly on the ground of the same position.
 
     Returns the image, uint8 (h, w, 3), and the true mask, uint8 (h, w): 0 background, 1 + index in CLASSES.
@@ -389,7 +405,8 @@ def _draw_random_scene(rng: Rng) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 def _split(name: str, size: int, seed: int) -> tuple[Split, bytes]:
     rng = np.random.default_rng([seed, *name.encode()])
-    images, masks = [], []
+    images: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
     labels = np.zeros((size, len(CLASSES)), bool)
     while len(images) < size:
         image, mask, objects = _draw_random_scene(rng)
@@ -407,6 +424,9 @@ def _split(name: str, size: int, seed: int) -> tuple[Split, bytes]:
 @lru_cache(maxsize=4)
 def load(train: int, holdout: int, test: int, seed: int) -> Dataset:
     """Draw the three splits (numbers of images); the same arguments give the same pixels and fingerprint."""
-    parts = {name: _split(name, size, seed) for name, size in (("train", train), ("holdout", holdout), ("test", test))}
-    fingerprint = digest("scenes", *CLASSES, *(content for _, content in parts.values()))
-    return Dataset(CLASSES, *(split for split, _ in parts.values()), fingerprint=fingerprint)
+    (a, in_a), (b, in_b), (c, in_c) = (
+        _split("train", train, seed),
+        _split("holdout", holdout, seed),
+        _split("test", test, seed),
+    )
+    return Dataset(CLASSES, a, b, c, digest("scenes", *CLASSES, in_a, in_b, in_c))

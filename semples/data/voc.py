@@ -9,10 +9,11 @@ name to K-vector), ROOT/Annotations/NAME.xml, the masks.
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+import pickle
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -23,7 +24,12 @@ from semples.data.dataset import IGNORE, Dataset, Split, digest
 from semples.errors import UserError
 
 LISTS = Path("ImageSets/Segmentation")
-XML_NAMES = {"person": "player", "tvmonitor": "tv monitor", "diningtable": "dining table", "pottedplant": "potted plant"}
+XML_NAMES = {
+    "person": "player",
+    "tvmonitor": "tv monitor",
+    "diningtable": "dining table",
+    "pottedplant": "potted plant",
+}
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -65,17 +71,19 @@ def _find(folders: Sequence[Path], name: str) -> Path | None:
 
 def _label_reader(root: Path, classes: Sequence[str]) -> Callable[[str, Path | None], np.ndarray]:
     """Name and mask path -> bool (K,), from the first source of labels that the data set has."""
-    for file in ("cls_labels.npy", "cls_labels_onehot.npy"):
-        path = root / file
-        if path.is_file():
+    path = next((root / file for file in ("cls_labels.npy", "cls_labels_onehot.npy") if (root / file).is_file()), None)
+    if path is not None:
+        try:
             table = np.load(path, allow_pickle=True).item()
+        except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise UserError(f"{path}: expected a dictionary from image name to labels ({error})") from None
 
-            def from_table(name: str, mask: Path | None) -> np.ndarray:
-                if name not in table or len(table[name]) != len(classes):
-                    raise UserError(f"{path}: no vector of {len(classes)} labels for image '{name}'")
-                return np.asarray(table[name]) > 0
+        def from_table(name: str, mask: Path | None) -> np.ndarray:
+            if name not in table or len(table[name]) != len(classes):
+                raise UserError(f"{path}: no vector of {len(classes)} labels for image '{name}'")
+            return np.asarray(table[name]) > 0
 
-            return from_table
+        return from_table
     if (root / "Annotations").is_dir():
         index = {c: k for k, c in enumerate(classes)}
 
@@ -108,7 +116,9 @@ def load(config: VocData) -> Dataset:
         raise UserError(f"data.root '{config.root}' is not a folder; give the one that holds JPEGImages")
     masked = _names(root, config.mask_list)
     if config.holdout >= len(masked):
-        raise UserError(f"data.holdout = {config.holdout} leaves no image of the {len(masked)} in {config.mask_list}.txt")
+        raise UserError(
+            f"data.holdout = {config.holdout} leaves no image of the {len(masked)} in {config.mask_list}.txt"
+        )
     chosen = np.random.default_rng(config.seed).choice(len(masked), config.holdout, replace=False)
     holdout = sorted(masked[i] for i in chosen)
     apart = set(holdout)
@@ -140,7 +150,7 @@ def load(config: VocData) -> Dataset:
         return Split(tuple(names), labels, lambda i: read_image(images[i] or root), true_mask)
 
     parts = [split(names) for names in (train, holdout, _names(root, config.test_list))]
-    return Dataset(config.classes, *parts, fingerprint=digest(*content))
+    return Dataset(config.classes, parts[0], parts[1], parts[2], digest(*content))
 
 
 def write(data: Dataset, root: Path) -> None:

@@ -39,7 +39,7 @@ def build(config: GeneratorConfig, classes: int) -> Cnn:
 WEIGHTS = "generator.safetensors"
 
 
-def load(config: GeneratorConfig, classes: int, folder: Path, device: torch.device) -> Cnn:
+def load(config: GeneratorConfig, classes: int, folder: Path, device: str) -> Cnn:
     """The generator whose weights a stage left in its result folder, on the device and in training mode."""
     generator = build(config, classes)
     generator.load_state_dict(load_file(folder / WEIGHTS))

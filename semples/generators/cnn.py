@@ -18,14 +18,22 @@ class Cnn(nn.Module):
     def __init__(self, config: GeneratorConfig, classes: int):
         super().__init__()
         if config.body not in timm.list_models(config.body):
-            raise UserError(f"generator.body '{config.body}' is not a timm model{nearest(config.body, timm.list_models())}")
+            raise UserError(
+                f"generator.body '{config.body}' is not a timm model{nearest(config.body, timm.list_models())}"
+            )
         try:
             self.body = timm.create_model(
-                config.body, pretrained=config.pretrained, features_only=True, output_stride=config.stride,
-                out_indices=config.maps, **config.args
+                config.body,
+                pretrained=config.pretrained,
+                features_only=True,
+                output_stride=config.stride,
+                out_indices=config.maps,
+                **config.args,
             )
         except (TypeError, NotImplementedError, RuntimeError) as error:
-            raise UserError(f"generator.body '{config.body}' cannot give maps at stride {config.stride}: {error}") from None
+            raise UserError(
+                f"generator.body '{config.body}' cannot give maps at stride {config.stride}: {error}"
+            ) from None
         self.heads = nn.ModuleList(nn.Conv2d(c, classes, 1, bias=False) for c in self.body.feature_info.channels())
 
     def forward(self, images: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from semples.clip import Clip
 from semples.generators import Generator, soft_masks
 
 
-def embed_cutouts(clip: Clip, generator: Generator, images: Tensor, labels: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def embed_cutouts(
+    clip: Clip, generator: Generator, images: Tensor, labels: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """v_f = E_I(M_k * X) and v_b = E_I((1 - M_k) * X) of the P positive pairs of a batch.
 
     images (B, 3, h, w) normalised, so that a masked-out pixel is 0 = the mean colour; labels (B, K) in {0, 1}.

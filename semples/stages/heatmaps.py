@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from semples import generators
 from semples.clip import Clip
@@ -18,6 +17,7 @@ from semples.config import Config
 from semples.data import archive
 from semples.data.dataset import Dataset, Split
 from semples.generators import Generator
+from semples.generators.cnn import Cnn
 from semples.log import Log
 from semples.metrics import THRESHOLDS, Sweep, sweep_thresholds
 from semples.training import autocast
@@ -87,7 +87,7 @@ def masked(split: Split) -> list[int]:
     return [i for i in range(len(split)) if split.mask(i) is not None]
 
 
-def score_cams(generator: torch.nn.Module, config: Config, data: Dataset) -> dict[str, float]:
+def score_cams(generator: Cnn, config: Config, data: Dataset) -> dict[str, float]:
     """CAM mIoU of a trained generator at one scale: the milestone of the stages that train it."""
     generator.eval()
     sweeps = [

@@ -20,7 +20,7 @@ PROGRESS_EVERY = 32
 
 
 def label_pixels(heatmaps: np.ndarray, background: float) -> np.ndarray:
-    """int64 (h, w): 0 where no heatmap of uint8 (P, h, w) exceeds 255 * background, else 1 + the best one's position."""
+    """int64 (h, w): 0 where no heatmap, uint8 (P, h, w), exceeds 255 * background, else 1 + the best's position."""
     return np.where(heatmaps.max(0) > 255 * background, 1 + heatmaps.argmax(0), 0)
 
 
@@ -35,7 +35,7 @@ def smooth(labels: np.ndarray, image: np.ndarray, count: int, settings: CrfConfi
     crf.addPairwiseBilateral(
         sxy=settings.bilateral_sxy,
         srgb=settings.bilateral_srgb,
-        rgbim=np.ascontiguousarray(image),
+        rgbim=np.array(image),
         compat=settings.bilateral_compat,
     )
     return np.argmax(crf.inference(settings.iterations), axis=0).reshape(h, w)
@@ -66,4 +66,6 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         archive.write(out / file, masks())
     metrics = {"pseudo_miou": miou(counts["train"]), "holdout/pseudo_miou": miou(counts["holdout"])}
     per_class = iou(counts["train"])
-    return metrics | {f"pseudo_iou/{c}": float(v) for c, v in zip(("background", *data.classes), per_class, strict=True)}
+    return metrics | {
+        f"pseudo_iou/{c}": float(v) for c, v in zip(("background", *data.classes), per_class, strict=True)
+    }

@@ -31,7 +31,9 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         return {"loss": match_loss(v_f, v_b, t[k], settings.lambda_b)}
 
     loader = label_batches(config, data, settings.batch)
-    for epoch, means in enumerate(fit("match", generator.late_parameters(), loader, settings, config.runtime, losses), 1):
+    for epoch, means in enumerate(
+        fit("match", generator.late_parameters(), loader, settings, config.runtime, losses), 1
+    ):
         log(epoch, settings.epochs, **means)
     generators.save(generator, out)
     return score_cams(generator, config, data)

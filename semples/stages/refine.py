@@ -1,4 +1,4 @@
-"""d. refine: Prompt-guided Semantic Refinement. The cut-out must not look like the background that the prompts describe."""
+"""d. refine: Prompt-guided Semantic Refinement. The cut-out must not look like what the prompts describe."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         return {"loss": match + settings.lambda_r * refine, "match": match.detach(), "refine": refine.detach()}
 
     loader = label_batches(config, data, settings.batch)
-    for epoch, means in enumerate(fit("refine", generator.late_parameters(), loader, settings, config.runtime, losses), 1):
+    for epoch, means in enumerate(
+        fit("refine", generator.late_parameters(), loader, settings, config.runtime, losses), 1
+    ):
         log(epoch, settings.epochs, **means)
     generators.save(generator, out)
     return score_cams(generator, config, data)

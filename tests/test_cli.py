@@ -1,0 +1,141 @@
+"""The commands as a user calls them; mistakes are one sentence on stderr and exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import TINY
+from PIL import Image
+
+import semples.cli
+import tune.cli
+from semples.data import scenes, voc
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", [str(w) for w in words])
+        with pytest.raises(SystemExit) as exit_:
+            (semples.cli.main if words[0] == "semples" else tune.cli.main)()
+        out, err = capsys.readouterr()
+        return int(exit_.value.code or 0), out, err
+
+    return call
+
+
+def tiny_file(**changes: object) -> Path:
+    path = Path("tiny.yaml")
+    path.write_text(yaml.safe_dump({**TINY, **changes}))
+    return path
+
+
+def test_run_predict_evaluate(command: Command) -> None:
+    code, out, err = command("semples", "run", tiny_file(), "segment.epochs=1", "--out", "r")
+    assert (code, err) == (0, "")
+    assert "pseudo mask mIoU" in out and "chosen on holdout masks" in out
+    for name in ("result.json", "config.yaml", "gallery.png", "network.safetensors", "prompts.safetensors"):
+        assert (Path("r") / name).stat().st_size > 0
+    assert yaml.safe_load(Path("r/config.yaml").read_text())["segment"]["epochs"] == 1
+    before = Path("r/result.json").read_text()
+    code, out, _ = command("semples", "run", tiny_file(), "segment.epochs=1", "--out", "r")
+    assert code == 0 and out.count("(stored)") == 7
+    assert yaml.safe_load(before)["metrics"] == yaml.safe_load(Path("r/result.json").read_text())["metrics"]
+
+    split = scenes.load(24, 8, 8, 0).test
+    Image.fromarray(split.image(0)).save("photo.jpg")
+    code, out, _ = command("semples", "predict", "photo.jpg", "--run", "r", "--out", "p")
+    assert code == 0 and np.asarray(Image.open("p/photo.png")).shape == split.image(0).shape[:2]
+    code, out, _ = command("semples", "evaluate", "p", "p")
+    assert code == 0 and "100.00" in out
+
+
+def test_written_scenes_run_as_a_voc_tree(command: Command) -> None:
+    code, out, _ = command("semples", "scenes", "write", "tree", "--train", 24, "--holdout", 8, "--test", 4)
+    assert code == 0 and "semples run tree/config.yaml" in out
+    tiny = {k: v for k, v in TINY.items() if k != "data"}
+    config = {**yaml.safe_load(Path("tree/config.yaml").read_text()), **tiny}
+    Path("tree/config.yaml").write_text(yaml.safe_dump(config))
+    code, out, err = command("semples", "run", "tree/config.yaml", "--out", "r")
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "none.yaml"], "none.yaml: no such file"),
+        (["run", "mtach.lr=1"], "command line: unknown key 'mtach' (did you mean 'match'?)"),
+        (["run", "match.lr=-1"], "command line: match.lr = -1 is not allowed: input should be greater than 0"),
+        (["run", "clip.model=ViT-B-33"], "'ViT-B-33' is not an open_clip model"),
+        (["run", "clip.pretrained=none.pt"], "clip.pretrained 'none.pt' is neither a weights file nor a tag"),
+        (["run", "data.train=1", "data.seed=1"], "no training image shows the class 'aeroplane'"),
+        (["run", "data.kind=voc", "data.root=none"], "data.root 'none' is not a folder"),
+        pytest.param(
+            ["run", "runtime.device=cuda"],
+            "torch sees no GPU here",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+        (["run", "prompts.length=40"], "prompts.length 40 does not fit this CLIP's text tower; choose at most 34"),
+        (["predict", "x.png"], "runs/run: no finished run here"),
+        (["evaluate", "none", "none"], "none: no NAME.png here"),
+    ],
+)
+def test_mistakes_of_semples(command: Command, words: list[str], message: str) -> None:
+    if words[0] == "run" and not any(w.startswith("data.") for w in words):
+        words = [*words, "data.train=24", *(f"{stage}.epochs=1" for stage in ("classify", "match", "prompts"))]
+    code, _, err = command("semples", *words)
+    assert code == 2
+    assert err.startswith("error: ") and message in err
+    assert err.count("\n") == 1
+
+
+def test_a_broken_image_is_named(command: Command) -> None:
+    voc.write(scenes.load(24, 8, 8, 0), Path("tree"))
+    path = next(Path("tree/JPEGImages").glob("train-*.png"))
+    path.write_bytes(b"not an image")
+    voc.load.cache_clear()
+    data = {"kind": "voc", "root": "tree", "classes": list(scenes.CLASSES), "holdout": 8}
+    code, _, err = command("semples", "run", tiny_file(data=data))
+    assert code == 2 and f"{path.name}: broken image" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["launch", "none.yaml"], "none.yaml: no such file"),
+        (["launch", "scenes", "trials=0"], "trials is not allowed: input should be greater than or equal to 1"),
+        (["launch", "scenes", "match.lamda_b=1"], "base: unknown key 'match.lamda_b' (did you mean 'match.lambda_b'?)"),
+        (["launch", "scenes", "masks.background=0.9"], "space: masks.background does not include the base value 0.9"),
+        (["status"], "sweeps: no sweeps here"),
+        (["best", "none"], "sweeps/none: no sweep here"),
+        (["export", "to"], "sweeps: no sweeps here"),
+        (["ui"], "no MLflow store here"),
+    ],
+)
+def test_mistakes_of_semples_tune(command: Command, words: list[str], message: str) -> None:
+    code, _, err = command("semples-tune", *words)
+    assert code == 2
+    assert err.startswith("error: ") and message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", ["semples", "semples-tune"])
+def test_help_says_what_each_command_does(command: Command, program: str) -> None:
+    code, out, _ = command(program, "--help")
+    assert code == 0
+    names = {
+        "semples": ["run", "predict", "evaluate", "scenes"],
+        "semples-tune": ["launch", "status", "best", "export", "ui"],
+    }
+    for name in names[program]:
+        assert name in out
+        assert command(program, name, "--help")[0] == 0

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from semples.errors import UserError
+from tune.space import SWEEPS, find_sweep_file, load_sweep
+
+SWEEP = {
+    "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 3,
+    "space": {"match.lambda_b": {"float": [1, 4], "log": True}, "prompts.count": {"int": [1, 3]},
+              "prompts.init": {"choice": ["uniform", "word"]}},
+}  # fmt: skip
+
+
+def written(tmp_path: Path, **changes: object) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in {**SWEEP, **changes}.items() if v is not None}))
+    return path
+
+
+def test_a_sweep_becomes_distributions(tmp_path: Path) -> None:
+    sweep = load_sweep(written(tmp_path))
+    assert sweep.distributions() == {
+        "match.lambda_b": FloatDistribution(1, 4, log=True),
+        "prompts.count": IntDistribution(1, 3),
+        "prompts.init": CategoricalDistribution(("uniform", "word")),
+    }
+    assert sweep.default_parameters() == {"match.lambda_b": 2.4, "prompts.count": 1, "prompts.init": "uniform"}
+
+
+def test_changes_reach_the_sweep_or_its_base(tmp_path: Path) -> None:
+    path = written(tmp_path, base={"segment": {"epochs": 2}, "match.lambda_b": 2.0})
+    sweep = load_sweep(path, {"trials": 9, "resources.cpu": 2, "data.train": 50, "selection": "oracle"})
+    base = sweep.base_config()
+    assert (sweep.trials, base.data.train, base.segment.epochs, base.match.lambda_b) == (9, 50, 2, 2.0)
+    assert base.runtime.threads == 2 and base.selection == "oracle"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"selection": None}, "key 'selection' is missing"),
+        ({"objective": "accuracy"}, "objective is not allowed"),
+        ({"trails": 3}, r"unknown key 'trails' \(did you mean 'trials'\?\)"),
+        (
+            {"space": {"match.lamda": {"float": [1, 2]}}},
+            r"space: unknown key 'match.lamda' \(did you mean 'match.lambda_b'",
+        ),
+        ({"space": {"masks.background": {"float": [0.5, 1.5]}}}, "space: masks.background = 1.5 is not allowed"),
+        (
+            {"space": {"masks.background": {"float": [0.6, 0.9]}}},
+            "masks.background does not include the base value 0.5",
+        ),
+        ({"space": {"prompts.count": {"int": [3, 1]}}}, "the low end must be below the high end"),
+        ({"space": {"prompts.count": {"int": [1, 3], "float": [1, 3]}}}, "give exactly one of int, float, choice"),
+        ({"space": {"match.lambda_b": {"float": [0, 3], "log": True}}}, "a log scale needs numbers above 0"),
+        ({"base": {"selection": "oracle"}}, "base.selection differs from selection"),
+        ({"base": {"matsh": {"lr": 1}}}, r"base: unknown key 'matsh'"),
+        ({"name": "a/b"}, "name is not allowed"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_sweep(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_sweep_is_valid_and_opens_with_its_command(path: Path) -> None:
+    assert path.read_text().startswith(f"# semples-tune launch {path.stem}\n")
+    assert find_sweep_file(path.stem) == path
+    sweep = load_sweep(path)
+    assert sweep.name == path.stem
+
+
+def test_the_scenes_sweep_searches_what_the_paper_leaves_open() -> None:
+    space = load_sweep(find_sweep_file("scenes")).space
+    assert {"prompts.count", "prompts.length", "prompts.lambda_t", "match.lambda_b", "refine.lambda_r"} < set(space)
+    assert {"masks.background", "masks.crf.gaussian_compat", "masks.crf.bilateral_compat"} < set(space)

@@ -1,0 +1,243 @@
+"""Whole sweeps under Ray on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import TINY
+from mlflow import MlflowClient
+
+from tune.searcher import ranked
+from tune.sweep import load_study
+from tune.tracking import EXPERIMENT, PARENT
+
+pytestmark = pytest.mark.ray
+
+SWEEP = {
+    "name": "tiny", "selection": "holdout", "objective": "seg_miou", "trials": 4, "parallel": 2, "base": TINY,
+    "early_stopping": "none",
+    "space": {"masks.background": {"float": [0.3, 0.7]}, "refine.lambda_r": {"float": [0.01, 1.0], "log": True}},
+}  # fmt: skip
+
+
+def sweep_file(folder: Path, **changes: Any) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**SWEEP, **changes}))
+    return path
+
+
+def program(name: str, *words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / name), *(str(w) for w in words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
+
+
+def trial_runs(uri: str) -> list[Any]:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], filter_string="tags.kind = 'trial'"))
+
+
+def sweep_run(uri: str) -> Any:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], filter_string="tags.kind = 'sweep'")
+    return run
+
+
+def test_a_sweep_from_launch_to_export(tmp_path: Path) -> None:
+    out = tmp_path / "sweeps"
+    done = program("semples-tune", "launch", sweep_file(tmp_path), "--out", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 COMPLETE" in done.stdout and "best.yaml" in done.stdout and "semples-tune ui" in done.stdout
+
+    study = load_study(out / "tiny")
+    suggested = [t.params for t in study.get_trials()]
+    assert suggested[0] == {"masks.background": 0.5, "refine.lambda_r": 0.05}
+    best = ranked(study)[0]
+
+    # MLflow: one sweep run, one child run a trial, with both figures, curves, configuration and gallery
+    uri = f"sqlite:///{out / 'mlflow.db'}"
+    parent, runs = sweep_run(uri), trial_runs(uri)
+    assert parent.data.tags["state"] == "COMPLETE" and parent.data.tags["selection"] == "holdout"
+    assert len(runs) == 4 and {r.data.tags[PARENT] for r in runs} == {parent.info.run_id}
+    client = MlflowClient(uri)
+    for run in runs:
+        assert run.data.tags["state"] == "COMPLETE"
+        assert {"pseudo_miou", "seg_miou", "match/loss", "segment/loss", "refine/cam_miou"} <= set(run.data.metrics)
+        assert run.data.params["match.lambda_b"] == "2.4"
+        files = {f.path for f in client.list_artifacts(run.info.run_id)}
+        assert {"config.yaml", "result.json", "gallery.png"} <= files
+
+    # the best configuration repeats its trial, bit for bit, with a store of its own
+    again = program("semples", "run", out / "tiny" / "best.yaml", "--out", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    metrics = json.loads((tmp_path / "again" / "result.json").read_text())["metrics"]
+    assert metrics == best.user_attrs["metrics"]
+
+    exported = program("semples-tune", "export", tmp_path / "export", "--out", out)
+    assert exported.returncode == 0, exported.stderr
+    weights = (tmp_path / "export" / "network.safetensors").read_bytes()
+    assert weights == (tmp_path / "again" / "network.safetensors").read_bytes()
+
+    # the same command repeats nothing; --trials can be raised
+    same = program("semples-tune", "launch", sweep_file(tmp_path), "--out", out)
+    assert same.returncode == 0 and "trial   0  classify" not in same.stdout
+    more = program("semples-tune", "launch", sweep_file(tmp_path), "--out", out, "--trials", 5)
+    assert more.returncode == 0 and "5 COMPLETE" in more.stdout
+    assert [t.params for t in load_study(out / "tiny").get_trials()][:4] == suggested
+    other = program("semples-tune", "launch", sweep_file(tmp_path, seed=7), "--out", out)
+    assert other.returncode == 2 and "holds a sweep with another 'seed'" in other.stderr
+    assert "5 COMPLETE" in program("semples-tune", "status", "--out", out).stdout
+    best_yaml = program("semples-tune", "best", "--out", out).stdout
+    assert yaml.safe_load(best_yaml)["selection"] == "holdout"
+
+
+def wait_for(text: str, log: Path, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while text not in log.read_text():
+        assert process.poll() is None and time.monotonic() < end, log.read_text()
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_ends_in_order_and_goes_on(tmp_path: Path, stop: signal.Signals) -> None:
+    out, log = tmp_path / "sweeps", tmp_path / "log"
+    # long enough in segment to be interrupted there
+    path = sweep_file(tmp_path, trials=3, base={**TINY, "segment": {"epochs": 40}})
+    launch = [str(Path(sys.executable).parent / "semples-tune"), "launch", str(path), "--out", str(out)]
+    with log.open("wb") as file:
+        process = subprocess.Popen(launch, stdout=file, stderr=file)
+    wait_for("trial   0  masks", log, process)
+    time.sleep(1)
+    process.send_signal(stop)
+    start = time.monotonic()
+    assert process.wait(60) == 130, log.read_text()
+    assert time.monotonic() - start < 15
+    assert "the same command goes on from here" in log.read_text()
+    uri = f"sqlite:///{out / 'mlflow.db'}"
+    assert {r.data.tags["state"] for r in trial_runs(uri)} <= {"STOPPED", "COMPLETE"}
+
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 COMPLETE" in done.stdout and "trial   0  masks     mIoU" in done.stdout and "(stored)" in done.stdout
+    assert [r.data.tags["state"] for r in trial_runs(uri)] == ["COMPLETE"] * 3
+    assert sorted(r.data.tags["trial"] for r in trial_runs(uri)) == ["0", "1", "2"]
+
+
+def trial_processes() -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and b"ray::ImplicitFunc" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue  # ended while we looked
+    return found
+
+
+def test_a_trial_whose_process_dies_is_retried_in_the_same_run(tmp_path: Path) -> None:
+    out, log = tmp_path / "sweeps", tmp_path / "log"
+    path = sweep_file(tmp_path, trials=1, parallel=1, base={**TINY, "segment": {"epochs": 40}})
+    launch = [str(Path(sys.executable).parent / "semples-tune"), "launch", str(path), "--out", str(out)]
+    with log.open("wb") as file:
+        process = subprocess.Popen(launch, stdout=file, stderr=file)
+    wait_for("trial   0  masks", log, process)
+    (victim,) = trial_processes()
+    os.kill(victim, signal.SIGKILL)
+    assert process.wait(200) == 0, log.read_text()
+    assert "1 COMPLETE" in log.read_text()
+    (run,) = trial_runs(f"sqlite:///{out / 'mlflow.db'}")
+    assert run.data.tags["state"] == "COMPLETE"
+
+
+def test_a_failing_trial_is_failed_with_its_reason_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "sweeps"
+    space = {"classify.lr": {"choice": [0.002, 1e30]}}
+    path = sweep_file(tmp_path, trials=5, space=space, base={**TINY, "classify": {"epochs": 3}})
+    done = program("semples-tune", "launch", path, "--out", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    failed = [t for t in load_study(out / "tiny").get_trials() if t.user_attrs["state"] == "FAILED"]
+    assert failed and all("lower classify.lr" in t.user_attrs["reason"] for t in failed)
+    assert all(t.params == {"classify.lr": 0.002} for t in ranked(load_study(out / "tiny")))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """Two Ray nodes of one CPU each on this machine, as `ray start` makes them; the address of the head."""
+    port, ray = free_port(), str(Path(sys.executable).parent / "ray")
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    common = ["--num-cpus=1", "--disable-usage-stats", "--block", "--object-store-memory=200000000"]
+    head = [ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *common]
+    nodes = []
+    with (tmp_path / "ray.log").open("wb") as log:
+        try:
+            options: dict[str, Any] = {"stdout": log, "stderr": log, "env": environment, "start_new_session": True}
+            nodes.append(subprocess.Popen(head, **options))
+            time.sleep(8)
+            nodes.append(subprocess.Popen([ray, "start", f"--address=127.0.0.1:{port}", *common], **options))
+            time.sleep(6)
+            assert all(node.poll() is None for node in nodes), (tmp_path / "ray.log").read_text()
+            yield f"127.0.0.1:{port}"
+        finally:
+            for node in reversed(nodes):
+                os.killpg(node.pid, signal.SIGTERM)
+            for node in nodes:
+                node.wait(30)
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+             "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}",
+             "--artifacts-destination", str(tmp_path / "server-artifacts")]  # fmt: skip
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (tmp_path / "server.log").open("wb") as log:
+        server = subprocess.Popen([sys.executable, "-m", "mlflow", *words], stdout=log, stderr=log, env=environment,
+                                  start_new_session=True)  # fmt: skip
+        try:
+            end = time.monotonic() + 90
+            while time.monotonic() < end:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.5)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+
+
+def test_a_sweep_on_a_cluster_of_two_nodes_with_an_mlflow_server(
+    tmp_path: Path, cluster: str, mlflow_server: str
+) -> None:
+    out = tmp_path / "shared"
+    done = program(
+        "semples-tune", "launch", sweep_file(tmp_path), "--out", out, "--address", cluster, f"mlflow={mlflow_server}"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 COMPLETE" in done.stdout and mlflow_server in done.stdout
+    runs = trial_runs(mlflow_server)
+    assert sorted(r.data.tags["trial"] for r in runs) == ["0", "1", "2", "3"]
+    assert {r.data.tags["state"] for r in runs} == {"COMPLETE"}
+    assert len({r.data.tags["node"] for r in runs}) == 2  # both nodes ran trials
+    assert not (out / "mlflow.db").exists()
