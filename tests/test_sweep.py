@@ -199,8 +199,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
             yield f"127.0.0.1:{port}"
         finally:
             for node in reversed(nodes):
-                os.killpg(node.pid, signal.SIGTERM)
-            for node in nodes:
+                os.killpg(node.pid, signal.SIGKILL)
                 node.wait(30)
 
 
