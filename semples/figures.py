@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from semples.data.archive import voc_palette
 from semples.data.dataset import IGNORE, Split
 
+# ten bright colours for the first classes, VOC's for the others
 PALETTE = np.array(voc_palette(), np.uint8).reshape(256, 3)
+PALETTE[1:11] = np.round(255 * np.array(colormaps["tab10"].colors))  # type: ignore[attr-defined]
 
 
 def paint_cam(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
@@ -22,7 +24,7 @@ def paint_cam(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
 
 
 def paint_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Image uint8 (h, w, 3) with the classes of the mask (h, w) in VOC's colours; 255 (ignore) in white."""
+    """Image uint8 (h, w, 3) with the classes of the mask (h, w) in colour; 255 (ignore) in white."""
     colour = np.where((mask == IGNORE)[..., None], 255, PALETTE[mask])
     return np.where((mask > 0)[..., None], 0.25 * image + 0.75 * colour, 0.55 * image).astype(np.uint8)
 

@@ -30,20 +30,13 @@ def headline(metrics: dict[str, float], selection: str) -> str:
 
 
 def write_run(result: Result, out: Path) -> None:
-    """Write config.yaml, gallery.png and, last, result.json. Raises UserError if the folder cannot be written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / CONFIG).write_text(
-            dump(result.config, "the resolved configuration of this run: semples run config.yaml")
-        )
-        _draw_gallery(result, out / GALLERY)
-        temporary = out / f".{RESULT}"
-        temporary.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
-        temporary.replace(out / RESULT)
-    except OSError as error:
-        raise UserError(
-            f"{out}: cannot be written ({error.strerror}); free some space or choose another folder"
-        ) from None
+    """Write config.yaml, gallery.png and, last, result.json."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / CONFIG).write_text(dump(result.config, "the resolved configuration of this run: semples run config.yaml"))
+    _draw_gallery(result, out / GALLERY)
+    temporary = out / f".{RESULT}"
+    temporary.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
+    temporary.replace(out / RESULT)
 
 
 def write_weights(folders: dict[str, Path], out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +107,18 @@ def test_a_broken_image_is_named(command: Command) -> None:
     data = {"kind": "voc", "root": "tree", "classes": list(scenes.CLASSES), "holdout": 8}
     code, _, err = command("semples", "run", tiny_file(data=data))
     assert code == 2 and f"{path.name}: broken image" in err and err.count("\n") == 1
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("semples.generators.save_file", full)
+        code, _, err = command("semples", "run", tiny_file(), "--out", "r")
+    assert code == 2 and "No space left on device; make room" in err and err.count("\n") == 1
+    assert list(Path("r/store").iterdir()) == []
+    assert command("semples", "run", tiny_file(), "--out", "r")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -123,3 +123,21 @@ def test_the_crf_follows_the_edges_of_the_image(tiny: Config) -> None:
     assert (smoothed != truth).sum() < 0.2 * (rough != truth).sum()
     off = tiny.masks.crf.model_copy(update={"iterations": 0})
     assert (smooth(rough, image, 2, off) == rough).all()
+
+
+def test_mixed_precision_runs_the_whole_method(tiny: Config, run_in: Runner) -> None:
+    result = run_in(with_changes(tiny, {"runtime.precision": "bfloat16"}, "test"))
+    assert 0 <= result.metrics["seg_miou"] <= 100
+
+
+def test_loading_processes_run_the_whole_method(tiny: Config, run_in: Runner) -> None:
+    config = with_changes(tiny, {"runtime.workers": 2, "augment.randaugment": "rand-m9-mstd0.5-inc1"}, "test")
+    assert run_in(config, "a").metrics == run_in(config, "b").metrics
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_about_what_the_cpu_gives(tiny: Config, run_in: Runner) -> None:
+    config = with_changes(tiny, {"data.train": 200, "classify.epochs": 8, "match.epochs": 6}, "test")
+    cpu = run_in(with_changes(config, {"runtime.device": "cpu"}, "test"), "cpu").metrics["match/cam_miou"]
+    gpu = run_in(with_changes(config, {"runtime.device": "cuda"}, "test"), "gpu").metrics["match/cam_miou"]
+    assert abs(cpu - gpu) < 8

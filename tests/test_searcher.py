@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
@@ -181,3 +182,26 @@ def test_the_scheduler_compares_the_same_milestone_only() -> None:
 def test_nobody_is_stopped_before_the_default_has_passed() -> None:
     scheduler = MedianStopping({"match": {n: 40.0 + n for n in range(1, 7)}})
     assert scheduler.on_trial_result(None, _Trial(7), milestone("match", 1.0)) == TrialScheduler.CONTINUE
+
+
+def test_a_tracking_server_that_fails_later_does_not_end_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path)
+    world.searcher.suggest("a")
+
+    def fail(*_: object, **__: object) -> None:
+        raise MlflowException("connection refused")
+
+    with monkeypatch.context() as patch:
+        for call in ("create_run", "log_batch", "set_tag", "log_artifact", "set_terminated"):
+            patch.setattr(f"mlflow.MlflowClient.{call}", fail)
+        world.searcher.on_trial_result("a", milestone("match", 33.0))
+        world.searcher.on_trial_complete("a", complete(50.0))
+        world.searcher.suggest("b")  # this one has no run
+        world.searcher.on_trial_complete("b", complete(51.0))
+    world.searcher.suggest("c")
+    world.searcher.on_trial_complete("c", complete(52.0))
+    assert [t.value for t in world.study.get_trials()] == [50.0, 51.0, 52.0]
+    assert caplog.text.count("the sweep goes on without it: connection refused") == 1
+    assert world.runs()["s-2"].data.tags["state"] == "COMPLETE"

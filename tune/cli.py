@@ -30,7 +30,6 @@ console = Console()
 Out = Annotated[Path, typer.Option(help="Folder of the sweeps; on a cluster one that all nodes share.")]
 Name = Annotated[str | None, typer.Argument(help="Name of the sweep; default: the one launched last.")]
 TOP = 5
-BEST = "best.yaml"
 
 
 def main() -> None:
@@ -102,7 +101,7 @@ def launch(
     from semples.config import assignments
     from tune.searcher import finished
     from tune.space import find_sweep_file, load_sweep
-    from tune.sweep import launch, load_study, tracking_uri
+    from tune.sweep import launch, load_study, tracking_uri, write_best
 
     settings: dict[str, Any] = assignments(changes or [])
     settings |= {k: v for k, v in (("trials", trials), ("name", name)) if v is not None}
@@ -125,7 +124,7 @@ def launch(
         left = f"{spec.trials - len(finished(study))} trials to go, {len(unfinished)} of them begun"
         print(f"stopped with {left}; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130)
-    if best := _write_best(folder, study):
+    if best := write_best(folder, study):
         console.print(f"best configuration: {best}  (again: semples run {best})", soft_wrap=True, highlight=False)
     console.print(f"browse: semples-tune ui --out {out}   (MLflow store {tracking_uri(spec, out)})", soft_wrap=True)
 
@@ -157,24 +156,6 @@ def _show(study: optuna.Study, sweep: Sweep, out: Path) -> None:
     console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())), highlight=False)
 
 
-def _write_best(folder: Path, study: optuna.Study) -> Path | None:
-    """Write best.yaml, the resolved configuration of the best complete trial; None if there is no such trial."""
-    from semples.config import dump
-    from semples.output import CONFIG, headline, read_run
-    from tune.searcher import ranked
-    from tune.trial import trial_folder
-
-    if not (best := ranked(study)[:1]):
-        return None
-    config, result = read_run(trial_folder(folder, best[0].number))
-    heading = (
-        f"{CONFIG} of trial {best[0].number} of sweep '{folder.name}'\n{headline(result['metrics'], config.selection)}"
-    )
-    path = folder / BEST
-    path.write_text(dump(config, heading))
-    return path
-
-
 @app.command()
 def status(name: Name = None, out: Out = Path("sweeps")) -> None:
     """How far a sweep is: trials by state, and the best so far. Works while it runs."""
@@ -187,10 +168,10 @@ def status(name: Name = None, out: Out = Path("sweeps")) -> None:
 @app.command()
 def best(name: Name = None, out: Out = Path("sweeps")) -> None:
     """Print the best configuration so far as YAML (`semples run` takes it as it is)."""
-    from tune.sweep import load_study
+    from tune.sweep import load_study, write_best
 
     folder = _folder(out, name)
-    path = _write_best(folder, load_study(folder))
+    path = write_best(folder, load_study(folder))
     if path is None:
         raise UserError(f"{folder}: no trial is complete yet; see semples-tune status {folder.name} --out {out}")
     print(path.read_text(), end="")
@@ -252,5 +233,5 @@ def ui(
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     uri = default_uri(out.resolve())
     words = ["ui", "--backend-store-uri", uri, "--host", host, "--port", str(port), "--workers", "1"]
-    print(f"MLflow UI on http://{host}:{port}")
+    print(f"MLflow UI on http://{host}:{port}/#/experiments/1/runs (a sweep's trials open under its run)")
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *words])

@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from semples.pipeline import STAGES
 from tune.tracking import Tracker
 from tune.trial import MILESTONES, receive, trial_folder
 
@@ -100,8 +101,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if "stage" not in message or "metrics" not in message:
             return
         run_id, stage = trial.user_attrs["run_id"], message["stage"]
-        self._tracker.log_curves(run_id, message["curves"], f"{stage}/")
-        self._tracker.log(run_id, message["metrics"], len(message["curves"]), f"{stage}/")
+        self._tracker.log(run_id, message["curves"], f"{stage}/")
+        self._tracker.log(run_id, [message["metrics"]], f"{stage}/", first_step=len(message["curves"]))
         if "milestone" in message:
             step = MILESTONES.index(message["milestone"])
             if step not in self._study.trials[trial.number].intermediate_values:
@@ -120,7 +121,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         run_id = trial.user_attrs["run_id"]
         if end["state"] == "COMPLETE":
             self._study.tell(trial, end["value"])
-            self._tracker.log(run_id, {**end["metrics"], "objective": end["value"], "seconds": end["seconds"]})
+            # what single stages report was logged when they were done
+            of_run = {k: v for k, v in end["metrics"].items() if k.split("/")[0] not in STAGES}
+            self._tracker.log(run_id, [{**of_run, "objective": end["value"], "seconds": end["seconds"]}])
             self._tracker.tag(run_id, reused=", ".join(end["reused"]))
         else:
             self._study.tell(trial, state=TrialState.PRUNED if end["state"] == "PRUNED" else TrialState.FAIL)

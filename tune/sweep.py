@@ -24,14 +24,16 @@ import ray
 import yaml
 from ray import tune as ray_tune
 
-from semples.config import to_dict, with_changes
+from semples.config import dump, to_dict, with_changes
 from semples.errors import UserError
-from tune.searcher import StudySearcher, finished, passed_milestones
+from semples.output import headline, read_run
+from tune.searcher import StudySearcher, finished, passed_milestones, ranked
 from tune.space import Sweep
 from tune.stopping import MedianStopping
 from tune.tracking import Tracker, default_uri
-from tune.trial import SWEEP_FILE, run_trial
+from tune.trial import SWEEP_FILE, run_trial, trial_folder
 
+BEST = "best.yaml"
 RETRIES = 3  # of a trial whose process or node died
 STARTUP_TRIALS = 6  # random ones before the sampler trusts its model
 MAY_CHANGE = ("trials", "parallel", "resources", "mlflow")  # between launches of one sweep
@@ -154,10 +156,33 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> tupl
         finally:
             unfinished = searcher.stop()
             done = len(finished(study)) >= sweep.trials
-            tracker.log(parent, {"trials": float(len(finished(study)))})
+            tracker.log(parent, [{"trials": float(len(finished(study))), **best_figures(study)}])
+            if best := write_best(folder, study):
+                tracker.attach(parent, best)
             tracker.end(parent, "COMPLETE" if done else "STOPPED")
             ray.shutdown()
     return folder, unfinished
+
+
+def best_figures(study: optuna.Study) -> dict[str, float]:
+    """Objective and both mIoUs of the best complete trial, as `best_...`; empty if there is none."""
+    return {
+        f"best_{name}": value
+        for trial in ranked(study)[:1]
+        for name, value in (("objective", trial.value or 0.0), *trial.user_attrs["metrics"].items())
+        if name in ("objective", "pseudo_miou", "seg_miou")
+    }
+
+
+def write_best(folder: Path, study: optuna.Study) -> Path | None:
+    """Write best.yaml, the resolved configuration of the best complete trial; None if there is no such trial."""
+    if not (best := ranked(study)[:1]):
+        return None
+    config, result = read_run(trial_folder(folder, best[0].number))
+    figures = headline(result["metrics"], config.selection)
+    path = folder / BEST
+    path.write_text(dump(config, f"trial {best[0].number}, the best of sweep '{folder.name}'\n{figures}"))
+    return path
 
 
 def tracking_uri(sweep: Sweep, out: Path) -> str:

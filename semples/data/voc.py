@@ -36,7 +36,7 @@ def read_image(path: Path) -> np.ndarray:
     """uint8 (h, w, 3) of any image file. Raises UserError if it is missing or broken."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
