@@ -159,7 +159,7 @@ class RefineConfig(Training):
 class HeatmapsConfig(Section):
     """e. Scales of the image (1.0 = native size), each also mirrored where `flip`. Released, VOC: 1.0 and 1.2, flip."""
 
-    scales: tuple[Positive, ...] = Field(default=(1.0, 1.5, 2.0), min_length=1)
+    scales: tuple[Positive, ...] = Field(default=(1.0, 1.5), min_length=1)
     flip: bool = True
 
 

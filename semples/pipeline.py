@@ -82,8 +82,8 @@ def stage_keys(config: Config, fingerprint: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Event:
-    """Progress of a run. While a stage computes: epoch of epochs and the values of that epoch. When it is done: also
-    its final `metrics`, its whole `curves` (one mapping an epoch), and whether the result was `reused`."""
+    """Progress of a run. While a stage computes: epoch of epochs (0 when it begins) and the values of that epoch. When
+    it is done: also its final `metrics`, its whole `curves` (one mapping an epoch), and whether it was `reused`."""
 
     stage: str
     epoch: int
@@ -164,6 +164,7 @@ def _compute(
             curves.append(values)
         report(Event(name, epoch, epochs, values))
 
+    report(Event(name, 0, 1))
     start = time.perf_counter()
     seed_stream(config.seed, name)
     metrics = STAGES[name].run(config, data, inputs, out, log)

@@ -75,7 +75,10 @@ class _Screen:
         elif "stage" in report:
             total = max(report["epochs"], 1)
             self._progress.update(
-                self._bars[number], completed=report["epoch"] or total, total=total, note=report["stage"]
+                self._bars[number],
+                completed=total if "metrics" in report else report["epoch"],
+                total=total,
+                note=report["stage"],
             )
             if "milestone" in report:
                 how = "stored" if report["reused"] else "computed"
