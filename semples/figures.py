@@ -14,7 +14,8 @@ from semples.data.dataset import IGNORE, Split
 
 # ten bright colours for the first classes, VOC's for the others
 PALETTE = np.array(voc_palette(), np.uint8).reshape(256, 3)
-PALETTE[1:11] = np.round(255 * np.array(colormaps["tab10"].colors))  # type: ignore[attr-defined]
+BRIGHT = "1f9bff ff8c1a 2ecc40 ff3b30 b28dff ffd60a ff5fbf 00e0d0 c6ff4d ff9e80"
+PALETTE[1:11] = [list(bytes.fromhex(colour)) for colour in BRIGHT.split()]
 
 
 def paint_cam(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
