@@ -143,8 +143,13 @@ def load_clip(config: ClipConfig, device: str = "cpu") -> Clip:
     if pretrained and pretrained not in tags and not Path(pretrained).is_file():
         known = ", ".join(tags) or "none"
         raise UserError(f"clip.pretrained '{pretrained}' is neither a weights file nor a tag of {name} (tags: {known})")
+    config_of_tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained in tags else {}
     try:
-        model = open_clip.create_model(name, pretrained=pretrained or None)
+        # open_clip draws initial weights first: that must not move the random stream of the stage that asks
+        with torch.random.fork_rng():
+            model = open_clip.create_model(
+                name, pretrained=pretrained or None, force_quick_gelu=bool(config_of_tag.get("quick_gelu"))
+            )
     except (RuntimeError, OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"clip.pretrained '{pretrained}' could not be loaded into {name}: {reason}") from None
