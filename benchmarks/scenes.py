@@ -59,8 +59,7 @@ def main() -> None:
 
         prepare(config.runtime)
         seed_stream(seed, "segment")
-        true_masks = [mask for i in range(len(data.train)) if (mask := data.train.mask(i)) is not None]
-        _, bound = train_on(true_masks, config, data, lambda epoch, epochs, **values: None)
+        _, bound = train_on(data.train.mask, config, data, lambda epoch, epochs, **values: None)
         figures["segment_true_masks"].append(bound["seg_miou"])
 
         clip = load_clip(config.clip)

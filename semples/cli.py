@@ -122,6 +122,10 @@ def predict(
     from semples.training import prepare, resolve_device
 
     config, result = read_run(run)
+    if not (run / segment.WEIGHTS).exists():
+        raise UserError(f"{run}: no {segment.WEIGHTS} here; take the weights out of the sweep with semples-tune export")
+    if len({path.stem for path in images}) < len(images):
+        raise UserError("two of the images have the same name and would overwrite each other's mask; call twice")
     classes = result["classes"]
     runtime = resolve_device(config.runtime.model_copy(update={"device": "auto"}))
     prepare(runtime)

@@ -127,6 +127,14 @@ class Clip(nn.Module):
         return [names[i] for i in (embeddings @ self.embed_labels(names).T).argmax(1).tolist()]
 
 
+def weights_file(config: ClipConfig) -> Path | None:
+    """The local file that the weights come from, or None if they come by tag, are random or missing."""
+    if config.model == MINIATURE and config.pretrained == "scenes":
+        return MINIATURE_FOLDER / f"{MINIATURE}.safetensors"
+    path = Path(config.pretrained)
+    return path if config.pretrained and path.is_file() else None
+
+
 @cache
 def load_clip(config: ClipConfig, device: str = "cpu") -> Clip:
     """Load an open_clip model, frozen, once a process.
@@ -137,16 +145,18 @@ def load_clip(config: ClipConfig, device: str = "cpu") -> Clip:
     name, pretrained = config.model, config.pretrained
     if name not in open_clip.list_models():
         raise UserError(f"clip.model '{name}' is not an open_clip model{nearest(name, open_clip.list_models())}")
-    if name == MINIATURE and pretrained == "scenes":
-        pretrained = str(MINIATURE_FOLDER / f"{MINIATURE}.safetensors")
+    if "hf_tokenizer_name" in (open_clip.get_model_config(name) or {}).get("text_cfg", {}):
+        raise UserError(f"clip.model '{name}' has a tokenizer of its own; prompts need a model with CLIP's BPE tokens")
+    file = weights_file(config)
+    pretrained = str(file or pretrained)
     tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained and pretrained not in tags and not Path(pretrained).is_file():
+    if pretrained and pretrained not in tags and not file:
         known = ", ".join(tags) or "none"
         raise UserError(f"clip.pretrained '{pretrained}' is neither a weights file nor a tag of {name} (tags: {known})")
     config_of_tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained in tags else {}
     try:
         # open_clip draws initial weights first: that must not move the random stream of the stage that asks
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             model = open_clip.create_model(
                 name, pretrained=pretrained or None, force_quick_gelu=bool(config_of_tag.get("quick_gelu"))
             )

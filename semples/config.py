@@ -21,10 +21,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-# the names that the released SemPLeS gives to CLIP: "player" for person, two words for four of the others
+# the names that the released SemPLeS gives to CLIP: VOC's, but "player" for person and "tv monitor" in two words
 VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
-    "horse", "motorbike", "player", "potted plant", "sheep", "sofa", "train", "tv monitor",
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "player", "pottedplant", "sheep", "sofa", "train", "tv monitor",
 )  # fmt: skip
 
 
@@ -238,7 +238,7 @@ class Config(Section):
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested mappings as (dotted key, value) pairs in order."""
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

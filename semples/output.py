@@ -48,7 +48,8 @@ def write_weights(folders: dict[str, Path], out: Path) -> None:
 
 def write_masks(folders: dict[str, Path], out: Path) -> None:
     """Unpack the pseudo masks of the training set: NAME.png with VOC's palette."""
-    (out / MASKS).mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / MASKS, ignore_errors=True)  # those of an earlier run
+    (out / MASKS).mkdir(parents=True)
     with zipfile.ZipFile(folders["masks"] / FILES["train"]) as stored:
         stored.extractall(out / MASKS)
 

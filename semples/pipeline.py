@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from semples.clip import weights_file
 from semples.config import Config, flatten, to_dict
 from semples.data import load_data
-from semples.data.dataset import Dataset
+from semples.data.dataset import Dataset, file_digest
 from semples.log import Log
 from semples.stages import classify, heatmaps, masks, match, prompts, refine, segment
 from semples.store import Store, make_key, read_mark
@@ -65,6 +66,8 @@ STAGES: dict[str, Stage] = {
 def stage_keys(config: Config, fingerprint: str) -> dict[str, str]:
     """The store key of every stage's result under this (resolved) configuration."""
     flat = dict(flatten(to_dict(config)))
+    weights = weights_file(config.clip)
+    clip_content = file_digest(weights) if weights else ""
     result: dict[str, str] = {}
     for name, stage in STAGES.items():
         result[name] = make_key(
@@ -72,6 +75,7 @@ def stage_keys(config: Config, fingerprint: str) -> dict[str, str]:
             version=stage.version,
             parameters={k: v for k, v in flat.items() if any(f"{k}.".startswith(f"{r}.") for r in stage.reads)},
             inputs={i: result[i] for i in stage.inputs(config)},
+            clip=clip_content if "clip" in stage.reads else "",
             data=fingerprint,
             seed=config.seed,
             selection=config.selection,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from semples.data.dataset import digest
+from semples.data.dataset import digest, file_digest
 from semples.errors import UserError
 
 MARK = "result.json"  # written last: metrics, curves, seconds and the digest of every file
@@ -37,10 +37,8 @@ class Store:
         folder = self.root / key
         try:
             mark = json.loads((folder / MARK).read_text())
-            intact = all(digest((folder / name).read_bytes()) == sha for name, sha in mark["files"].items())
-        except FileNotFoundError:
-            intact = False
-        except (json.JSONDecodeError, KeyError):
+            intact = all(file_digest(folder / name) == sha for name, sha in mark["files"].items())
+        except (FileNotFoundError, ValueError, KeyError):
             intact = False
         if not intact and folder.exists():
             self._discard(folder)
@@ -51,7 +49,7 @@ class Store:
         temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self.root))
         try:
             mark = write(temporary)
-            mark["files"] = {p.name: digest(p.read_bytes()) for p in sorted(temporary.iterdir())}
+            mark["files"] = {p.name: file_digest(p) for p in sorted(temporary.iterdir())}
             (temporary / MARK).write_text(json.dumps(mark))
             folder = self.root / key
             try:

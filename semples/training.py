@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +32,11 @@ def resolve_device(runtime: RuntimeConfig) -> RuntimeConfig:
 
 
 def prepare(runtime: RuntimeConfig) -> None:
-    """Make torch compute the same bits every time: fixed threads and deterministic kernels where there are any."""
+    """Make torch compute the same bits every time: fixed threads and deterministic kernels.
+
+    On a GPU a few operations (bilinear up-sampling) have none: there results repeat closely, not exactly.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=runtime.device == "cuda")
     torch.backends.cudnn.benchmark = False

@@ -131,7 +131,10 @@ def test_a_full_disk_is_said_and_nothing_is_left(command: Command, monkeypatch: 
         (["status"], "sweeps: no sweeps here"),
         (["best", "none"], "sweeps/none: no sweep here"),
         (["export", "to"], "sweeps: no sweeps here"),
-        (["ui"], "no MLflow store here"),
+        (["ui"], "sweeps: no sweeps here"),
+        (["launch", "scenes", "clip.model=ViT-B-33"], "'ViT-B-33' is not an open_clip model"),
+        (["launch", "scenes", "data.kind=voc", "data.root=none"], "data.root 'none' is not a folder"),
+        (["launch", "scenes", "generator.body=resnet999"], "generator.body 'resnet999' is not a timm model"),
     ],
 )
 def test_mistakes_of_semples_tune(command: Command, words: list[str], message: str) -> None:
@@ -139,6 +142,7 @@ def test_mistakes_of_semples_tune(command: Command, words: list[str], message: s
     assert code == 2
     assert err.startswith("error: ") and message in err
     assert err.count("\n") == 1
+    assert not list(Path("sweeps").glob("*/sweep.yaml"))  # the mistake is not remembered
 
 
 @pytest.mark.parametrize("program", ["semples", "semples-tune"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from semples.clip import load_clip
 from semples.config import Config, load, with_changes
 from semples.data import load_data
 from semples.errors import UserError
@@ -56,6 +57,31 @@ def test_equal_bits_with_the_store_cold_or_partly_warm(tiny: Config, run_in: Run
         assert read_mark(warm.folders[stage])["files"] == read_mark(cold.folders[stage])["files"]
     again = run_in(tiny, "b", events)
     assert again.metrics == cold.metrics and set(again.reused) == set(STAGES)
+
+
+def test_equal_bits_whatever_the_process_did_before(tiny: Config, run_in: Runner) -> None:
+    """CLIP is loaded once a process: the stage that loads it must draw the same numbers as one that finds it loaded."""
+    load_clip.cache_clear()
+    loads = run_in(tiny, "a")
+    finds = run_in(tiny, "b")
+    load_clip.cache_clear()
+    run_in(with_changes(tiny, {"prompts.lambda_t": 0.3}, "test"), "c")
+    load_clip.cache_clear()
+    reuses_match = run_in(tiny, "c")
+    assert reuses_match.reused == ("classify", "match")
+    for stage in STAGES:
+        files = [read_mark(r.folders[stage])["files"] for r in (loads, finds, reuses_match)]
+        assert files[0] == files[1] == files[2], stage
+
+
+def test_keys_change_with_the_content_of_clip_weights(tiny: Config, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    config = with_changes(tiny, {"clip.pretrained": str(path)}, "test")
+    path.write_bytes(b"one")
+    before = stage_keys(config, "f")
+    path.write_bytes(b"two")
+    after = stage_keys(config, "f")
+    assert [s for s in STAGES if before[s] == after[s]] == ["classify"]
 
 
 @pytest.mark.parametrize(

@@ -98,11 +98,42 @@ def test_a_pruned_trial_leaves_its_milestones_but_no_final_value(tmp_path: Path)
     world = World(tmp_path)
     world.searcher.suggest("a")
     world.searcher.on_trial_result("a", milestone("classify", 20.0))
-    world.searcher.on_trial_complete("a", milestone("classify", 20.0))
+    # the report at which the scheduler stops a trial reaches the searcher with its end only
+    world.searcher.on_trial_complete("a", milestone("match", 15.0))
     trial = world.study.get_trials()[0]
-    assert trial.intermediate_values == {0: 20.0}
-    assert passed_milestones(world.study)["classify"] == {0: 20.0}
+    assert trial.state == TrialState.PRUNED and trial.value is None
+    assert trial.intermediate_values == {0: 20.0, 1: 15.0}
+    assert passed_milestones(world.study)["match"] == {0: 15.0}
     assert ranked(world.study) == []
+    run = world.runs()["s-0"]
+    assert run.data.tags["milestone"] == "match" and run.data.metrics["match/cam_miou"] == 15.0
+
+
+def test_the_sampler_goes_on_after_pruned_trials(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for i in range(12):
+        world.searcher.suggest(str(i))
+        end = complete(40.0 + i) if i % 2 else milestone("match", float(i))
+        world.searcher.on_trial_complete(str(i), end)
+    assert len(finished(world.study)) == 12
+
+
+def test_a_retried_trial_logs_a_stage_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.searcher.suggest("a")
+    for _ in range(2):
+        world.searcher.on_trial_result("a", milestone("match", 33.0))
+    run = world.runs()["s-0"]
+    assert len(world.client.get_metric_history(run.info.run_id, "match/loss")) == 2
+
+
+def test_a_trial_cut_short_while_it_was_suggested_is_handed_out_whole(tmp_path: Path) -> None:
+    first = World(tmp_path)
+    first.study.ask()  # neither its parameters nor its run were written
+    second = World(tmp_path)
+    assert second.searcher.suggest("a") == {"number": 0, "parameters": {"match.lambda_b": 2.4}}
+    second.searcher.on_trial_complete("a", complete(50.0))
+    assert second.runs()["s-0"].data.tags["state"] == "COMPLETE"
 
 
 def test_curves_of_a_stage_are_logged_by_prefix(tmp_path: Path) -> None:
@@ -129,7 +160,7 @@ def test_an_interrupted_trial_is_handed_out_again_in_the_same_run(tmp_path: Path
     interrupted = first.searcher.suggest("b")
     first.searcher.on_trial_result("b", milestone("match", 30.0))
     first.searcher.on_trial_complete("a", complete(50.0))
-    assert first.searcher.stop() == [1]
+    first.searcher.stop()
     assert first.runs()["s-1"].data.tags["state"] == "STOPPED"
 
     second = World(tmp_path)

@@ -38,6 +38,13 @@ def test_changes_reach_the_sweep_or_its_base(tmp_path: Path) -> None:
     base = sweep.base_config()
     assert (sweep.trials, base.data.train, base.segment.epochs, base.match.lambda_b) == (9, 50, 2, 2.0)
     assert base.runtime.threads == 2 and base.selection == "oracle"
+    assert base.runtime.device == "cpu"
+    assert load_sweep(path, {"resources.gpu": 0.5}).base_config().runtime.device == "cuda"
+
+
+def test_free_form_arguments_can_be_emptied(tmp_path: Path) -> None:
+    sweep = load_sweep(written(tmp_path, base={"generator": {"args": {}}}), {"segment.args": {}})
+    assert sweep.base_config().generator.args == {} == sweep.base_config().segment.args
 
 
 @pytest.mark.parametrize(
@@ -61,6 +68,9 @@ def test_changes_reach_the_sweep_or_its_base(tmp_path: Path) -> None:
         ({"base": {"selection": "oracle"}}, "base.selection differs from selection"),
         ({"base": {"matsh": {"lr": 1}}}, r"base: unknown key 'matsh'"),
         ({"name": "a/b"}, "name is not allowed"),
+        ({"space": {"selection": {"choice": ["holdout", "oracle"]}}}, "selection cannot be searched"),
+        ({"space": {"data.seed": {"int": [0, 3]}}}, r"data\.seed cannot be searched"),
+        ({"space": {"prompts.init": {"choice": ["normal", "word"]}}}, "does not include the base value uniform"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -52,7 +52,9 @@ def test_labels_come_from_xml_or_masks_where_there_is_no_table(tree: Path) -> No
         if mask.stem.startswith("test"):
             mask.unlink()
     voc.load.cache_clear()
-    data = load_data(config(tree))
+    with pytest.raises(UserError, match="no test image has a true mask"):
+        load_data(config(tree))
+    data = voc.load(config(tree))
     assert (data.train.labels == expected.train.labels).all()
     assert data.test.mask(0) is None
 
@@ -77,6 +79,8 @@ def test_what_is_missing_or_broken_is_named(tree: Path) -> None:
         load_data(config(tree, test_list="none"))
     with pytest.raises(UserError, match=r"data\.holdout = 32 leaves no image"):
         load_data(config(tree, holdout=32))
+    with pytest.raises(UserError, match=r"is on train\.txt and also trained or chosen on"):
+        load_data(config(tree, test_list="train"))
     with pytest.raises(UserError, match="no training image shows the class 'unicorn'"):
         (tree / "cls_labels.npy").unlink()
         load_data(config(tree, classes=(*scenes.CLASSES, "unicorn")))
@@ -92,4 +96,21 @@ def test_what_is_missing_or_broken_is_named(tree: Path) -> None:
     voc.load.cache_clear()
     path.unlink()
     with pytest.raises(UserError, match="no such image, though a list names it"):
+        load_data(config(tree))
+
+
+def test_only_images_of_the_mask_list_are_measured(tree: Path) -> None:
+    few = (*DATA.holdout.names, *DATA.train.names[:3])
+    (tree / "ImageSets/Segmentation/few.txt").write_text("\n".join(few))
+    data = load_data(config(tree, mask_list="few", holdout=4))
+    assert len(data.train) == 28 and len(data.train.masked) == 7
+    assert {data.train.names[i] for i in data.train.masked} < set(few)
+    assert all((data.train.mask(i) is not None) == (i in data.train.masked) for i in range(28))
+
+
+def test_an_image_that_shows_no_class_is_named(tree: Path) -> None:
+    table = np.load(tree / "cls_labels.npy", allow_pickle=True).item()
+    table[DATA.train.names[5]] = np.zeros(8)
+    np.save(tree / "cls_labels.npy", np.array(table, dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"image '.*' shows no class; take it off"):
         load_data(config(tree))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,11 +55,11 @@ def _folder(out: Path, name: str | None) -> Path:
 class _Screen:
     """Prints a line for every milestone and end of a trial below a bar for the sweep and one for each running trial."""
 
-    def __init__(self, progress: Progress, trials: int, done: int):
+    def __init__(self, progress: Progress, trials: int, done: int, best: float):
         self._progress = progress
         self._sweep = progress.add_task("sweep", total=trials, completed=done, note="")
         self._bars: dict[int, TaskID] = {}
-        self._best = float("-inf")
+        self._best = best
 
     def __call__(self, number: int, report: dict[str, Any]) -> None:
         say = self._progress.console.print
@@ -102,7 +103,7 @@ def launch(
     (data.train, segment.epochs, ...). Ctrl-C ends the sweep in order.
     """
     from semples.config import assignments
-    from tune.searcher import finished
+    from tune.searcher import ranked, succeeded
     from tune.space import find_sweep_file, load_sweep
     from tune.sweep import launch, load_study, tracking_uri, write_best
 
@@ -111,7 +112,11 @@ def launch(
     path = find_sweep_file(sweep)
     spec = load_sweep(path, settings)
     folder = out / spec.name
-    done = len(finished(load_study(folder))) if (folder / "study.db").exists() else 0
+    done, best_value = 0, float("-inf")
+    if (folder / "study.db").exists():
+        study = load_study(folder)
+        done = len(succeeded(study))
+        best_value = max((trial.value or 0.0 for trial in ranked(study)[:1]), default=best_value)
     console.print(
         f"sweep '{spec.name}': {spec.trials} trials ({done} done), objective {spec.objective}, "
         f"chosen on {spec.selection}; folder {folder}",
@@ -120,21 +125,22 @@ def launch(
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
-        _, unfinished = launch(spec, out, address, _Screen(progress, spec.trials, done))
+        left = launch(spec, out, address, _Screen(progress, spec.trials, done, best_value))
     study = load_study(folder)
-    _show(study, spec, out)
-    if len(finished(study)) < spec.trials:
-        left = f"{spec.trials - len(finished(study))} trials to go, {len(unfinished)} of them begun"
-        print(f"stopped with {left}; the same command goes on from here", file=sys.stderr)
+    _show(study, spec)
+    if left:
+        print(f"stopped with {left} trials to go; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130)
     if best := write_best(folder, study):
         console.print(f"best configuration: {best}  (again: semples run {best})", soft_wrap=True, highlight=False)
-    console.print(f"browse: semples-tune ui --out {out}   (MLflow store {tracking_uri(spec, out)})", soft_wrap=True)
+    uri = tracking_uri(spec, out)
+    browse = uri if uri.startswith("http") else f"semples-tune ui --out {out}   (MLflow store {uri})"
+    console.print(f"browse: {browse}", soft_wrap=True, highlight=False)
 
 
-def _show(study: optuna.Study, sweep: Sweep, out: Path) -> None:
+def _show(study: optuna.Study, sweep: Sweep) -> None:
     """The best trials as a table, and how many ended how."""
-    from tune.searcher import finished, ranked
+    from tune.searcher import ranked
 
     how = "holdout masks" if sweep.selection == "holdout" else "ORACLE: the evaluation masks themselves"
     best = ranked(study)[:TOP]
@@ -152,11 +158,13 @@ def _show(study: optuna.Study, sweep: Sweep, out: Path) -> None:
     console.print(table)
     if sweep.selection == "holdout":
         console.print("pseudo_miou and seg_miou are of images that were never used to choose.", highlight=False)
-    counts: dict[str, int] = {}
-    for trial in finished(study):
-        state = trial.user_attrs.get("state", trial.state.name)
-        counts[state] = counts.get(state, 0) + 1
-    console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())), highlight=False)
+    trials = study.get_trials(deepcopy=False)
+    states = Counter(trial.user_attrs.get("state", trial.state.name) for trial in trials)
+    console.print(", ".join(f"{count} {state}" for state, count in sorted(states.items())), highlight=False)
+    for trial in trials:
+        if trial.user_attrs.get("state") in ("FAILED", "LOST"):
+            reason = trial.user_attrs["reason"]
+            console.print(f"trial {trial.number} {trial.user_attrs['state']}: {reason}", highlight=False, markup=False)
 
 
 @app.command()
@@ -165,7 +173,7 @@ def status(name: Name = None, out: Out = Path("sweeps")) -> None:
     from tune.sweep import load_launched, load_study
 
     folder = _folder(out, name)
-    _show(load_study(folder), load_launched(folder), out)
+    _show(load_study(folder), load_launched(folder))
 
 
 @app.command()
@@ -224,17 +232,13 @@ def ui(
     """Open the MLflow UI on the store of these sweeps. Ctrl-C ends it."""
     import os
 
-    from tune.tracking import default_uri
+    from tune.sweep import load_launched, tracking_uri
 
-    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        print(f"the sweeps are tracked by the server at {uri}: open that address in a browser")
+    uri = tracking_uri(load_launched(_folder(out, None)), out)
+    if uri.startswith("http"):
+        print(f"the sweep launched last is tracked by a server: open {uri} in a browser")
         return
-    if not (out / "mlflow.db").exists():
-        raise UserError(
-            f"{out / 'mlflow.db'}: no MLflow store here; launch a sweep first, or name its folder with --out"
-        )
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    uri = default_uri(out.resolve())
     words = ["ui", "--backend-store-uri", uri, "--host", host, "--port", str(port), "--workers", "1"]
     print(f"MLflow UI on http://{host}:{port}/#/experiments/1/runs (a sweep's trials open under its run)")
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *words])

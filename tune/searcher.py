@@ -28,6 +28,11 @@ def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(deepcopy=False, states=FINISHED)
 
 
+def succeeded(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that ended as they should: COMPLETE or PRUNED."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
 def ranked(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """COMPLETE trials, best first, equal ones by number."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -60,8 +65,8 @@ def how_it_ended(last: dict[str, Any], error: bool) -> dict[str, Any]:
 class StudySearcher(Searcher):  # type: ignore[misc]
     """Suggests from the study, and tells it and MLflow how trials end.
 
-    start_run: trial number and parameters -> id of a new MLflow run. notice: called with (trial number, report of the
-    trial) for every report, and with {"ended": state, ...} once when the trial has ended.
+    start_run: trial number and parameters -> id of a new MLflow run. notice: called with (trial number, message)
+    for every message of the trial, before them with {"started": parameters}, and at its end with {"state", ...}.
     """
 
     def __init__(
@@ -84,29 +89,39 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """The next trial for Ray: {"number", "parameters"}."""
         if self._again:
             trial = self._again.pop(0)
-            self._tracker.reopen(trial.user_attrs["run_id"])
+            for key, distribution in self._distributions.items():
+                trial._suggest(key, distribution)  # what it was given before, or what it lacks if that was cut short
         else:
             trial = self._study.ask(self._distributions)
+        run_id = trial.user_attrs.get("run_id")
+        if run_id is None:
             trial.set_user_attr("run_id", self._start_run(trial.number, trial.params))
+        else:
+            self._tracker.reopen(run_id)
         self._live[trial_id] = trial
         self._notice(trial.number, {"started": trial.params})
         return {"number": trial.number, "parameters": trial.params}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A report of a running trial, see tune.trial.run_trial."""
-        trial, message = self._live[trial_id], receive(result)
+        self._record(self._live[trial_id], receive(result))
+
+    def _record(self, trial: optuna.Trial, message: dict[str, Any]) -> None:
+        """Show a message; write a finished stage into the trial's run and study, once even when it is retried."""
         self._notice(trial.number, message)
+        run_id = trial.user_attrs["run_id"]
         if "node" in message:
-            self._tracker.tag(trial.user_attrs["run_id"], node=message["node"])
+            self._tracker.tag(run_id, node=message["node"])
         if "stage" not in message or "metrics" not in message:
             return
-        run_id, stage = trial.user_attrs["run_id"], message["stage"]
+        stage, logged = message["stage"], trial.user_attrs.get("stages", [])
+        if stage in logged:
+            return
+        trial.set_user_attr("stages", [*logged, stage])
         self._tracker.log(run_id, message["curves"], f"{stage}/")
         self._tracker.log(run_id, [message["metrics"]], f"{stage}/", first_step=len(message["curves"]))
         if "milestone" in message:
-            step = MILESTONES.index(message["milestone"])
-            if step not in self._study.trials[trial.number].intermediate_values:
-                trial.report(message["score"], step)
+            trial.report(message["score"], MILESTONES.index(message["milestone"]))
             self._tracker.tag(run_id, milestone=message["milestone"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -114,7 +129,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         trial = self._live.pop(trial_id, None)
         if trial is None:
             return
-        end = how_it_ended(receive(result or {}), error)
+        last = receive(result or {})
+        end = how_it_ended(last, error)
+        if end["state"] == "PRUNED":
+            self._record(trial, last)  # Ray shows the report at which the scheduler stops a trial to nobody else
         for key in ("state", "reason", "metrics", "seconds", "reused"):
             if key in end:
                 trial.set_user_attr(key, end[key])
@@ -126,17 +144,18 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self._tracker.log(run_id, [{**of_run, "objective": end["value"], "seconds": end["seconds"]}])
             self._tracker.tag(run_id, reused=", ".join(end["reused"]))
         else:
-            self._study.tell(trial, state=TrialState.PRUNED if end["state"] == "PRUNED" else TrialState.FAIL)
+            # not by `tell`, which makes the last intermediate score of a pruned trial its final value
+            state = TrialState.PRUNED if end["state"] == "PRUNED" else TrialState.FAIL
+            self._study._storage.set_trial_state_values(trial._trial_id, state)
         out = trial_folder(self._folder, trial.number)
         self._tracker.attach(run_id, *(out / f for f in ("config.yaml", "result.json", "gallery.png", "error.txt")))
         self._tracker.end(run_id, end["state"], **({"reason": end["reason"]} if "reason" in end else {}))
-        self._notice(trial.number, {"ended": end["state"], **end})
+        self._notice(trial.number, end)
 
-    def stop(self) -> list[int]:
-        """The launch is over: mark the runs of unfinished trials, and return the trials' numbers."""
+    def stop(self) -> None:
+        """The launch is over: mark the runs of unfinished trials."""
         for trial in self._live.values():
             self._tracker.end(trial.user_attrs["run_id"], "STOPPED")
-        return sorted(trial.number for trial in self._live.values())
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles its searcher into snapshots that are never read here

@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from semples.config import Config, flatten, override, parse, read_yaml, to_dict, with_changes
+from semples.config import Config, Section, flatten, override, parse, read_yaml, to_dict, with_changes
 from semples.errors import UserError, nearest
 
 SWEEPS = Path(__file__).parent / "sweeps"
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 # named here because the fields of Dimension hide int and float
@@ -25,7 +21,7 @@ _Floats = tuple[float, float]
 _Choices = tuple[str | int | float | bool, ...]
 
 
-class Dimension(_Section):
+class Dimension(Section):
     """One searched key: `int: [low, high]` or `float: [low, high]`, both ends included, `log: true` for a log scale,
     or `choice: [a, b, ...]`."""
 
@@ -59,14 +55,14 @@ class Dimension(_Section):
         return self.int or self.float or self.choice or ()
 
 
-class Resources(_Section):
+class Resources(Section):
     """What Ray reserves for one trial; a fraction of a GPU lets several trials share it."""
 
     cpu: Annotated[float, Field(gt=0)] = 1
     gpu: Annotated[float, Field(ge=0)] = 0
 
 
-class Sweep(_Section):
+class Sweep(Section):
     """A sweep file.
 
     selection: which masks choose, see semples.config.Config. objective: the metric that is maximised, measured on those
@@ -85,12 +81,14 @@ class Sweep(_Section):
     seed: Annotated[int, Field(ge=0)] = 0
     resources: Resources = Resources()
     mlflow: str = ""
-    base: dict[str, Any] = {}
+    base: dict[str, Any] = Field(default={})
     space: dict[str, Dimension] = Field(min_length=1)
 
     def base_config(self) -> Config:
         """The configuration that every trial starts from, and that the first trial is."""
-        tree = override({"runtime": {"threads": max(1, int(self.resources.cpu))}}, dict(flatten(self.base)))
+        # every trial on the same kind of device, with the threads that Ray reserves for it
+        runtime = {"threads": max(1, int(self.resources.cpu)), "device": "cuda" if self.resources.gpu else "cpu"}
+        tree = override({"runtime": runtime}, dict(flatten(self.base)))
         if self.base.get("selection", self.selection) != self.selection:
             raise UserError("base.selection differs from selection; give it once, as selection")
         return parse({**tree, "selection": self.selection}, "base")
@@ -101,12 +99,18 @@ class Sweep(_Section):
         flat = dict(flatten(to_dict(base)))
         result = {}
         for key, dimension in self.space.items():
+            if key == "selection" or key.startswith("data."):
+                raise UserError(f"space: {key} cannot be searched: trials compare on the same data and rule only")
             if key not in flat:
                 raise UserError(f"space: unknown key '{key}'{nearest(key, flat)}")
             for value in dimension.ends:
                 with_changes(base, {key: value}, "space")
             distribution = dimension.distribution()
-            if not distribution._contains(distribution.to_internal_repr(flat[key])):
+            try:
+                included = distribution._contains(distribution.to_internal_repr(flat[key]))
+            except ValueError:  # a categorical distribution without the value
+                included = False
+            if not included:
                 raise UserError(
                     f"space: {key} does not include the base value {flat[key]}, which the first trial needs; "
                     "widen it or change base"

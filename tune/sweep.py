@@ -22,18 +22,21 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 import optuna
 import ray
 import yaml
+from optuna.trial import TrialState
 from ray import tune as ray_tune
 
 from semples.config import dump, to_dict, with_changes
 from semples.errors import UserError
 from semples.output import headline, read_run
-from tune.searcher import StudySearcher, finished, passed_milestones, ranked
+from tune.preflight import check
+from tune.searcher import StudySearcher, finished, passed_milestones, ranked, succeeded
 from tune.space import Sweep
 from tune.stopping import MedianStopping
 from tune.tracking import Tracker, default_uri
 from tune.trial import SWEEP_FILE, run_trial, trial_folder
 
 BEST = "best.yaml"
+STUDY = "study.db"
 RETRIES = 3  # of a trial whose process or node died
 STARTUP_TRIALS = 6  # random ones before the sampler trusts its model
 MAY_CHANGE = ("trials", "parallel", "resources", "mlflow")  # between launches of one sweep
@@ -53,14 +56,14 @@ def open_study(folder: Path, sweep: Sweep) -> optuna.Study:
         study.sampler = optuna.samplers.TPESampler(
             seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
         )
-    if not study.get_trials(deepcopy=False):
+    if all(trial.state == TrialState.FAIL for trial in study.get_trials(deepcopy=False)):
         study.enqueue_trial(sweep.default_parameters())
     return study
 
 
 def load_study(folder: Path, create: bool = False) -> optuna.Study:
     """The study of a sweep folder. Raises UserError if there is none."""
-    path = folder / "study.db"
+    path = folder / STUDY
     if not create and not path.exists():
         raise UserError(f"{folder}: no sweep here; launch one, or name its folder with --out and --name")
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
@@ -75,17 +78,29 @@ def load_launched(folder: Path) -> Sweep:
         raise UserError(f"{folder}: no sweep here; launch one, or name its folder with --out and --name") from None
 
 
+def _check_same(sweep: Sweep, folder: Path) -> None:
+    """Raise UserError if the folder holds another sweep than this one."""
+    if not (folder / SWEEP_FILE).exists():
+        return
+    launched = load_launched(folder)
+    old, new = launched.model_dump(), sweep.model_dump()
+    for key in new:
+        if key not in MAY_CHANGE and old[key] != new[key]:
+            raise UserError(f"{folder} holds a sweep with another '{key}'; launch this one with another --name")
+    if launched.base_config() != sweep.base_config():
+        raise UserError(f"{folder}: other resources change the runtime of the trials; launch with another --name")
+
+
 def _record(sweep: Sweep, folder: Path) -> None:
-    """Write the sweep file into its folder, or check that the folder is of the same sweep."""
-    path = folder / SWEEP_FILE
-    if path.exists():
-        old, new = load_launched(folder).model_dump(), sweep.model_dump()
-        for key in new:
-            if key not in MAY_CHANGE and old[key] != new[key]:
-                raise UserError(f"{folder} holds a sweep with another '{key}'; launch this one with another --name")
-    temporary = path.with_suffix(".new")
+    """Write the sweep file into its folder."""
+    temporary = folder / f".{SWEEP_FILE}"
     temporary.write_text(yaml.safe_dump(sweep.model_dump(mode="json", exclude_none=True), sort_keys=False))
-    temporary.replace(path)
+    temporary.replace(folder / SWEEP_FILE)
+
+
+def trials_to_go(sweep: Sweep, folder: Path) -> int:
+    """Trials that the sweep lacks. Failed ones are made up for: what made them fail may have been put right."""
+    return sweep.trials - (len(succeeded(load_study(folder))) if (folder / STUDY).exists() else 0)
 
 
 @contextmanager
@@ -100,7 +115,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _connect(sweep: Sweep, address: str | None) -> None:
-    """Start Ray on this machine, or join the cluster at `address`."""
+    """Start Ray on this machine, or join the cluster at `address` (which may grow, so what it has now is not asked)."""
     try:
         ray.init(
             address=address or "local",
@@ -111,27 +126,38 @@ def _connect(sweep: Sweep, address: str | None) -> None:
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"no Ray cluster could be joined at {address or 'this machine'}: {reason}") from None
+    if address is not None:
+        return
     have, need = ray.cluster_resources(), sweep.resources
     for name, amount in (("CPU", need.cpu), ("GPU", need.gpu)):
         if have.get(name, 0) < amount:
-            raise UserError(f"resources: one trial asks for {amount:g} {name}, the cluster has {have.get(name, 0):g}")
+            raise UserError(f"resources: one trial asks for {amount:g} {name}, this machine has {have.get(name, 0):g}")
 
 
-def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> tuple[Path, list[int]]:
+def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> int:
     """Run the trials that the sweep still lacks, in `out`/NAME; finished ones are never repeated.
 
     notice: see tune.searcher.StudySearcher. Ctrl-C and SIGTERM end it in order.
-    Returns the sweep's folder and the numbers of trials that were begun and not finished.
+    Returns the number of trials that it was kept from running. Raises UserError if none of its trials could run.
     """
     folder = (out / sweep.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
+        _check_same(sweep, folder)
+        missing = trials_to_go(sweep, folder)
+        if missing <= 0:
+            return 0
+        check(sweep)
         _record(sweep, folder)
         study = open_study(folder, sweep)
-        missing = sweep.trials - len(finished(study))
-        if missing <= 0:
-            return folder, []
+        ended_before = len(finished(study))
         base = sweep.base_config()
+        uri = sweep.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or ""
+        if study.user_attrs.get("mlflow", uri) != uri:
+            raise UserError(
+                f"{folder} is tracked in {study.user_attrs['mlflow'] or 'its own SQLite file'}; keep it there"
+            )
+        study.set_user_attr("mlflow", uri)
         tracker = Tracker(tracking_uri(sweep, out), folder.parent)
         parent = study.user_attrs.get("run_id")
         if parent is None:
@@ -154,14 +180,17 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> tupl
             signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
             _fit(sweep, study, searcher, to_dict(base), folder, missing)
         finally:
-            unfinished = searcher.stop()
-            done = len(finished(study)) >= sweep.trials
+            searcher.stop()
+            ended = len(finished(study)) - ended_before
             tracker.log(parent, [{"trials": float(len(finished(study))), **best_figures(study)}])
             if best := write_best(folder, study):
                 tracker.attach(parent, best)
-            tracker.end(parent, "COMPLETE" if done else "STOPPED")
+            tracker.end(parent, "COMPLETE" if ended >= missing else "STOPPED")
             ray.shutdown()
-    return folder, unfinished
+    if ended >= missing and not succeeded(study):
+        reason = finished(study)[-1].user_attrs.get("reason")
+        raise UserError(f"no trial came through; the last one: {reason} (more in {folder / 'trials'}/*/error.txt)")
+    return missing - ended
 
 
 def best_figures(study: optuna.Study) -> dict[str, float]:

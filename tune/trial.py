@@ -6,6 +6,7 @@ on from the first stage that is missing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import traceback
@@ -87,8 +88,9 @@ def run_trial(suggestion: dict[str, Any], base: dict[str, Any], folder: str, obj
             "reused": list(result.reused),
         }
     except Exception as error:  # whatever it was, it would happen again: only lost processes and nodes are retried
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "error.txt").write_text(traceback.format_exc())
+        with contextlib.suppress(OSError):  # on a full disk the reason below must do
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "error.txt").write_text(traceback.format_exc())
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         end = {"ended": "FAILED", "reason": reason}
     send(end)

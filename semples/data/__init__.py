@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from semples.config import ScenesData, VocData
 from semples.data import scenes, voc
 from semples.data.dataset import Dataset
@@ -18,4 +20,10 @@ def load_data(config: ScenesData | VocData) -> Dataset:
     empty = [name for name, count in zip(data.classes, data.train.labels.sum(0), strict=True) if count == 0]
     if empty:
         raise UserError(f"data: no training image shows the class '{empty[0]}'; add some or take the class away")
+    for name, split in (("training", data.train), ("holdout", data.holdout), ("test", data.test)):
+        if not split.masked:
+            raise UserError(f"data: no {name} image has a true mask, so nothing can be measured there; add a few")
+        unlabelled = np.flatnonzero(~split.labels.any(1))
+        if split is not data.test and len(unlabelled):
+            raise UserError(f"data: image '{split.names[unlabelled[0]]}' shows no class; take it off the {name} list")
     return data

@@ -26,7 +26,7 @@ def encode_mask(mask: np.ndarray) -> Image.Image:
 
 
 def write(path: Path, images: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Write (name, uint8 (h, w)) pairs as NAME.png into one uncompressed zip file, sorted by name.
+    """Write (name, uint8 (h, w)) pairs as NAME.png into one uncompressed zip file.
 
     The time stamps inside are fixed, so equal images give equal bytes.
     """
@@ -39,5 +39,9 @@ def write(path: Path, images: Iterable[tuple[str, np.ndarray]]) -> None:
 
 def read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """uint8 (h, w) that was written under the name."""
-    with archive.open(f"{name}.png") as file:
-        return np.asarray(Image.open(file))
+    return decode(archive.read(f"{name}.png"))
+
+
+def decode(png: bytes) -> np.ndarray:
+    """uint8 (h, w) of one stored image."""
+    return np.asarray(Image.open(io.BytesIO(png)))

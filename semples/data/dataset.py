@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,7 @@ class Split:
     labels: np.ndarray  # bool (N, K)
     image: Callable[[int], np.ndarray]
     mask: Callable[[int], np.ndarray | None]
+    masked: tuple[int, ...]  # indices of the images that have a true mask
 
     def __len__(self) -> int:
         return len(self.names)
@@ -41,6 +43,12 @@ class Dataset:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+
+def file_digest(path: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(*parts: bytes | str) -> str:

@@ -418,7 +418,7 @@ def _split(name: str, size: int, seed: int) -> tuple[Split, bytes]:
         masks.append(mask)
     content = b"".join(x.tobytes() for x in (*images, *masks, labels))
     names = tuple(f"{name}-{i:05d}" for i in range(size))
-    return Split(names, labels, images.__getitem__, masks.__getitem__), content
+    return Split(names, labels, images.__getitem__, masks.__getitem__, tuple(range(size))), content
 
 
 @lru_cache(maxsize=4)

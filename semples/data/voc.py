@@ -20,16 +20,11 @@ from PIL import Image, UnidentifiedImageError
 
 from semples.config import VocData
 from semples.data.archive import encode_mask
-from semples.data.dataset import IGNORE, Dataset, Split, digest
+from semples.data.dataset import IGNORE, Dataset, Split, digest, file_digest
 from semples.errors import UserError
 
 LISTS = Path("ImageSets/Segmentation")
-XML_NAMES = {
-    "person": "player",
-    "tvmonitor": "tv monitor",
-    "diningtable": "dining table",
-    "pottedplant": "potted plant",
-}
+XML_NAMES = {"person": "player", "tvmonitor": "tv monitor"}
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -94,7 +89,8 @@ def _label_reader(root: Path, classes: Sequence[str]) -> Callable[[str, Path | N
             except (OSError, ElementTree.ParseError) as error:
                 raise UserError(f"{path}: annotation cannot be read ({error})") from None
             labels = np.zeros(len(classes), bool)
-            labels[[index[n] for n in (XML_NAMES.get(o, o) for o in objects) if n in index]] = True
+            known = (o if o in index else XML_NAMES.get(o, o) for o in objects)
+            labels[[index[name] for name in known if name in index]] = True
             return labels
 
         return from_xml
@@ -123,6 +119,10 @@ def load(config: VocData) -> Dataset:
     holdout = sorted(masked[i] for i in chosen)
     apart = set(holdout)
     train = [n for n in _names(root, config.train_list) if n not in apart]
+    test = _names(root, config.test_list)
+    if shared := (apart | set(train)) & set(test):
+        raise UserError(f"data: image '{min(shared)}' is on {config.test_list}.txt and also trained or chosen on")
+    measured = {*masked, *test}  # pseudo masks of the other training images are not measured, even if they have a mask
     reader = _label_reader(root, config.classes)
     content: list[bytes | str] = ["voc", *config.classes]
 
@@ -134,12 +134,12 @@ def load(config: VocData) -> Dataset:
                 raise UserError(f"{root / 'JPEGImages' / name}.jpg: no such image, though a list names it")
         labels = np.stack([reader(n, m) for n, m in zip(names, masks, strict=True)])
         for name, image, mask in zip(names, images, masks, strict=True):
-            content.extend((name, image.read_bytes() if image else b"", mask.read_bytes() if mask else b""))
+            content.extend((name, file_digest(image) if image else "", file_digest(mask) if mask else ""))
         content.append(labels.tobytes())
 
         def true_mask(i: int) -> np.ndarray | None:
             path = masks[i]
-            if path is None:
+            if path is None or names[i] not in measured:
                 return None
             mask = read_mask(path)
             wrong = set(np.unique(mask)) - {*range(len(config.classes) + 1), IGNORE}
@@ -147,9 +147,10 @@ def load(config: VocData) -> Dataset:
                 raise UserError(f"{path}: value {min(wrong)} is no class: expected 0..{len(config.classes)} and 255")
             return mask
 
-        return Split(tuple(names), labels, lambda i: read_image(images[i] or root), true_mask)
+        has_mask = tuple(i for i, path in enumerate(masks) if path is not None and names[i] in measured)
+        return Split(tuple(names), labels, lambda i: read_image(images[i] or root), true_mask, has_mask)
 
-    parts = [split(names) for names in (train, holdout, _names(root, config.test_list))]
+    parts = [split(names) for names in (train, holdout, test)]
     return Dataset(config.classes, parts[0], parts[1], parts[2], digest(*content))
 
 

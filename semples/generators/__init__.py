@@ -16,7 +16,7 @@ from semples.generators.cnn import Cnn
 
 
 class Generator(Protocol):
-    """What a mask generator offers; every one is a torch module."""
+    """What a mask generator offers besides being a torch module."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, h, w) -> CAM logits (B, K, h', w'), any range."""
@@ -26,6 +26,9 @@ class Generator(Protocol):
 
     def late_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that the stages after classify train."""
+
+    def eval(self) -> object:
+        """Torch's switch from training to evaluation."""
 
 
 GENERATORS = {"cnn": Cnn}
@@ -41,7 +44,7 @@ WEIGHTS = "generator.safetensors"
 
 def load(config: GeneratorConfig, classes: int, folder: Path, device: str) -> Cnn:
     """The generator whose weights a stage left in its result folder, on the device and in training mode."""
-    generator = build(config, classes)
+    generator = build(config.model_copy(update={"pretrained": False}), classes)
     generator.load_state_dict(load_file(folder / WEIGHTS))
     return generator.to(device)
 

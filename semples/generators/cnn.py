@@ -30,7 +30,7 @@ class Cnn(nn.Module):
                 out_indices=config.maps,
                 **config.args,
             )
-        except (TypeError, NotImplementedError, RuntimeError) as error:
+        except (TypeError, NotImplementedError, RuntimeError, AssertionError, OSError) as error:
             raise UserError(
                 f"generator.body '{config.body}' cannot give maps at stride {config.stride}: {error}"
             ) from None

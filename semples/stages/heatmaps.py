@@ -17,7 +17,6 @@ from semples.config import Config
 from semples.data import archive
 from semples.data.dataset import Dataset, Split
 from semples.generators import Generator
-from semples.generators.cnn import Cnn
 from semples.log import Log
 from semples.metrics import THRESHOLDS, Sweep, sweep_thresholds
 from semples.training import autocast
@@ -82,17 +81,12 @@ def choose_threshold(config: Config, name: str, reported: Sweep, holdout: Sweep)
     }
 
 
-def masked(split: Split) -> list[int]:
-    """Indices of the images that have a true mask to be measured against."""
-    return [i for i in range(len(split)) if split.mask(i) is not None]
-
-
-def score_cams(generator: Cnn, config: Config, data: Dataset) -> dict[str, float]:
+def score_cams(generator: Generator, config: Config, data: Dataset) -> dict[str, float]:
     """CAM mIoU of a trained generator at one scale: the milestone of the stages that train it."""
     generator.eval()
     sweeps = [
         count_thresholds(
-            split, compute_heatmaps(generator, split, masked(split), config, (1.0,), False), data.num_classes
+            split, compute_heatmaps(generator, split, split.masked, config, (1.0,), False), data.num_classes
         )
         for split in (data.train, data.holdout)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from semples.stages.heatmaps import FILES
 from semples.training import Pair, autocast, batches, fit
 
 WEIGHTS = "network.safetensors"
+Masks = Callable[[int], np.ndarray | None]  # of the training images, uint8 (h, w); every one is there
 MULTIPLE = 32  # sides of the image are padded to a multiple of this, as encoders need it
 
 
@@ -39,7 +41,7 @@ def build_network(settings: SegmentConfig, classes: int) -> nn.Module:
             classes=classes + 1,
             **settings.args,
         )
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (KeyError, RuntimeError, ValueError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"segment.architecture '{settings.architecture}' with segment.encoder '{settings.encoder}' is not known to "
@@ -50,7 +52,7 @@ def build_network(settings: SegmentConfig, classes: int) -> nn.Module:
 
 def load_network(settings: SegmentConfig, classes: int, folder: Path) -> nn.Module:
     """The trained network from this stage's result folder (or an export), ready to predict."""
-    network = build_network(settings, classes)
+    network = build_network(settings.model_copy(update={"pretrained": False}), classes)
     network.load_state_dict(load_file(folder / WEIGHTS))
     return network.eval()
 
@@ -58,10 +60,10 @@ def load_network(settings: SegmentConfig, classes: int, folder: Path) -> nn.Modu
 class MaskedImages(TorchDataset[Pair]):
     """Augmented crops with their masks: float32 (3, size, size) normalised, int64 (size, size) in 0..K and 255."""
 
-    def __init__(self, split: Split, masks: list[np.ndarray], size: int):
+    def __init__(self, split: Split, masks: Masks, size: int):
         self.split, self.masks = split, masks
         self.augment = v2.Compose(
-            [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip(), v2.ToImage()]
+            [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()]
         )
         self.normalise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
 
@@ -70,7 +72,7 @@ class MaskedImages(TorchDataset[Pair]):
 
     def __getitem__(self, i: int) -> Pair:
         image = tv_tensors.Image(torch.from_numpy(self.split.image(i)).permute(2, 0, 1))
-        image, mask = self.augment(image, tv_tensors.Mask(torch.from_numpy(self.masks[i].copy())))
+        image, mask = self.augment(image, tv_tensors.Mask(torch.from_numpy(np.array(self.masks(i)))))
         return self.normalise(image), mask.long()
 
 
@@ -89,17 +91,15 @@ def evaluate(network: nn.Module, split: Split, classes: int, runtime: RuntimeCon
     """Confusion over the images of the split that have a true mask, int64 (K+1, K+1)."""
     network.eval()
     counts = np.zeros((classes + 1, classes + 1), np.int64)
-    for i in range(len(split)):
+    for i in split.masked:
         truth = split.mask(i)
         if truth is not None:
             counts += confusion(truth, predict(network, split.image(i), runtime), classes)
     return counts
 
 
-def train_on(
-    masks: list[np.ndarray], config: Config, data: Dataset, log: Log
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Train on the training images with the given masks, one uint8 (h, w) each; the epoch is chosen by `selection`.
+def train_on(masks: Masks, config: Config, data: Dataset, log: Log) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Train on the training images with masks(i), uint8 (h, w); the epoch is chosen by `selection`.
 
     Returns the weights of the chosen epoch and the metrics: `seg_miou` is of the test set.
     """
@@ -132,7 +132,8 @@ def train_on(
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
     """Writes the network's weights at its chosen epoch."""
     with zipfile.ZipFile(inputs["masks"] / FILES["train"]) as stored:
-        masks = [archive.read(stored, name) for name in data.train.names]
-    weights, metrics = train_on(masks, config, data, log)
+        # as compressed as they are stored: all the masks of VOC would take two gigabytes
+        packed = [stored.read(f"{name}.png") for name in data.train.names]
+    weights, metrics = train_on(lambda i: archive.decode(packed[i]), config, data, log)
     save_file({k: v.contiguous().cpu() for k, v in weights.items()}, out / WEIGHTS)
     return metrics
