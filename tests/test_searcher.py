@@ -186,6 +186,15 @@ def test_an_unreachable_tracking_server_is_named(tmp_path: Path, monkeypatch: py
         Tracker("http://127.0.0.1:9", tmp_path)
 
 
+def test_a_store_knows_its_runs(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.searcher.suggest("a")
+    run_id = world.study.get_trials()[0].user_attrs["run_id"]
+    assert world.tracker.has(run_id)
+    (tmp_path / "other").mkdir()
+    assert not Tracker(default_uri(tmp_path / "other"), tmp_path / "other").has(run_id)
+
+
 def test_falling_behind_needs_enough_others() -> None:
     assert not falls_behind(1.0, [2.0, 3.0, 4.0])
     assert falls_behind(1.0, [2.0, 3.0, 4.0, 0.5])

@@ -140,7 +140,7 @@ def launch(
 
 def _show(study: optuna.Study, sweep: Sweep) -> None:
     """The best trials as a table, and how many ended how."""
-    from tune.searcher import ranked
+    from tune.searcher import ranked, succeeded
 
     how = "holdout masks" if sweep.selection == "holdout" else "ORACLE: the evaluation masks themselves"
     best = ranked(study)[:TOP]
@@ -160,7 +160,8 @@ def _show(study: optuna.Study, sweep: Sweep) -> None:
         console.print("pseudo_miou and seg_miou are of images that were never used to choose.", highlight=False)
     trials = study.get_trials(deepcopy=False)
     states = Counter(trial.user_attrs.get("state", trial.state.name) for trial in trials)
-    console.print(", ".join(f"{count} {state}" for state, count in sorted(states.items())), highlight=False)
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    console.print(f"{len(succeeded(study))} of {sweep.trials} trials done: {counts}", highlight=False)
     for trial in trials:
         if trial.user_attrs.get("state") in ("FAILED", "LOST"):
             reason = trial.user_attrs["reason"]

@@ -148,19 +148,15 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> int:
         if missing <= 0:
             return 0
         check(sweep)
+        tracker = Tracker(tracking_uri(sweep, out), folder.parent)
+        parent = load_study(folder).user_attrs.get("run_id") if (folder / STUDY).exists() else None
+        if parent and not tracker.has(parent):
+            raise UserError(f"MLflow store {tracker.uri} does not hold this sweep; go on in the store it began in")
         _record(sweep, folder)
         study = open_study(folder, sweep)
         ended_before = len(finished(study))
         base = sweep.base_config()
-        uri = sweep.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or ""
-        if study.user_attrs.get("mlflow", uri) != uri:
-            raise UserError(
-                f"{folder} is tracked in {study.user_attrs['mlflow'] or 'its own SQLite file'}; keep it there"
-            )
-        study.set_user_attr("mlflow", uri)
-        tracker = Tracker(tracking_uri(sweep, out), folder.parent)
-        parent = study.user_attrs.get("run_id")
-        if parent is None:
+        if not parent:
             tags = {"kind": "sweep", "selection": sweep.selection, "objective": sweep.objective}
             parent = tracker.start(sweep.name, None, sweep.model_dump(mode="json", exclude_none=True), tags)
             study.set_user_attr("run_id", parent)

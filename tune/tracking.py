@@ -83,6 +83,14 @@ class Tracker:
                 self._client.log_batch(run_id, params=entries[first : first + 100])
         return run_id
 
+    def has(self, run_id: str) -> bool:
+        """Whether the store holds the run."""
+        try:
+            self._client.get_run(run_id)
+        except MlflowException:
+            return False
+        return True
+
     def reopen(self, run_id: str) -> None:
         """Go on with a run of an earlier launch."""
         with self._best_effort():
