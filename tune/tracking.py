@@ -54,9 +54,7 @@ class Tracker:
             if found is None:
                 # with a file store artifacts would go to the current folder of whoever is first
                 place = (out / "mlartifacts").as_uri() if not uri.startswith("http") else None
-                # the kind makes the UI open on runs and metrics
-                kind = {"mlflow.experimentKind": "custom_model_development"}
-                self._experiment = self._client.create_experiment(EXPERIMENT, artifact_location=place, tags=kind)
+                self._experiment = self._client.create_experiment(EXPERIMENT, artifact_location=place)
             else:
                 self._experiment = found.experiment_id
         except MlflowException as error:
