@@ -30,7 +30,7 @@ Changes = Annotated[
 
 
 def guard(command: typer.Typer) -> None:
-    """Run a command line: a UserError is one sentence and exit code 2, an interrupt exit code 130."""
+    """Run a command line: a UserError or a full disk is one sentence and exit code 2."""
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         command()
@@ -43,9 +43,6 @@ def guard(command: typer.Typer) -> None:
         advice = "make room or choose another folder; finished work is kept"
         print(f"error: {error.filename or 'writing'}: {error.strerror}; {advice}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; finished stages are kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
 
 
 def main() -> None:
@@ -71,6 +68,7 @@ def run(
     from semples.output import CONFIG, GALLERY, RESULT, headline, write_masks, write_run, write_weights
     from semples.pipeline import STAGES, Event
     from semples.pipeline import run as run_pipeline
+    from semples.preflight import check
     from semples.store import Store
 
     words = list(changes or [])
@@ -78,6 +76,7 @@ def run(
         words.insert(0, str(config))
         config = None
     resolved = load(config, assignments(words))
+    check(resolved)
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
@@ -97,7 +96,11 @@ def run(
                 bars[event.stage], completed=total, total=total, note=f"{note}{' (stored)' if event.reused else ''}"
             )
 
-        result = run_pipeline(resolved, Store(store or out / "store"), report)
+        try:
+            result = run_pipeline(resolved, Store(store or out / "store"), report)
+        except KeyboardInterrupt:
+            print("interrupted; finished stages are kept, the same command goes on from there", file=sys.stderr)
+            raise typer.Exit(130) from None
     write_masks(result.folders, out)
     write_weights(result.folders, out)
     write_run(result, out)

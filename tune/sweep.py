@@ -28,7 +28,7 @@ from ray import tune as ray_tune
 from semples.config import dump, to_dict, with_changes
 from semples.errors import UserError
 from semples.output import headline, read_run
-from tune.preflight import check
+from semples.preflight import check
 from tune.searcher import StudySearcher, finished, passed_milestones, ranked, succeeded
 from tune.space import Sweep
 from tune.stopping import MedianStopping
@@ -147,7 +147,9 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> int:
         missing = trials_to_go(sweep, folder)
         if missing <= 0:
             return 0
-        check(sweep)
+        base = sweep.base_config()
+        lengths = sweep.space["prompts.length"].ends if "prompts.length" in sweep.space else (base.prompts.length,)
+        check(with_changes(base, {"prompts.length": max(lengths)}, "space"))
         tracker = Tracker(tracking_uri(sweep, out), folder.parent)
         parent = load_study(folder).user_attrs.get("run_id") if (folder / STUDY).exists() else None
         if parent and not tracker.has(parent):
@@ -155,7 +157,6 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> int:
         _record(sweep, folder)
         study = open_study(folder, sweep)
         ended_before = len(finished(study))
-        base = sweep.base_config()
         if not parent:
             tags = {"kind": "sweep", "selection": sweep.selection, "objective": sweep.objective}
             parent = tracker.start(sweep.name, None, sweep.model_dump(mode="json", exclude_none=True), tags)

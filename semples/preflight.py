@@ -1,0 +1,26 @@
+"""What must hold before the first stage starts: a mistake shows now and not after hours."""
+
+from __future__ import annotations
+
+import torch
+
+from semples import generators
+from semples.clip import load_clip
+from semples.config import Config
+from semples.data import load_data
+from semples.stages import segment
+
+
+def check(config: Config) -> None:
+    """Load or build once what the stages will need. Raises UserError for the first thing that fails.
+
+    Data and one image of each split, CLIP, a prompt of the configured length, mask generator and network.
+    """
+    data = load_data(config.data)
+    for split in (data.train, data.holdout, data.test):
+        split.image(0)
+    clip = load_clip(config.clip)
+    with torch.no_grad():
+        clip.embed_prompts(clip.initial_prompts((1, config.prompts.length), config.prompts.init))
+    generators.build(config.generator.model_copy(update={"pretrained": False}), data.num_classes)
+    segment.build_network(config.segment.model_copy(update={"pretrained": False}), data.num_classes)
