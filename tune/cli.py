@@ -105,7 +105,7 @@ def launch(
     from semples.config import assignments
     from tune.searcher import ranked, succeeded
     from tune.space import find_sweep_file, load_sweep
-    from tune.sweep import launch, load_study, tracking_uri, write_best
+    from tune.sweep import BEST, STUDY, launch, load_study, tracking_uri
 
     settings: dict[str, Any] = assignments(changes or [])
     settings |= {k: v for k, v in (("trials", trials), ("name", name)) if v is not None}
@@ -113,7 +113,7 @@ def launch(
     spec = load_sweep(path, settings)
     folder = out / spec.name
     done, best_value = 0, float("-inf")
-    if (folder / "study.db").exists():
+    if (folder / STUDY).exists():
         study = load_study(folder)
         done = len(succeeded(study))
         best_value = max((trial.value or 0.0 for trial in ranked(study)[:1]), default=best_value)
@@ -131,7 +131,8 @@ def launch(
     if left:
         print(f"stopped with {left} trials to go; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130)
-    if best := write_best(folder, study):
+    best = folder / BEST
+    if best.exists():  # written by launch
         console.print(f"best configuration: {best}  (again: semples run {best})", soft_wrap=True, highlight=False)
     uri = tracking_uri(spec, out)
     browse = uri if uri.startswith("http") else f"semples-tune ui --out {out}   (MLflow store {uri})"
