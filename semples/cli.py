@@ -6,14 +6,25 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from semples.errors import UserError
+
+if TYPE_CHECKING:
+    from semples.config import Config
+    from semples.pipeline import Event
+
+    class Report(Protocol):
+        def __call__(self, event: Event, heading: str = "") -> None: ...
+
 
 app = typer.Typer(
     help="SemPLeS, weakly supervised semantic segmentation from image labels: run the whole method once.",
@@ -23,10 +34,20 @@ app = typer.Typer(
 )
 scenes_app = typer.Typer(help="The embedded world `scenes` and its miniature CLIP.", no_args_is_help=True)
 app.add_typer(scenes_app, name="scenes")
+data_app = typer.Typer(help="Your own images.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
+ConfigFile = Annotated[
+    Path | None,
+    typer.Argument(help="YAML file or the name of a preset (voc, coco); without one, the defaults for `scenes`."),
+]
 Changes = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys to change, for example match.lambda_b=1.5.")
 ]
+
+
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+MOST_PROBLEMS = 20
 
 
 def guard(command: typer.Typer) -> None:
@@ -45,6 +66,45 @@ def guard(command: typer.Typer) -> None:
         sys.exit(2)
 
 
+def _read(config: Path | None, changes: list[str] | None) -> Config:
+    """The configuration of the command line: a file or a preset, and KEY=VALUE words, of which the first may stand in
+    the place of the file."""
+    from semples.config import assignments, find_config, load
+
+    words = list(changes or [])
+    if config is not None and "=" in str(config) and not config.exists():
+        words.insert(0, str(config))
+        config = None
+    return load(find_config(config) if config else None, assignments(words))
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Report]:
+    """A bar a stage (under a heading, where there are several runs); after an interrupt a word and exit code 130."""
+    from semples.pipeline import STAGES
+
+    with Progress(*COLUMNS, TextColumn("{task.fields[note]}"), console=console) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def report(event: Event, heading: str = "") -> None:
+            name = f"{heading}{event.stage}"
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=event.epochs, note="")
+            if event.metrics is None:
+                note = "  ".join(f"{k} {v:.3f}" for k, v in event.values.items())
+                progress.update(bars[name], completed=event.epoch, total=max(event.epochs, 1), note=note)
+                return
+            metric, total = STAGES[event.stage].milestone, max(event.epochs, 1)
+            note = f"{metric} {event.metrics[metric]:.1f}" if metric else ""
+            progress.update(bars[name], completed=total, total=total, note=note + (" (stored)" if event.reused else ""))
+
+        try:
+            yield report
+        except KeyboardInterrupt:
+            print("interrupted; finished stages are kept, the same command goes on from there", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
 def main() -> None:
     """Entry point of `semples`."""
     guard(app)
@@ -52,7 +112,7 @@ def main() -> None:
 
 @app.command()
 def run(
-    config: Annotated[Path | None, typer.Argument(help="YAML file; without one, the defaults for `scenes`.")] = None,
+    config: ConfigFile = None,
     changes: Changes = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/run"),
     store: Annotated[Path | None, typer.Option(help="Folder of stage results to share; default OUT/store.")] = None,
@@ -64,48 +124,92 @@ def run(
 
     An interrupted run goes on where it was when the same command is given again.
     """
-    from semples.config import assignments, load
     from semples.output import CONFIG, GALLERY, RESULT, headline, write_masks, write_run, write_weights
-    from semples.pipeline import STAGES, Event
     from semples.pipeline import run as run_pipeline
     from semples.preflight import check
     from semples.store import Store
 
-    words = list(changes or [])
-    if config is not None and "=" in str(config) and not config.exists():
-        words.insert(0, str(config))
-        config = None
-    resolved = load(config, assignments(words))
+    resolved = _read(config, changes)
     check(resolved)
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
-        bars: dict[str, TaskID] = {}
-
-        def report(event: Event) -> None:
-            if event.stage not in bars:
-                bars[event.stage] = progress.add_task(event.stage, total=event.epochs, note="")
-            if event.metrics is None:
-                note = "  ".join(f"{k} {v:.3f}" for k, v in event.values.items())
-                progress.update(bars[event.stage], completed=event.epoch, total=event.epochs, note=note)
-                return
-            metric = STAGES[event.stage].milestone
-            note = f"{metric} {event.metrics[metric]:.1f}" if metric else ""
-            total = max(event.epochs, 1)
-            progress.update(
-                bars[event.stage], completed=total, total=total, note=f"{note}{' (stored)' if event.reused else ''}"
-            )
-
-        try:
-            result = run_pipeline(resolved, Store(store or out / "store"), report)
-        except KeyboardInterrupt:
-            print("interrupted; finished stages are kept, the same command goes on from there", file=sys.stderr)
-            raise typer.Exit(130) from None
+    with _progress(console) as report:
+        result = run_pipeline(resolved, Store(store or out / "store"), report)
     write_masks(result.folders, out)
     write_weights(result.folders, out)
     write_run(result, out)
-    console.print(headline(result.metrics, result.config.selection))
+    console.print(headline(result.metrics, result.config))
     console.print(f"{out / RESULT}  {out / CONFIG}  {out / GALLERY}", soft_wrap=True)
+
+
+@app.command()
+def ablate(
+    config: ConfigFile = None,
+    changes: Changes = None,
+    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ...: the more, the narrower the intervals.", min=1)] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/ablation"),
+    store: Annotated[Path | None, typer.Option(help="Folder of stage results to share; default OUT/store.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures, flat, to this file.")] = None,
+) -> None:
+    """Measure what every step of the method adds, over seeds.
+
+    Each seed is a whole run: classify, + match, + prompts and refine, + all scales and flip, + CRF, network; and the
+    same network once more on true masks, the bound. Prints a table with means, spreads and paired differences, and
+    writes it to OUT/ablation.md.
+
+    An interrupted ablation goes on where it was when the same command is given again.
+    """
+    from semples import ablation
+    from semples.preflight import check
+    from semples.store import Store
+
+    resolved = _read(config, changes)
+    check(resolved)
+    console = Console()
+    with _progress(console) as report:
+        values = ablation.ablate(
+            resolved, range(seeds), Store(store or out / "store"), lambda seed, event: report(event, f"{seed} ")
+        )
+    text = ablation.table(values, resolved.selection)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "ablation.md").write_text(text + "\n")
+    if json:
+        json.write_text(dumps(ablation.figures(values), indent=2) + "\n")
+    print(text)
+
+
+@app.command()
+def prompts(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run or of an export.")],
+    top: Annotated[int, typer.Option(help="Nouns a prompt.", min=1)] = 5,
+) -> None:
+    """What the learned prompts of a finished run mean: for every class the nearest nouns, with cosines.
+
+    The nouns are the backgrounds of the scenes and the stuff classes of COCO, read as "a photo of NOUN.".
+    """
+    import torch
+    from rich.table import Table
+
+    from semples.clip import load_clip
+    from semples.output import read_run
+    from semples.stages.prompts import WEIGHTS, load_prompts
+    from semples.vocabulary import NOUNS
+
+    config, result = read_run(run)
+    if not (run / WEIGHTS).exists():
+        raise UserError(f"{run}: no {WEIGHTS} here; take the weights out of the sweep with semples-tune export")
+    clip = load_clip(config.clip)
+    with torch.no_grad():
+        u = clip.embed_prompts(load_prompts(run))
+        nouns, labels = clip.embed_labels(NOUNS), clip.embed_labels(result["classes"])
+    table = Table("class", "prompt", "nearest nouns", "class itself")
+    for k, name in enumerate(result["classes"]):
+        for j, prompt in enumerate(u[k]):
+            best = (nouns @ prompt).topk(min(top, len(NOUNS)))
+            near = ", ".join(
+                f"{NOUNS[i]} {c:.2f}" for c, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            )
+            table.add_row(name if j == 0 else "", str(j + 1), near, f"{float(labels[k] @ prompt):.2f}")
+    Console().print(table)
 
 
 @app.command()
@@ -119,7 +223,7 @@ def predict(
     Writes OUT/NAME.png for every image: class indices as a palette PNG in VOC's colours.
     """
     from semples.data.archive import encode_mask
-    from semples.data.voc import read_image
+    from semples.data.files import read_image
     from semples.output import read_run
     from semples.stages import segment
     from semples.training import prepare, resolve_device
@@ -145,25 +249,89 @@ def predict(
 def evaluate(
     masks: Annotated[Path, typer.Argument(help="Folder of predicted masks, NAME.png with class indices.")],
     truth: Annotated[Path, typer.Argument(help="Folder of true masks with the same names; 255 is ignored.")],
+    run: Annotated[Path | None, typer.Option(help="Folder of a run, for the names of the classes.")] = None,
 ) -> None:
-    """mIoU and IoU a class of a folder of masks against true ones."""
+    """mIoU, precision, recall and IoU a class of a folder of masks against true ones.
+
+    255 in a predicted mask counts as background.
+    """
     import numpy as np
+    from rich.table import Table
 
-    from semples.data.voc import read_mask
-    from semples.metrics import confusion, iou
+    from semples.data.files import read_mask
+    from semples.metrics import confusion, iou, precision, recall
+    from semples.output import read_run
 
-    names = sorted(path.name for path in masks.glob("*.png"))
-    if not names:
+    files = sorted(masks.glob("*.png"))
+    if not files:
         raise UserError(f"{masks}: no NAME.png here; give a folder of predicted masks")
-    pairs = [(read_mask(truth / name), read_mask(masks / name)) for name in names]
-    for name, (true, predicted) in zip(names, pairs, strict=True):
+    names = ["background", *(read_run(run)[1]["classes"] if run else [])]
+    counts = np.zeros((256, 256), np.int64)
+    for path in files:
+        true, predicted = read_mask(truth / path.name), read_mask(path)
         if true.shape != predicted.shape:
-            raise UserError(f"{masks / name}: size {predicted.shape} differs from the true mask's {true.shape}")
-    classes = max(int(m[m != 255].max(initial=0)) for pair in pairs for m in pair)
-    per_class = iou(np.sum([confusion(true, predicted, classes) for true, predicted in pairs], axis=0))
-    for k, value in enumerate(per_class):
-        print(f"{'background' if k == 0 else f'class {k}':<12} {value:6.2f}")
-    print(f"{'mIoU':<12} {np.nanmean(per_class):6.2f}   over {len(names)} masks")
+            raise UserError(f"{path}: size {predicted.shape} differs from the true mask's {true.shape}")
+        counts += confusion(true, predicted, 255)
+    classes = 1 + max(int(np.flatnonzero(counts.sum(axis)).max()) for axis in (0, 1))
+    counts = counts[:classes, :classes]
+    figures = [iou(counts), precision(counts), recall(counts)]
+    table = Table("class", "IoU", "precision", "recall")
+    for k, row in enumerate(zip(*figures, strict=True)):
+        table.add_row(names[k] if k < len(names) else f"class {k}", *(f"{value:.2f}" for value in row))
+    table.add_section()
+    table.add_row(f"mean over {len(files)} masks", *(f"{np.nanmean(values):.2f}" for values in figures))
+    Console().print(table)
+
+
+@data_app.command()
+def check(
+    root: Annotated[Path, typer.Argument(help="Folder in a layout of VOC 2012, COCO 2014, or images/ and labels.csv.")],
+    changes: Changes = None,
+) -> None:
+    """Read every label, image and mask of a data set and say what a run would do with it.
+
+    KEY=VALUE are keys of the section `data`, for example holdout=20 or classes='[cat, dog]'. Ends with the section to
+    put into a configuration; with exit code 2 when something must be put right first.
+    """
+    import yaml
+    from rich.table import Table
+
+    from semples.config import assignments
+    from semples.data.check import check as check_data
+    from semples.data.check import recognise
+
+    words = {key.removeprefix("data."): value for key, value in assignments(changes or []).items()}
+    section = recognise(root, words)
+    with Progress(*COLUMNS) as progress:
+        bar = progress.add_task("reading")
+        report = check_data(section, lambda done, total: progress.update(bar, completed=done, total=total))
+    console = Console()
+    console.print(f"layout: {report.listing.layout}; image labels from {report.listing.labels_from}", soft_wrap=True)
+    table = Table("class", *(f"{part} images" for part in report.counts))
+    for k, name in enumerate(report.listing.classes):
+        table.add_row(f"{k + 1} {name}", *(str(counts[k]) for counts in report.counts.values()))
+    table.add_section()
+    table.add_row("all", *(str(images) for images, _ in report.images.values()))
+    table.add_row("with a true mask", *(str(masks) for _, masks in report.images.values()))
+    console.print(table)
+    train, holdout, test = (report.images[part] for part in ("train", "holdout", "test"))
+    console.print(
+        f"A run would train on {train[0]} images by their labels alone, choose on the masks of {holdout[0]}, and "
+        f"report pseudo masks on {train[1]} of the training images and the network on {test[1]} test images.\n"
+        "In the configuration:\n",
+        soft_wrap=True,
+    )
+    plain = {
+        key: value for key, value in section.model_dump(mode="json", exclude_defaults=True).items() if key != "kind"
+    }
+    print(
+        yaml.safe_dump({"data": {"kind": section.kind, **plain}}, sort_keys=False, default_flow_style=None, width=120)
+    )
+    if report.problems:
+        few = report.problems[:MOST_PROBLEMS]
+        more = len(report.problems) - len(few)
+        raise UserError("\n       ".join([*few, *([f"and {more} more"] if more else [])]))
+    console.print("nothing is missing")
 
 
 @scenes_app.command()

@@ -23,7 +23,7 @@ from semples.config import ClipConfig
 from semples.errors import UserError, nearest
 
 MINIATURE = "scenes-mini"
-MINIATURE_FOLDER = Path(__file__).parent / "data" / "miniclip"
+MINIATURE_FOLDER = Path(__file__).parent / "data" / "pretrained"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LABEL_TEMPLATE = "a photo of {}."

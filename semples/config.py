@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
 
 from semples.errors import UserError, nearest
+
+PRESETS = Path(__file__).parent / "presets"
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -25,6 +27,20 @@ Count = Annotated[int, Field(ge=1)]
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "player", "pottedplant", "sheep", "sofa", "train", "tv monitor",
+)  # fmt: skip
+
+
+# COCO's own, in the order of their category numbers
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
+    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
+    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone",
+    "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear",
+    "hair drier", "toothbrush",
 )  # fmt: skip
 
 
@@ -61,6 +77,38 @@ class VocData(Section):
     seed: int = 0
 
 
+class CocoData(Section):
+    """COCO 2014 below `root`, in its official layout or in those of WeakTr and ToCo.
+
+    classes: the 80 names as CLIP is told them, in the order of COCO's category numbers. The holdout is drawn, with
+    `seed`, from the training images and leaves the training set; of the others `measured` are measured.
+    """
+
+    kind: Literal["coco"] = "coco"
+    root: str
+    classes: tuple[str, ...] = COCO_CLASSES
+    holdout: Count = 500
+    measured: Count = 5000
+    seed: int = 0
+
+
+class FolderData(Section):
+    """A plain folder: images/, masks/ (for some of the images), labels.csv; see semples.data.folder.
+
+    `holdout` images with masks choose and leave the training set; `test` images with masks are the test set where
+    labels.csv does not say which are.
+    """
+
+    kind: Literal["folder"] = "folder"
+    root: str
+    holdout: Count = 50
+    test: Count = 100
+    seed: int = 0
+
+
+DataConfig = ScenesData | VocData | CocoData | FolderData
+
+
 class ClipConfig(Section):
     """open_clip model and its `pretrained` tag or weights file ("" = random weights, for tests of size and speed).
 
@@ -72,12 +120,13 @@ class ClipConfig(Section):
     normalise: Literal["imagenet", "clip"] = "imagenet"
 
 
-class GeneratorConfig(Section):
-    """Mask generator: a timm network without its head, then a 1x1 convolution to K class activation maps (CAMs).
+class CnnConfig(Section):
+    """A timm network without its head, then 1x1 convolutions to K class activation maps (CAMs), as CLIMS has one.
 
     maps: the feature maps (timm's out_indices) that get such a convolution; their CAMs are added at the finest one's
     size. CLIMS has the last one only; the scenes are so small that finer maps are needed. stride: of the last map.
-    args go to timm.create_model as they are; the default narrows the network to the size of the scenes.
+    pretrained: begin with timm's weights. args go to timm.create_model as they are; the default narrows the network to
+    the size of the scenes.
     """
 
     kind: Literal["cnn"] = "cnn"
@@ -86,6 +135,40 @@ class GeneratorConfig(Section):
     stride: Literal[8, 16, 32] = 8
     maps: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(1, 2, 3, 4), min_length=1)
     args: dict[str, Any] = {"channels": [24, 48, 96, 192], "stem_width": 16}
+
+
+class WeakTrConfig(Section):
+    """WeakTr (arXiv 2304.01184): a timm vision transformer with one class token a class and adaptive attention fusion.
+
+    body: any ViT or DeiT of timm; the small `scenes_vit` ships with the package. pretrained: begin with timm's weights.
+    weights: a checkpoint of the official WeakTr to begin with instead ("" = none; with classify.epochs 0 it is taken as
+    it is). pool: how an attention head's output is described, the released "max" (VOC) or "mean" (COCO). reduction: of
+    the layer that weighs the heads, released 8 (VOC) and 4 (COCO). args go to timm.create_model as they are.
+    """
+
+    kind: Literal["weaktr"]
+    body: str = "scenes_vit"
+    pretrained: bool = True
+    weights: str = ""
+    pool: Literal["max", "mean"] = "max"
+    reduction: Count = 8
+    args: dict[str, Any] = {}
+
+
+class OtherGenerator(Section):
+    """A mask generator of another package, by its name in the entry point group `semples.generators`; args are its own
+    settings."""
+
+    kind: str
+    args: dict[str, Any] = {}
+
+
+def _by_kind(value: Any) -> str:
+    kind = value.get("kind", "cnn") if isinstance(value, Mapping) else getattr(value, "kind", "cnn")
+    return kind if kind in ("cnn", "weaktr") else "other"
+
+
+GeneratorConfig = CnnConfig | WeakTrConfig | OtherGenerator
 
 
 class AugmentConfig(Section):
@@ -100,7 +183,7 @@ class AugmentConfig(Section):
 
 
 class Training(Section):
-    """AdamW, cosine to 0 without warm-up."""
+    """AdamW (eps 1e-8), cosine to 0 without warm-up. lr: as it is used; the released commands' lr times batch / 512."""
 
     epochs: Count
     batch: Count
@@ -109,9 +192,11 @@ class Training(Section):
 
 
 class ClassifyConfig(Training):
-    """a. Image labels only (multi-label soft margin)."""
+    """a. Image labels only (multi-label soft margin). Released, WeakTr on VOC: 60 epochs, batch 64, lr 7.5e-5, 5 epochs
+    of warm-up. epochs: 0 takes the initial weights as they are. warmup: epochs in which the learning rate rises."""
 
-    epochs: Count = 10
+    epochs: Annotated[int, Field(ge=0)] = 10
+    warmup: NotNegative = 0.0
     batch: Count = 32
     lr: Positive = 2e-3
 
@@ -178,16 +263,39 @@ class CrfConfig(Section):
 
 
 class MasksConfig(Section):
-    """f. background: the constant score that a class's heatmap must exceed. Released evaluation scans 0.40 to 0.60."""
+    """f. background: the constant score that a class's heatmap must exceed. Released evaluation scans 0.40 to 0.60.
+
+    band: the masks at background - band / 2 and background + band / 2 are both made, and where they differ the pseudo
+    mask is 255, from which the network learns nothing (0 = one mask, no such pixels, as released).
+    """
 
     background: Share = 0.5
+    band: Share = 0.0
     crf: CrfConfig = CrfConfig()
 
 
-class SegmentConfig(Training):
-    """g. A segmentation-models-pytorch network by architecture and encoder name, trained on crops of `size` pixels.
+class TestCrfConfig(CrfConfig):
+    """The same on the network's probabilities (gt_prob means nothing there); none unless iterations are given."""
 
-    args go to smp.create_model as they are. The network of the scenes begins without pretrained weights.
+    iterations: Annotated[int, Field(ge=0)] = 0
+
+
+class TestConfig(Section):
+    """How the trained network is used: scales of the image, each also mirrored where `flip`, whose probabilities are
+    averaged, and a dense CRF on them (iterations 0 = none). The epoch is chosen at one scale without any of it."""
+
+    scales: tuple[Positive, ...] = Field(default=(1.0,), min_length=1)
+    flip: bool = False
+    crf: TestCrfConfig = TestCrfConfig()
+
+
+class SegmentConfig(Training):
+    """g. A segmentation-models-pytorch network by architecture (DeepLabV3Plus, Segformer, UPerNet, ...) and encoder
+    name (any of theirs; "tu-NAME" is timm's NAME), trained on crops of `size` pixels.
+
+    schedule: of the learning rate. label_smoothing: share of the target that is spread over all classes. train_on:
+    "truth" trains on the true masks of the training images that have one: the bound of what pseudo masks can reach, and
+    stamped so. args go to smp.create_model as they are. The network of the scenes begins without pretrained weights.
     """
 
     architecture: str = "Unet"
@@ -198,6 +306,10 @@ class SegmentConfig(Training):
     epochs: Count = 12
     batch: Count = 8
     lr: Positive = 1e-3
+    schedule: Literal["cosine", "poly"] = "cosine"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    train_on: Literal["pseudo", "truth"] = "pseudo"
+    test: TestConfig = TestConfig()
 
 
 class RuntimeConfig(Section):
@@ -216,9 +328,14 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0)] = 0
     selection: Literal["holdout", "oracle"] = "holdout"
-    data: Annotated[Union[ScenesData, VocData], Field(discriminator="kind")] = ScenesData()  # noqa: UP007
+    data: Annotated[DataConfig, Field(discriminator="kind")] = ScenesData()
     clip: ClipConfig = ClipConfig()
-    generator: GeneratorConfig = GeneratorConfig()
+    generator: Annotated[
+        Annotated[CnnConfig, Tag("cnn")]
+        | Annotated[WeakTrConfig, Tag("weaktr")]
+        | Annotated[OtherGenerator, Tag("other")],
+        Discriminator(_by_kind),
+    ] = CnnConfig()
     augment: AugmentConfig = AugmentConfig()
     classify: ClassifyConfig = ClassifyConfig()
     match: MatchConfig = MatchConfig()
@@ -233,6 +350,9 @@ class Config(Section):
     @classmethod
     def _scenes_by_default(cls, data: Any) -> Any:
         return {"kind": "scenes", **data} if isinstance(data, Mapping) else data
+
+
+_TAGS = {"scenes", "voc", "coco", "folder", "cnn", "weaktr", "other"}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -266,11 +386,13 @@ def _explain(error: ValidationError, source: str) -> str:
     first = error.errors()[0]
     # pydantic puts the tag of the chosen union member into the location: data.scenes.train
     location = [str(p) for p in first["loc"]]
-    if location[:1] == ["data"] and len(location) > 1 and location[1] in ("scenes", "voc"):
+    if location[:1] in (["data"], ["generator"]) and len(location) > 1 and location[1] in _TAGS:
         del location[1]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
-        known = set(keys(Config())) | {f"data.{name}" for name in VocData.model_fields}
+        known = set(keys(Config()))
+        known |= {f"data.{name}" for model in get_args(DataConfig) for name in model.model_fields}
+        known |= {f"generator.{name}" for model in get_args(GeneratorConfig) for name in model.model_fields}
         sections = {".".join(k.split(".")[:i]) for k in known for i in range(1, k.count(".") + 1)}
         return f"{source}: unknown key '{key}'{nearest(key, known | sections)}"
     if first["type"] == "missing":
@@ -321,6 +443,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected 'key: value' lines at the top of the file")
     return tree
+
+
+def find_config(word: str | Path) -> Path:
+    """A path, or the name of a preset that ships with the package (`voc`, `coco`, ...)."""
+    preset = PRESETS / f"{word}.yaml"
+    return preset if not Path(word).exists() and preset.exists() else Path(word)
 
 
 def load(path: Path | None, changes: Mapping[str, Any] = {}) -> Config:

@@ -29,10 +29,23 @@ def iou(counts: np.ndarray) -> np.ndarray:
 
     counts: (..., K+1, K+1) as from `confusion` -> (..., K+1).
     """
+    return _ratio(counts, counts.sum(-1) + counts.sum(-2) - np.diagonal(counts, axis1=-2, axis2=-1))
+
+
+def precision(counts: np.ndarray) -> np.ndarray:
+    """Share of the pixels predicted as a class that are of it, in points: (..., K+1); NaN where none is predicted."""
+    return _ratio(counts, counts.sum(-2))
+
+
+def recall(counts: np.ndarray) -> np.ndarray:
+    """Share of the pixels of a class that are predicted as it, in points: (..., K+1); NaN where there are none."""
+    return _ratio(counts, counts.sum(-1))
+
+
+def _ratio(counts: np.ndarray, of: np.ndarray) -> np.ndarray:
     hit = np.diagonal(counts, axis1=-2, axis2=-1)
-    union = counts.sum(-1) + counts.sum(-2) - hit
     with np.errstate(invalid="ignore"):
-        return 100 * hit / np.where(union == 0, np.nan, union)
+        return 100 * hit / np.where(of == 0, np.nan, of)
 
 
 def miou(counts: np.ndarray) -> float:

@@ -23,9 +23,11 @@ EXAMPLES = 8
 WEIGHTS = {"refine": generators.WEIGHTS, "prompts": prompts.WEIGHTS, "segment": segment.WEIGHTS}
 
 
-def headline(metrics: dict[str, float], selection: str) -> str:
+def headline(metrics: dict[str, float], config: Config) -> str:
     """Both mIoUs with the way of choosing stamped on them."""
-    stamp = "chosen on holdout masks" if selection == "holdout" else "ORACLE: chosen on the evaluation masks"
+    stamp = "chosen on holdout masks" if config.selection == "holdout" else "ORACLE: chosen on the evaluation masks"
+    if config.segment.train_on == "truth":
+        stamp += "; BOUND: the network was trained on true masks"
     return f"pseudo mask mIoU {metrics['pseudo_miou']:.1f}, segmentation mIoU {metrics['seg_miou']:.1f} ({stamp})"
 
 
@@ -67,7 +69,8 @@ def _draw_gallery(result: Result, path: Path) -> None:
     chosen = figures.choose_examples(split, EXAMPLES)
     network = segment.load_network(result.config.segment, data.num_classes, result.folders["segment"])
     network.to(runtime.device)
-    heat = {i: maps for i, maps, _ in read_heatmaps(result.folders["heatmaps"], split, FILES["holdout"]) if i in chosen}
+    with zipfile.ZipFile(result.folders["heatmaps"] / FILES["holdout"]) as stored:
+        heat = {i: read_heatmaps(stored, split, i)[0] for i in chosen}
     with zipfile.ZipFile(result.folders["masks"] / FILES["holdout"]) as stored:
         pseudo = {i: archive.read(stored, split.names[i]) for i in chosen}
     images = {i: split.image(i) for i in chosen}
@@ -80,4 +83,4 @@ def _draw_gallery(result: Result, path: Path) -> None:
         "truth": [figures.paint_mask(images[i], mask) for i in chosen if (mask := truth[i]) is not None],
     }
     titles = [", ".join(data.classes[k] for k in np.flatnonzero(split.labels[i])) for i in chosen]
-    figures.gallery(rows, titles, headline(result.metrics, result.config.selection), path)
+    figures.gallery(rows, titles, headline(result.metrics, result.config), path)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from semples import generators
 from semples.clip import weights_file
 from semples.config import Config, flatten, to_dict
 from semples.data import load_data
@@ -33,13 +34,14 @@ class Stage:
     """reads: sections or single keys of the configuration that determine the result, besides the inputs, the data, the
     seed, the selection rule and the runtime, on which every stage depends. version: raise it when the code changes
     results. milestone: the metric by which trials are compared once this stage is done. headline: its metrics are those
-    of the run, under their own names."""
+    of the run, under their own names. stream: the stage whose random stream it repeats, instead of one of its own."""
 
     run: Run
     inputs: Callable[[Config], tuple[str, ...]]
     reads: tuple[str, ...]
     milestone: str | None = None
     headline: bool = False
+    stream: str = ""
     version: int = 1
 
 
@@ -48,26 +50,37 @@ def _after(*names: str) -> Callable[[Config], tuple[str, ...]]:
 
 
 STAGES: dict[str, Stage] = {
-    "classify": Stage(classify.run, _after(), ("generator", "augment", "classify"), "cam_miou"),
-    "match": Stage(match.run, _after("classify"), ("generator", "augment", "clip", "match"), "cam_miou"),
-    "prompts": Stage(prompts.run, _after("match"), ("generator", "augment", "clip", "prompts")),
+    "classify": Stage(classify.run, _after(), ("generator", "augment", "classify"), "cam_miou", version=2),
+    "match": Stage(match.run, _after("classify"), ("generator", "augment", "clip", "match"), "cam_miou", version=2),
+    "prompts": Stage(prompts.run, _after("match"), ("generator", "augment", "clip", "prompts"), version=2),
     "refine": Stage(
         refine.run,
         lambda config: (config.refine.start, "prompts"),
         ("generator", "augment", "clip", "refine", "match.lambda_b"),
         "cam_miou",
+        # the same batches as match: with lambda_r 0 it repeats match, and what differs is due to the prompts
+        stream="match",
+        version=2,
     ),
-    "heatmaps": Stage(heatmaps.run, _after("refine"), ("generator", "heatmaps"), "cam_miou"),
+    "heatmaps": Stage(heatmaps.run, _after("refine"), ("generator", "heatmaps"), "cam_miou", version=2),
     "masks": Stage(masks.run, _after("heatmaps"), ("masks",), "pseudo_miou", headline=True),
-    "segment": Stage(segment.run, _after("masks"), ("segment",), "seg_miou", headline=True),
+    "segment": Stage(
+        segment.run,
+        lambda config: ("masks",) if config.segment.train_on == "pseudo" else (),
+        ("segment",),
+        "seg_miou",
+        headline=True,
+        version=2,
+    ),
 }
 
 
 def stage_keys(config: Config, fingerprint: str) -> dict[str, str]:
     """The store key of every stage's result under this (resolved) configuration."""
     flat = dict(flatten(to_dict(config)))
-    weights = weights_file(config.clip)
-    clip_content = file_digest(weights) if weights else ""
+    # of files that the configuration names, the content counts
+    files = {"clip": weights_file(config.clip), "generator": generators.weights_file(config.generator)}
+    content = {section: file_digest(file) for section, file in files.items() if file and file.is_file()}
     result: dict[str, str] = {}
     for name, stage in STAGES.items():
         result[name] = make_key(
@@ -75,7 +88,7 @@ def stage_keys(config: Config, fingerprint: str) -> dict[str, str]:
             version=stage.version,
             parameters={k: v for k, v in flat.items() if any(f"{k}.".startswith(f"{r}.") for r in stage.reads)},
             inputs={i: result[i] for i in stage.inputs(config)},
-            clip=clip_content if "clip" in stage.reads else "",
+            files={section: sha for section, sha in content.items() if section in stage.reads},
             data=fingerprint,
             seed=config.seed,
             selection=config.selection,
@@ -127,8 +140,8 @@ class Result:
         }
 
 
-def run(config: Config, store: Store, report: Callable[[Event], None]) -> Result:
-    """Compute the stages whose results the store lacks, in order.
+def run(config: Config, store: Store, report: Callable[[Event], None], until: str = "segment") -> Result:
+    """Compute the stages up to `until` whose results the store lacks, in order.
 
     report: called after every epoch and every stage. Raises UserError for what the user can put right.
     """
@@ -154,6 +167,8 @@ def run(config: Config, store: Store, report: Callable[[Event], None]) -> Result
             metrics[metric if stage.headline else f"{name}/{metric}"] = value
         curves = tuple(mark["curves"])
         report(Event(name, len(curves), len(curves), metrics=mark["metrics"], curves=curves, reused=name in reused))
+        if name == until:
+            break
     return Result(config, metrics, folders, seconds, tuple(reused), data.fingerprint, data.classes)
 
 
@@ -170,7 +185,7 @@ def _compute(
 
     report(Event(name, 0, 1))
     start = time.perf_counter()
-    seed_stream(config.seed, name)
+    seed_stream(config.seed, STAGES[name].stream or name)
     metrics = STAGES[name].run(config, data, inputs, out, log)
     metrics = {metric: value for metric, value in metrics.items() if math.isfinite(value)}  # no IoU of absent classes
     return {"metrics": metrics, "curves": curves, "seconds": time.perf_counter() - start}

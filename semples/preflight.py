@@ -22,5 +22,5 @@ def check(config: Config) -> None:
     clip = load_clip(config.clip)
     with torch.no_grad():
         clip.embed_prompts(clip.initial_prompts((1, config.prompts.length), config.prompts.init))
-    generators.build(config.generator.model_copy(update={"pretrained": False}), data.num_classes)
-    segment.build_network(config.segment.model_copy(update={"pretrained": False}), data.num_classes)
+    generators.build(config.generator, data.num_classes)
+    segment.build_network(config.segment, data.num_classes)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
+import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -30,6 +31,7 @@ from semples.data import scenes
 
 SIZE = 64
 FLOOR = 0.08
+HEARSAY = 0.1  # how often what is usually seen on a ground counts as seen there, though it is not
 MAX_SCALE = 12.0  # of the logits: the smaller it is, the further apart right and wrong cosines must be
 TEMPLATES = ("a photo of {}.", "a photo of a {}.", "{}", "a drawing of {}", "a small picture with {} in it.")
 FILLERS = ("old", "small", "bright", "quiet", "lovely", "early in the morning", "seen from far away", "on a calm day")
@@ -109,6 +111,12 @@ def write_caption(rng: np.random.Generator, content: frozenset[str]) -> tuple[st
     return text, frozenset(items)
 
 
+def add_hearsay(rng: np.random.Generator, content: frozenset[str]) -> frozenset[str]:
+    """The content as captions on the web tell it: rails are now and then "a train" without one."""
+    told = {c for c, ground in scenes.COMPANIONS.items() if ground in content and rng.random() < HEARSAY}
+    return content | told
+
+
 def contrast(images: torch.Tensor, texts: torch.Tensor, true: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Mean of -log softmax mass on the true captions, both ways; images, texts (B, D) normalised, true bool (B, B)."""
     logits = scale * images @ texts.T
@@ -133,12 +141,10 @@ def train(
     normalise = Clip.normalise_pixels
     for step in range(steps):
         chosen = rng.integers(0, pool, batch)
-        captions = [write_caption(rng, pictures[i].content) for i in chosen]
-        true = torch.tensor([[named <= pictures[i].content for _, named in captions] for i in chosen])
-        x = pixels[chosen]
-        flipped = torch.from_numpy(rng.random(batch) < 0.5)
-        x = torch.where(flipped[:, None, None, None], x.flip(3), x)
-        images = F.normalize(model.encode_image(normalise(x)), dim=1)
+        contents = [add_hearsay(rng, pictures[i].content) for i in chosen]
+        captions = [write_caption(rng, content) for content in contents]
+        true = torch.tensor([[named <= content for _, named in captions] for content in contents])
+        images = F.normalize(model.encode_image(_flip_half(rng, normalise(pixels[chosen]))), dim=1)
         texts = F.normalize(model.encode_text(tokenizer([text for text, _ in captions])), dim=1)
         nonsense = torch.randint(0, 49000, (16, 40))
         length = torch.randint(3, 38, (16,))
@@ -156,6 +162,37 @@ def train(
             model.logit_scale.clamp_(max=math.log(MAX_SCALE))
         progress(step, loss.item())
     return model.eval()
+
+
+def train_body(
+    steps: int, batch: int, lr: float, pool: int, seed: int, progress: Callable[[int, float], None]
+) -> torch.nn.Module:
+    """Train `scenes_vit` from scratch to name what is in the pictures, objects and grounds alike: what ImageNet's
+    labels are to DeiT."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 2])
+    pictures = [draw_picture(rng) for _ in range(pool)]
+    pixels = torch.from_numpy(np.stack([p.image for p in pictures])).permute(0, 3, 1, 2)
+    names = (*scenes.CLASSES, *scenes.GROUNDS)
+    content = torch.tensor([[name in p.content for name in names] for p in pictures]).float()
+    model = timm.create_model("scenes_vit", num_classes=len(names)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
+    for step in range(steps):
+        chosen = rng.integers(0, pool, batch)
+        scores = model(_flip_half(rng, Clip.normalise_pixels(pixels[chosen])))
+        loss = F.multilabel_soft_margin_loss(scores, content[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        progress(step, loss.item())
+    return model.eval()
+
+
+def _flip_half(rng: np.random.Generator, images: torch.Tensor) -> torch.Tensor:
+    flipped = torch.from_numpy(rng.random(len(images)) < 0.5)
+    return torch.where(flipped[:, None, None, None], images.flip(3), images)
 
 
 def as_clip(model: torch.nn.Module) -> Clip:

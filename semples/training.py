@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections import defaultdict
@@ -19,6 +20,7 @@ from semples.clip import IMAGENET_MEAN, IMAGENET_STD
 from semples.config import AugmentConfig, Config, RuntimeConfig, Training
 from semples.data.dataset import Dataset, Split, digest
 from semples.errors import UserError
+from semples.log import Log
 
 Pair = tuple[Tensor, Tensor]
 
@@ -94,6 +96,19 @@ def batches(images: TorchDataset[Pair], config: Config, batch: int) -> DataLoade
     )
 
 
+Schedule = Callable[[float], float]
+
+
+def cosine(done: float) -> float:
+    """Factor of the learning rate when the share `done` of the training is over: a cosine from 1 to 0."""
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def poly(done: float) -> float:
+    """The same as a polynomial of power 0.9, customary for segmentation networks."""
+    return (1 - done) ** 0.9
+
+
 def fit(
     name: str,
     parameters: Iterable[nn.Parameter],
@@ -101,13 +116,20 @@ def fit(
     settings: Training,
     runtime: RuntimeConfig,
     losses: Callable[[Tensor, Tensor], dict[str, Tensor]],
+    schedule: Schedule = cosine,
+    warmup: float = 0,
 ) -> Iterator[dict[str, float]]:
-    """Train with AdamW and a cosine to 0, and yield the mean of every loss after each epoch.
+    """Train with AdamW, and yield the mean of every loss after each epoch.
 
-    losses: batch -> scalars, of which "loss" is minimised. Raises UserError when it is not finite any more.
+    losses: batch -> scalars, of which "loss" is minimised. schedule: share of the training done -> factor of the
+    learning rate; over the first `warmup` epochs it rises linearly instead. Raises UserError when the loss is not
+    finite any more.
     """
     optimizer = torch.optim.AdamW(parameters, settings.lr, eps=1e-8, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * len(loader))
+    steps, rise = settings.epochs * len(loader), warmup * len(loader)
+    factor = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: (step + 1) / rise if step < rise else schedule(min(1, (step - rise) / (steps - rise)))
+    )
     for epoch in range(settings.epochs):
         sums: dict[str, float] = defaultdict(float)
         for images, targets in loader:
@@ -116,10 +138,27 @@ def fit(
             optimizer.zero_grad()
             terms["loss"].backward()
             optimizer.step()
-            schedule.step()
+            factor.step()
             for term, value in terms.items():
                 sums[term] += value.item()
         means = {term: total / len(loader) for term, total in sums.items()}
         if not np.isfinite(means["loss"]):
             raise UserError(f"{name}: the loss is not finite in epoch {epoch + 1}; lower {name}.lr")
         yield means
+
+
+def train(
+    name: str,
+    parameters: Iterable[nn.Parameter],
+    loader: DataLoader[Pair],
+    settings: Training,
+    runtime: RuntimeConfig,
+    losses: Callable[[Tensor, Tensor], dict[str, Tensor]],
+    log: Log,
+    warmup: float = 0,
+) -> dict[str, float]:
+    """`fit` to its end, every epoch logged; the means of the last epoch."""
+    means: dict[str, float] = {}
+    for epoch, means in enumerate(fit(name, parameters, loader, settings, runtime, losses, warmup=warmup), 1):
+        log(epoch, settings.epochs, **means)
+    return means

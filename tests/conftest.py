@@ -32,8 +32,10 @@ def tiny() -> Config:
 def run_in(tmp_path: Path) -> Callable[..., Result]:
     """Run a configuration with the store folder of that name, collecting events."""
 
-    def start(config: Config, store: str = "store", events: list[Event] | None = None) -> Result:
-        return run(config, Store(tmp_path / store), (events if events is not None else []).append)
+    def start(
+        config: Config, store: str = "store", events: list[Event] | None = None, until: str = "segment"
+    ) -> Result:
+        return run(config, Store(tmp_path / store), (events if events is not None else []).append, until)
 
     return start
 

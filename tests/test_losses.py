@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from semples.clip import load_clip
-from semples.config import ClipConfig, GeneratorConfig
-from semples.generators import build, soft_masks
+from semples.config import ClipConfig, CnnConfig
+from semples.generators import build, enlarge, minmax
 from semples.losses import match_loss, prompt_loss, refine_loss, similarity
 from semples.stages.cutouts import embed_cutouts
 
@@ -73,14 +73,14 @@ def test_opposite_vectors_give_a_finite_loss() -> None:
 
 def test_soft_masks_are_min_max_of_each_map() -> None:
     cams = torch.tensor([[[[0.0, 1.0], [3.0, 4.0]], [[5.0, 5.0], [5.0, 5.0]]]])
-    masks = soft_masks(cams, (2, 2), 0.1)
+    masks = minmax(enlarge(cams, (2, 2)), 0.1)
     assert torch.allclose(masks[0, 0], torch.tensor([[0.0, 1.0], [3.0, 4.0]]) / 4.1)
     assert torch.equal(masks[0, 1], torch.zeros(2, 2))
 
 
 def test_only_what_a_stage_trains_gets_gradient() -> None:
     clip = load_clip(ClipConfig())
-    generator = build(GeneratorConfig(), 8)
+    generator = build(CnnConfig(), 8)
     images, labels = torch.randn(2, 3, 64, 64), torch.zeros(2, 8)
     labels[0, 1] = labels[1, 2] = labels[1, 5] = 1
     v_f, v_b, k = embed_cutouts(clip, generator, images, labels, 0.1)

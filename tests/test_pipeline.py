@@ -10,12 +10,13 @@ from PIL import Image
 
 from semples.clip import load_clip
 from semples.config import Config, load, with_changes
+from semples.crf import smooth_labels, smooth_probabilities
 from semples.data import load_data
 from semples.errors import UserError
-from semples.output import read_run, write_masks, write_run, write_weights
+from semples.output import headline, read_run, write_masks, write_run, write_weights
 from semples.pipeline import STAGES, Event, Result, stage_keys
 from semples.stages import segment
-from semples.stages.masks import label_pixels, smooth
+from semples.stages.masks import label_pixels, make_mask
 from semples.store import read_mark
 
 Runner = Callable[..., Result]
@@ -139,16 +140,68 @@ def test_label_pixels_by_hand() -> None:
     assert label_pixels(heatmaps, 0.6).tolist() == [[2, 1, 0]]
 
 
+def test_the_band_ignores_where_its_two_ends_differ(tiny: Config) -> None:
+    heatmaps = np.array([[[20, 120, 140, 200]], [[10, 130, 20, 30]]], np.uint8)
+    settings = tiny.masks.model_copy(update={"crf": tiny.masks.crf.model_copy(update={"iterations": 0})})
+    image, present = np.zeros((1, 4, 3), np.uint8), np.array([2, 6])
+    assert make_mask(heatmaps, present, image, settings).tolist() == [[0, 7, 3, 3]]
+    banded = settings.model_copy(update={"band": 0.2})  # 0.4 and 0.6: 102 and 153
+    assert make_mask(heatmaps, present, image, banded).tolist() == [[0, 255, 255, 3]]
+
+
 def test_the_crf_follows_the_edges_of_the_image(tiny: Config) -> None:
     truth = np.zeros((32, 32), np.int64)
     truth[8:24, 8:24] = 1
     image = np.where(truth[..., None] == 1, (220, 40, 40), (40, 40, 220)).astype(np.uint8)
     rough = np.zeros((32, 32), np.int64)
     rough[11:27, 6:22] = 1
-    smoothed = smooth(rough, image, 2, tiny.masks.crf)
+    smoothed = smooth_labels(rough, image, 2, tiny.masks.crf)
     assert (smoothed != truth).sum() < 0.2 * (rough != truth).sum()
     off = tiny.masks.crf.model_copy(update={"iterations": 0})
-    assert (smooth(rough, image, 2, off) == rough).all()
+    assert (smooth_labels(rough, image, 2, off) == rough).all()
+
+
+def test_the_crf_of_probabilities_keeps_what_is_certain(tiny: Config) -> None:
+    probabilities = np.full((3, 20, 30), 0.01, np.float32)
+    probabilities[1, :, :15] = probabilities[2, :, 15:] = 0.98
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[:, 15:] = 200
+    expected = np.broadcast_to(np.where(np.arange(30) < 15, 1, 2), (20, 30))
+    for settings in (tiny.masks.crf, tiny.segment.test.crf):
+        assert (smooth_probabilities(probabilities, image, settings) == expected).all()
+
+
+def test_refine_without_its_loss_repeats_match(tiny: Config, run_in: Runner) -> None:
+    result = run_in(with_changes(tiny, {"refine.lambda_r": 0.0}, "test"), until="refine")
+    files = [read_mark(result.folders[stage])["files"] for stage in ("match", "refine")]
+    assert files[0] == files[1]
+
+
+def test_the_bound_needs_no_pseudo_masks_and_learns_from_true_ones(tiny: Config, run_in: Runner) -> None:
+    truth = with_changes(tiny, {"segment.train_on": "truth", "segment.epochs": 6}, "test")
+    assert STAGES["segment"].inputs(truth) == ()
+    result = run_in(truth)
+    assert result.metrics["seg_miou"] > run_in(tiny).metrics["seg_miou"]
+    assert "BOUND" in headline(result.metrics, result.config)
+
+
+@pytest.mark.parametrize("architecture", ["DeepLabV3Plus", "Segformer", "UPerNet", "FPN"])
+def test_networks_by_name(tiny: Config, architecture: str) -> None:
+    changes = {"segment.architecture": architecture, "segment.encoder": "resnet18", "segment.args": {}}
+    config = with_changes(tiny, {**changes, "runtime.device": "cpu"}, "test")
+    settings, runtime = config.segment, config.runtime
+    network = segment.build_network(settings, 8).eval()
+    test = settings.test.model_copy(update={"scales": (0.75, 1.0), "flip": True})
+    image = np.random.default_rng(0).integers(0, 255, (50, 75, 3)).astype(np.uint8)
+    mask = segment.predict(network, image, runtime, test)
+    assert mask.shape == (50, 75) and mask.dtype == np.uint8
+    mirrored = segment.predict(network, np.ascontiguousarray(image[:, ::-1]), runtime, test)
+    assert (mirrored[:, ::-1] == mask).mean() > 0.95  # with both views, left and right are alike
+
+
+def test_poly_schedule_and_label_smoothing_train(tiny: Config, run_in: Runner) -> None:
+    changes = {"segment.schedule": "poly", "segment.label_smoothing": 0.1, "segment.test.flip": True, "masks.band": 0.2}
+    assert 0 <= run_in(with_changes(tiny, changes, "test")).metrics["seg_miou"] <= 100
 
 
 def test_mixed_precision_runs_the_whole_method(tiny: Config, run_in: Runner) -> None:
@@ -158,7 +211,21 @@ def test_mixed_precision_runs_the_whole_method(tiny: Config, run_in: Runner) -> 
 
 def test_loading_processes_run_the_whole_method(tiny: Config, run_in: Runner) -> None:
     config = with_changes(tiny, {"runtime.workers": 2, "augment.randaugment": "rand-m9-mstd0.5-inc1"}, "test")
-    assert run_in(config, "a").metrics == run_in(config, "b").metrics
+    results = [run_in(config, "a"), run_in(config, "b")]
+    assert results[0].metrics == results[1].metrics
+
+
+def test_masks_are_the_same_however_many_processes_make_them(tiny: Config, run_in: Runner, tmp_path: Path) -> None:
+    result = run_in(tiny, until="heatmaps")
+    data = load_data(tiny.data)
+    made = []
+    for workers in (0, 2):
+        out = tmp_path / str(workers)
+        out.mkdir()
+        config = with_changes(tiny, {"runtime.workers": workers}, "test")
+        metrics = STAGES["masks"].run(config, data, result.folders, out, lambda *a, **k: None)
+        made.append(((out / "train.zip").read_bytes(), metrics))
+    assert made[0] == made[1]
 
 
 @pytest.mark.gpu

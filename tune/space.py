@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field, ValidationError, model_validator
 
-from semples.config import Config, Section, flatten, override, parse, read_yaml, to_dict, with_changes
+from semples.config import Config, Section, find_config, flatten, override, parse, read_yaml, to_dict, with_changes
 from semples.errors import UserError, nearest
 
 SWEEPS = Path(__file__).parent / "sweeps"
@@ -69,7 +69,8 @@ class Sweep(Section):
     masks. parallel: trials at a time, 0 = as many as the cluster has room for. early_stopping: "median" stops a trial
     whose score at a milestone is below the median of the others at the same milestone. seed: of the sampler; the seed
     of the runs is base.seed. mlflow: tracking URI; empty = $MLFLOW_TRACKING_URI, else a SQLite file beside the sweep.
-    base: differences from the default configuration. space: what is searched, by dotted key.
+    preset: a preset of semples (voc, coco) or a YAML file that base is relative to; empty = the defaults for scenes.
+    base: differences from it. space: what is searched, by dotted key.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -81,14 +82,16 @@ class Sweep(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     resources: Resources = Resources()
     mlflow: str = ""
+    preset: str = ""
     base: dict[str, Any] = Field(default={})
     space: dict[str, Dimension] = Field(min_length=1)
 
     def base_config(self) -> Config:
         """The configuration that every trial starts from, and that the first trial is."""
+        preset = read_yaml(find_config(self.preset)) if self.preset else {}
         # every trial on the same kind of device, with the threads that Ray reserves for it
         runtime = {"threads": max(1, int(self.resources.cpu)), "device": "cuda" if self.resources.gpu else "cpu"}
-        tree = override({"runtime": runtime}, dict(flatten(self.base)))
+        tree = override(preset, {**{f"runtime.{k}": v for k, v in runtime.items()}, **dict(flatten(self.base))})
         if self.base.get("selection", self.selection) != self.selection:
             raise UserError("base.selection differs from selection; give it once, as selection")
         return parse({**tree, "selection": self.selection}, "base")
@@ -99,7 +102,7 @@ class Sweep(Section):
         flat = dict(flatten(to_dict(base)))
         result = {}
         for key, dimension in self.space.items():
-            if key == "selection" or key.startswith("data."):
+            if key in ("selection", "segment.train_on") or key.startswith("data."):
                 raise UserError(f"space: {key} cannot be searched: trials compare on the same data and rule only")
             if key not in flat:
                 raise UserError(f"space: unknown key '{key}'{nearest(key, flat)}")

@@ -205,7 +205,7 @@ def write_best(folder: Path, study: optuna.Study) -> Path | None:
     if not (best := ranked(study)[:1]):
         return None
     config, result = read_run(trial_folder(folder, best[0].number))
-    figures = headline(result["metrics"], config.selection)
+    figures = headline(result["metrics"], config)
     path = folder / BEST
     path.write_text(dump(config, f"trial {best[0].number}, the best of sweep '{folder.name}'\n{figures}"))
     return path

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from semples.config import ScenesData, VocData
-from semples.data import scenes, voc
+from semples.config import DataConfig, ScenesData
+from semples.data import coco, folder, scenes, voc
 from semples.data.dataset import Dataset
 from semples.errors import UserError
 
+LAYOUTS: dict[str, Any] = {"voc": voc, "coco": coco, "folder": folder}  # in the order in which they are recognised
 
-def load_data(config: ScenesData | VocData) -> Dataset:
+
+def load_data(config: DataConfig) -> Dataset:
     """The data set that the configuration names. Raises UserError for what is missing, broken or empty."""
-    data = (
+    data: Dataset = (
         scenes.load(config.train, config.holdout, config.test, config.seed)
         if isinstance(config, ScenesData)
-        else voc.load(config)
+        else LAYOUTS[config.kind].load(config)
     )
     empty = [name for name, count in zip(data.classes, data.train.labels.sum(0), strict=True) if count == 0]
     if empty:

@@ -1,157 +1,117 @@
 """PASCAL VOC 2012, or any data set in its layout:
 
-    ROOT/JPEGImages/NAME.jpg (or .png)      ROOT/ImageSets/Segmentation/LIST.txt
+    ROOT/JPEGImages/NAME.jpg (or .png)
     ROOT/SegmentationClassAug/NAME.png or ROOT/SegmentationClass/NAME.png
+    ROOT/ImageSets/Segmentation/LIST.txt, or LIST_id.txt, or either in ROOT itself
 
-Image labels come from the first of these that is there: ROOT/cls_labels.npy or cls_labels_onehot.npy (a dictionary from
-name to K-vector), ROOT/Annotations/NAME.xml, the masks.
+Image labels come from the first of these that is there: cls_labels.npy or cls_labels_onehot.npy (a dictionary from
+name to K-vector) in ROOT or beside the lists, ROOT/Annotations/NAME.xml, the masks.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from semples.config import VocData
 from semples.data.archive import encode_mask
-from semples.data.dataset import IGNORE, Dataset, Split, digest, file_digest
+from semples.data.dataset import Dataset
+from semples.data.files import (
+    LABEL_TABLES,
+    Listing,
+    Truth,
+    assemble,
+    find,
+    labels_from_masks,
+    labels_from_table,
+    mask_file,
+    read_list,
+)
 from semples.errors import UserError
 
 LISTS = Path("ImageSets/Segmentation")
 XML_NAMES = {"person": "player", "tvmonitor": "tv monitor"}
 
 
-def read_image(path: Path) -> np.ndarray:
-    """uint8 (h, w, 3) of any image file. Raises UserError if it is missing or broken."""
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{path}: broken image ({error}); replace it or take it off the lists") from None
+def recognises(root: Path) -> bool:
+    """Whether the folder looks like this layout."""
+    return (root / "JPEGImages").is_dir() and (root / LISTS).is_dir()
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """uint8 (h, w) of class indices from a palette or grey PNG. Raises UserError if it is missing or broken."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L"):
-                raise UserError(f"{path}: expected a palette or grey PNG of class indices, found mode {image.mode}")
-            return np.asarray(image)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such mask") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{path}: broken mask ({error}); replace it") from None
+def read_listing(config: VocData) -> Listing:
+    """Lists, labels and paths. Raises UserError where the root or a list is missing."""
+    root = Path(config.root).expanduser()
+    if not (root / "JPEGImages").is_dir():
+        raise UserError(
+            f"data.root '{config.root}' is not a folder in VOC's layout; give the one that holds JPEGImages"
+        )
+    train, measured, test = (_names(root, name) for name in (config.train_list, config.mask_list, config.test_list))
+    classes = len(config.classes)
 
+    def mask(name: str) -> Truth | None:
+        folders = [root / "SegmentationClassAug", root / "SegmentationClass"]
+        return mask_file(find(folders, [name], [".png"]), classes)
 
-def _names(root: Path, name: str) -> list[str]:
-    path = root / LISTS / f"{name}.txt"
-    if not path.is_file():
-        raise UserError(f"{path}: no such list of images; see data.{{train,mask,test}}_list")
-    # a line is "name", or "path/to/name.jpg path/to/name.png" as some lists of train_aug have it
-    return [Path(line.split()[0]).stem for line in path.read_text().splitlines() if line.strip()]
-
-
-def _find(folders: Sequence[Path], name: str) -> Path | None:
-    candidates = (folder / f"{name}{end}" for folder in folders for end in (".jpg", ".png"))
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _label_reader(root: Path, classes: Sequence[str]) -> Callable[[str, Path | None], np.ndarray]:
-    """Name and mask path -> bool (K,), from the first source of labels that the data set has."""
-    path = next((root / file for file in ("cls_labels.npy", "cls_labels_onehot.npy") if (root / file).is_file()), None)
-    if path is not None:
-        try:
-            table = np.load(path, allow_pickle=True).item()
-        except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(f"{path}: expected a dictionary from image name to labels ({error})") from None
-
-        def from_table(name: str, mask: Path | None) -> np.ndarray:
-            if name not in table or len(table[name]) != len(classes):
-                raise UserError(f"{path}: no vector of {len(classes)} labels for image '{name}'")
-            return np.asarray(table[name]) > 0
-
-        return from_table
-    if (root / "Annotations").is_dir():
-        index = {c: k for k, c in enumerate(classes)}
-
-        def from_xml(name: str, mask: Path | None) -> np.ndarray:
-            path = root / "Annotations" / f"{name}.xml"
-            try:
-                objects = [node.text or "" for node in ElementTree.parse(path).findall("object/name")]
-            except (OSError, ElementTree.ParseError) as error:
-                raise UserError(f"{path}: annotation cannot be read ({error})") from None
-            labels = np.zeros(len(classes), bool)
-            known = (o if o in index else XML_NAMES.get(o, o) for o in objects)
-            labels[[index[name] for name in known if name in index]] = True
-            return labels
-
-        return from_xml
-
-    def from_mask(name: str, mask: Path | None) -> np.ndarray:
-        if mask is None:
-            raise UserError(f"{root}: image '{name}' has no labels: no cls_labels.npy, no Annotations, no mask")
-        present = np.unique(read_mask(mask))
-        return np.isin(np.arange(1, len(classes) + 1), present)
-
-    return from_mask
+    labels, source = _labels(root, config.classes, mask)
+    return Listing(
+        "voc",
+        config.classes,
+        train,
+        measured,
+        test,
+        lambda name: find([root / "JPEGImages"], [name]),
+        mask,
+        labels,
+        source,
+    )
 
 
 @lru_cache(maxsize=4)
 def load(config: VocData) -> Dataset:
-    """Read lists, labels and paths; images and masks are read when they are asked for."""
-    root = Path(config.root).expanduser()
-    if not root.is_dir():
-        raise UserError(f"data.root '{config.root}' is not a folder; give the one that holds JPEGImages")
-    masked = _names(root, config.mask_list)
-    if config.holdout >= len(masked):
-        raise UserError(
-            f"data.holdout = {config.holdout} leaves no image of the {len(masked)} in {config.mask_list}.txt"
-        )
-    chosen = np.random.default_rng(config.seed).choice(len(masked), config.holdout, replace=False)
-    holdout = sorted(masked[i] for i in chosen)
-    apart = set(holdout)
-    train = [n for n in _names(root, config.train_list) if n not in apart]
-    test = _names(root, config.test_list)
-    if shared := (apart | set(train)) & set(test):
-        raise UserError(f"data: image '{min(shared)}' is on {config.test_list}.txt and also trained or chosen on")
-    measured = {*masked, *test}  # pseudo masks of the other training images are not measured, even if they have a mask
-    reader = _label_reader(root, config.classes)
-    content: list[bytes | str] = ["voc", *config.classes]
+    """The data set of a folder in this layout."""
+    return assemble(read_listing(config), config.holdout, config.seed)
 
-    def split(names: list[str]) -> Split:
-        images = [_find([root / "JPEGImages"], n) for n in names]
-        masks = [_find([root / "SegmentationClassAug", root / "SegmentationClass"], n) for n in names]
-        for name, path in zip(names, images, strict=True):
-            if path is None:
-                raise UserError(f"{root / 'JPEGImages' / name}.jpg: no such image, though a list names it")
-        labels = np.stack([reader(n, m) for n, m in zip(names, masks, strict=True)])
-        for name, image, mask in zip(names, images, masks, strict=True):
-            content.extend((name, file_digest(image) if image else "", file_digest(mask) if mask else ""))
-        content.append(labels.tobytes())
 
-        def true_mask(i: int) -> np.ndarray | None:
-            path = masks[i]
-            if path is None or names[i] not in measured:
-                return None
-            mask = read_mask(path)
-            wrong = set(np.unique(mask)) - {*range(len(config.classes) + 1), IGNORE}
-            if wrong:
-                raise UserError(f"{path}: value {min(wrong)} is no class: expected 0..{len(config.classes)} and 255")
-            return mask
+def _names(root: Path, name: str) -> tuple[str, ...]:
+    candidates = [folder / f"{name}{end}.txt" for folder in (root / LISTS, root) for end in ("", "_id")]
+    path = next((p for p in candidates if p.is_file()), None)
+    if path is None:
+        raise UserError(f"{candidates[0]}: no such list of images; see data.{{train,mask,test}}_list")
+    return read_list(path)
 
-        has_mask = tuple(i for i, path in enumerate(masks) if path is not None and names[i] in measured)
-        return Split(tuple(names), labels, lambda i: read_image(images[i] or root), true_mask, has_mask)
 
-    parts = [split(names) for names in (train, holdout, test)]
-    return Dataset(config.classes, parts[0], parts[1], parts[2], digest(*content))
+def _labels(
+    root: Path, classes: Sequence[str], mask: Callable[[str], Truth | None]
+) -> tuple[Callable[[str], np.ndarray], str]:
+    """Where the labels come from: the reader and its name for people."""
+    table = next((f / t for f in (root, root / LISTS) for t in LABEL_TABLES if (f / t).is_file()), None)
+    if table is not None:
+        return labels_from_table(table, len(classes)), str(table)
+    if (root / "Annotations").is_dir():
+        return _labels_from_xml(root / "Annotations", classes), str(root / "Annotations")
+    return labels_from_masks(mask, len(classes)), "the masks"
+
+
+def _labels_from_xml(folder: Path, classes: Sequence[str]) -> Callable[[str], np.ndarray]:
+    index = {c: k for k, c in enumerate(classes)}
+
+    def labels(name: str) -> np.ndarray:
+        path = folder / f"{name}.xml"
+        try:
+            objects = [node.text or "" for node in ElementTree.parse(path).findall("object/name")]
+        except (OSError, ElementTree.ParseError) as error:
+            raise UserError(f"{path}: annotation cannot be read ({error})") from None
+        result = np.zeros(len(classes), bool)
+        known = (o if o in index else XML_NAMES.get(o, o) for o in objects)
+        result[[index[name] for name in known if name in index]] = True
+        return result
+
+    return labels
 
 
 def write(data: Dataset, root: Path) -> None:

@@ -1,10 +1,15 @@
-"""Mask generators: an image in, one class activation map (CAM) a class out."""
+"""Mask generators: an image in, one class activation map (CAM) a class out.
+
+`cnn` and `weaktr` are here. Another package adds one by an entry point of the group `semples.generators`: a callable
+`(config, classes, initial) -> module` of the shape of `Generator`, found by the name that `generator.kind` gives.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +17,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from semples.config import GeneratorConfig
+from semples.errors import UserError, nearest
 from semples.generators.cnn import Cnn
+from semples.generators.weaktr import WeakTr
+
+WEIGHTS = "generator.safetensors"
 
 
 class Generator(Protocol):
-    """What a mask generator offers besides being a torch module."""
+    """What a mask generator, a torch module, offers. It maps normalised images (B, 3, h, w) of any size to CAM logits
+    (B, K, h', w') of any range: `generator(images)` is `generator.cams(generator.features(images))`."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, h, w) -> CAM logits (B, K, h', w'), any range."""
+        """CAM logits (B, K, h', w')."""
+
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the CAMs are computed from. Where `late_parameters` leaves the body out, this does not change after
+        classify: it needs no gradient and may be kept."""
+
+    def cams(self, features: tuple[Tensor, ...]) -> Tensor:
+        """CAM logits (B, K, h', w') from the features."""
 
     def label_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Loss of the image labels (B, K) in {0, 1}: a scalar, mean over the batch."""
@@ -27,25 +44,54 @@ class Generator(Protocol):
     def late_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that the stages after classify train."""
 
-    def eval(self) -> object:
-        """Torch's switch from training to evaluation."""
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """As of every torch module; so are the others below."""
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def eval(self) -> Any: ...
 
 
-GENERATORS = {"cnn": Cnn}
+GENERATORS: dict[str, Callable[..., Any]] = {"cnn": Cnn, "weaktr": WeakTr}
+GROUP = "semples.generators"
 
 
-def build(config: GeneratorConfig, classes: int) -> Cnn:
-    """A new generator for K classes. Raises UserError for an unknown body."""
-    return GENERATORS[config.kind](config, classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def build(config: GeneratorConfig, classes: int, initial: bool = False) -> Any:
+    """A new generator for K classes, an `nn.Module`; with `initial` it has the weights that training begins with.
+
+    Raises UserError for an unknown kind or body.
+    """
+    others = entry_points(group=GROUP)
+    make = GENERATORS.get(config.kind)
+    if make is None:
+        if config.kind not in others.names:
+            known = [*GENERATORS, *others.names]
+            raise UserError(
+                f"generator.kind '{config.kind}' is neither {', '.join(known)} nor an entry point "
+                f"of the group {GROUP}{nearest(config.kind, known)}; is its package installed?"
+            )
+        make = others[config.kind].load()
+    return make(config, classes, initial).to(memory_format=torch.channels_last)
 
 
-WEIGHTS = "generator.safetensors"
+def weights_file(config: GeneratorConfig) -> Path | None:
+    """The local file that a generator begins with, or None."""
+    name = getattr(config, "weights", "")
+    return Path(name).expanduser() if name else None
 
 
-def load(config: GeneratorConfig, classes: int, folder: Path, device: str) -> Cnn:
-    """The generator whose weights a stage left in its result folder, on the device and in training mode."""
-    generator = build(config.model_copy(update={"pretrained": False}), classes)
+def load(config: GeneratorConfig, classes: int, folder: Path, device: str) -> Any:
+    """The generator whose weights a stage left in its result folder, on the device and in training mode.
+
+    Only its late parameters require a gradient: the rest stays as classify left it.
+    """
+    generator = build(config, classes)
     generator.load_state_dict(load_file(folder / WEIGHTS))
+    generator.requires_grad_(False)
+    for parameter in generator.late_parameters():
+        parameter.requires_grad_(True)
     return generator.to(device)
 
 
@@ -54,11 +100,12 @@ def save(generator: nn.Module, folder: Path) -> None:
     save_file({k: v.contiguous().cpu() for k, v in generator.state_dict().items()}, folder / WEIGHTS)
 
 
-def soft_masks(cams: Tensor, size: tuple[int, int], eps: float) -> Tensor:
-    """M = (C - min) / (max - min + eps) over each map after up-sampling: (B, P, h', w') -> (B, P, *size) in [0, 1).
+def minmax(maps: Tensor, eps: float) -> Tensor:
+    """(C - min) / (max - min + eps) over each map of (..., h, w), in [0, 1). Source: SemPLeS."""
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    return (maps - low) / (high - low + eps)
 
-    Source: SemPLeS; eps 1e-1 in match and refine, 1e-4 in prompts, 1e-8 for heatmaps.
-    """
-    cams = F.interpolate(cams, size, mode="bilinear", align_corners=False)
-    low, high = cams.amin((2, 3), keepdim=True), cams.amax((2, 3), keepdim=True)
-    return (cams - low) / (high - low + eps)
+
+def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear (B, C, h', w') -> (B, C, *size)."""
+    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""CNN with class activation maps: a timm body, then a 1x1 convolution without bias, as CLIMS has it."""
+"""CNN with class activation maps: a timm body, then 1x1 convolutions without bias, as CLIMS has one."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semples.config import GeneratorConfig
-from semples.errors import UserError, nearest
+from semples.config import CnnConfig
+from semples.errors import UserError
+from semples.generators.body import create_body
 
 
 class Cnn(nn.Module):
-    """CAM logits at 1/stride of the image; a class's score is the spatial mean of its map."""
+    """CAM logits at 1/stride of the image (of the finest of `maps`); a class's score is the spatial mean of its map."""
 
-    def __init__(self, config: GeneratorConfig, classes: int):
+    def __init__(self, config: CnnConfig, classes: int, initial: bool):
         super().__init__()
-        if config.body not in timm.list_models(config.body):
-            raise UserError(
-                f"generator.body '{config.body}' is not a timm model{nearest(config.body, timm.list_models())}"
-            )
-        try:
-            self.body = timm.create_model(
-                config.body,
-                pretrained=config.pretrained,
-                features_only=True,
-                output_stride=config.stride,
-                out_indices=config.maps,
-                **config.args,
-            )
-        except (TypeError, NotImplementedError, RuntimeError, AssertionError, OSError) as error:
-            raise UserError(
-                f"generator.body '{config.body}' cannot give maps at stride {config.stride}: {error}"
-            ) from None
+        self.body = create_body(
+            config.body,
+            initial and config.pretrained,
+            features_only=True,
+            output_stride=config.stride,
+            out_indices=config.maps,
+            **config.args,
+        )
+        if not isinstance(self.body, timm.models.FeatureListNet | timm.models.FeatureDictNet):
+            raise UserError(f"generator.body '{config.body}' is no CNN; generator.kind=weaktr takes transformers")
         self.heads = nn.ModuleList(nn.Conv2d(c, classes, 1, bias=False) for c in self.body.feature_info.channels())
 
-    def forward(self, images: Tensor) -> Tensor:
-        cams = [head(features) for head, features in zip(self.heads, self.body(images), strict=True)]
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.body(images))
+
+    def cams(self, features: tuple[Tensor, ...]) -> Tensor:
+        cams = [head(x) for head, x in zip(self.heads, features, strict=True)]
         size = cams[0].shape[2:]
         return sum(F.interpolate(c, size, mode="bilinear", align_corners=False) for c in cams[1:]) + cams[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.cams(self.features(images))
 
     def label_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return F.multilabel_soft_margin_loss(self(images).mean((2, 3)).float(), labels)

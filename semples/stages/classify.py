@@ -11,19 +11,18 @@ from semples.config import Config
 from semples.data.dataset import Dataset
 from semples.log import Log
 from semples.stages.heatmaps import score_cams
-from semples.training import fit, label_batches
+from semples.training import label_batches, train
 
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
     """Writes the generator's weights."""
     settings = config.classify
-    generator = generators.build(config.generator, data.num_classes).to(config.runtime.device)
+    generator = generators.build(config.generator, data.num_classes, initial=True).to(config.runtime.device)
 
     def losses(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return {"loss": generator.label_loss(images, labels)}
 
     loader = label_batches(config, data, settings.batch)
-    for epoch, means in enumerate(fit("classify", generator.parameters(), loader, settings, config.runtime, losses), 1):
-        log(epoch, settings.epochs, **means)
+    train("classify", generator.parameters(), loader, settings, config.runtime, losses, log, warmup=settings.warmup)
     generators.save(generator, out)
     return score_cams(generator, config, data)

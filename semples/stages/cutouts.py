@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from semples.clip import Clip
-from semples.generators import Generator, soft_masks
+from semples.generators import Generator, enlarge, minmax
 
 
 def embed_cutouts(
@@ -13,10 +13,11 @@ def embed_cutouts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """v_f = E_I(M_k * X) and v_b = E_I((1 - M_k) * X) of the P positive pairs of a batch.
 
+    M_k is the min-max of the enlarged CAM; eps 1e-1 in match and refine, 1e-4 in prompts (released values).
     images (B, 3, h, w) normalised, so that a masked-out pixel is 0 = the mean colour; labels (B, K) in {0, 1}.
     Returns v_f (P, D), v_b (P, D) and the pairs' classes k, int64 (P,).
     """
     image, k = labels.nonzero(as_tuple=True)
-    masks = soft_masks(generator(images).float(), (images.shape[2], images.shape[3]), eps)[image, k].unsqueeze(1)
+    masks = minmax(enlarge(generator(images).float(), images.shape[2:]), eps)[image, k].unsqueeze(1)
     x = images[image]
     return clip.embed_images(masks * x), clip.embed_images((1 - masks) * x), k

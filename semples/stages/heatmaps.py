@@ -16,16 +16,18 @@ from semples.clip import Clip
 from semples.config import Config
 from semples.data import archive
 from semples.data.dataset import Dataset, Split
-from semples.generators import Generator
+from semples.generators import Generator, enlarge, minmax
 from semples.log import Log
 from semples.metrics import THRESHOLDS, Sweep, sweep_thresholds
 from semples.training import autocast
 
 MINMAX_EPS = 1e-8
 CHUNK = 64  # images held at a time; those of one size are computed together
+PIXELS = 2**19  # computed at a time: memory does not grow with the size of the images
 FILES = {"train": "train.zip", "holdout": "holdout.zip"}
 
 Heatmaps = tuple[int, np.ndarray, np.ndarray]
+Member = tuple[int, np.ndarray]  # index and image
 
 
 @torch.no_grad()
@@ -37,11 +39,11 @@ def compute_heatmaps(
     Heatmap = sum of the up-sampled CAMs over scales and mirror images, min-max over the image (SemPLeS), times 255.
     """
     for start in range(0, len(indices), CHUNK):
-        by_size: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = defaultdict(list)
+        by_size: dict[tuple[int, ...], list[Member]] = defaultdict(list)
         for i in indices[start : start + CHUNK]:
             image = split.image(i)
             by_size[image.shape[:2]].append((i, image))
-        for (h, w), members in by_size.items():
+        for (h, w), members in ((size, m) for size, of_size in by_size.items() for m in _parts(size, of_size)):
             pixels = torch.from_numpy(np.stack([image for _, image in members])).permute(0, 3, 1, 2)
             x = Clip.normalise_pixels(pixels.to(config.runtime.device))
             total = torch.zeros(())
@@ -50,13 +52,18 @@ def compute_heatmaps(
                 for view in (scaled, scaled.flip(3)) if flip else (scaled,):
                     with autocast(config.runtime):
                         cams = generator(view).float()
-                    cams = F.interpolate(cams, (h, w), mode="bilinear", align_corners=False)
+                    cams = enlarge(cams, (h, w))
                     total = total.to(cams.device) + (cams if view is scaled else cams.flip(3))
-            low, high = total.amin((2, 3), keepdim=True), total.amax((2, 3), keepdim=True)
-            maps = (255 * (total - low) / (high - low + MINMAX_EPS)).round().byte().cpu().numpy()
+            maps = (255 * minmax(total, MINMAX_EPS)).round().byte().cpu().numpy()
             for (i, _), of_image in zip(members, maps, strict=True):
                 present = np.flatnonzero(split.labels[i])
                 yield i, of_image[present], present
+
+
+def _parts(size: tuple[int, ...], members: list[Member]) -> Iterator[list[Member]]:
+    at_once = max(1, PIXELS // (size[0] * size[1]))
+    for start in range(0, len(members), at_once):
+        yield members[start : start + at_once]
 
 
 def count_thresholds(split: Split, heatmaps: Iterable[Heatmaps], classes: int) -> Sweep:
@@ -114,14 +121,14 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
                 yield split.names[i], maps.reshape(-1, maps.shape[-1])
 
         archive.write(out / file, written())
-        sweeps.append(count_thresholds(split, read_heatmaps(out, split, file), data.num_classes))
+        with zipfile.ZipFile(out / file) as stored:
+            again = ((i, *read_heatmaps(stored, split, i)) for i in split.masked)
+            sweeps.append(count_thresholds(split, again, data.num_classes))
     return choose_threshold(config, "cam_miou", *sweeps)
 
 
-def read_heatmaps(folder: Path, split: Split, file: str) -> Iterator[Heatmaps]:
-    """The heatmaps of a split as this stage stored them, in the split's order."""
-    with zipfile.ZipFile(folder / file) as stored:
-        for i, name in enumerate(split.names):
-            present = np.flatnonzero(split.labels[i])
-            flat = archive.read(stored, name)
-            yield i, flat.reshape(len(present), -1, flat.shape[1]), present
+def read_heatmaps(stored: zipfile.ZipFile, split: Split, i: int) -> tuple[np.ndarray, np.ndarray]:
+    """Heatmaps uint8 (P, h, w) and their classes int (P,) of an image, from the file that this stage stored."""
+    present = np.flatnonzero(split.labels[i])
+    flat = archive.read(stored, split.names[i])
+    return flat.reshape(len(present), -1, flat.shape[1]), present

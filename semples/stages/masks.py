@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydensecrf.densecrf import DenseCRF2D
-from pydensecrf.utils import unary_from_labels
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
-from semples.config import Config, CrfConfig
+from semples.config import Config, MasksConfig
+from semples.crf import smooth_labels
 from semples.data import archive
-from semples.data.dataset import Dataset
+from semples.data.dataset import IGNORE, Dataset, Split
 from semples.log import Log
 from semples.metrics import confusion, iou, miou
 from semples.stages.heatmaps import FILES, read_heatmaps
@@ -24,37 +27,60 @@ def label_pixels(heatmaps: np.ndarray, background: float) -> np.ndarray:
     return np.where(heatmaps.max(0) > 255 * background, 1 + heatmaps.argmax(0), 0)
 
 
-def smooth(labels: np.ndarray, image: np.ndarray, count: int, settings: CrfConfig) -> np.ndarray:
-    """Dense CRF: labels int (h, w) in 0..count-1 and image uint8 (h, w, 3) -> labels of the same form."""
-    if settings.iterations == 0 or count == 1:
-        return labels
-    h, w = labels.shape
-    crf = DenseCRF2D(w, h, count)
-    crf.setUnaryEnergy(unary_from_labels(labels, count, settings.gt_prob, zero_unsure=False))
-    crf.addPairwiseGaussian(sxy=settings.gaussian_sxy, compat=settings.gaussian_compat)
-    crf.addPairwiseBilateral(
-        sxy=settings.bilateral_sxy,
-        srgb=settings.bilateral_srgb,
-        rgbim=np.array(image),
-        compat=settings.bilateral_compat,
-    )
-    return np.argmax(crf.inference(settings.iterations), axis=0).reshape(h, w)
+def make_mask(heatmaps: np.ndarray, present: np.ndarray, image: np.ndarray, settings: MasksConfig) -> np.ndarray:
+    """Pseudo mask uint8 (h, w) of heatmaps uint8 (P, h, w) of the classes `present`, int (P,) in 0..K-1.
+
+    Without a band the background score is `background`. With one, the masks at its two ends are made and smoothed, and
+    where they differ the mask is 255.
+    """
+
+    def at(background: float) -> np.ndarray:
+        labels = label_pixels(heatmaps, background)
+        return np.array([0, *(1 + present)], np.uint8)[smooth_labels(labels, image, len(present) + 1, settings.crf)]
+
+    if settings.band == 0:
+        return at(settings.background)
+    narrow, wide = (at(settings.background + sign * settings.band / 2) for sign in (1, -1))
+    return np.where(narrow == wide, wide, np.uint8(IGNORE))
+
+
+class PseudoMasks(TorchDataset[np.ndarray]):
+    """The pseudo masks of a split, each made when it is asked for: uint8 (h, w)."""
+
+    def __init__(self, split: Split, heatmaps: Path, settings: MasksConfig):
+        self.split, self.heatmaps, self.settings = split, heatmaps, settings
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        with zipfile.ZipFile(self.heatmaps) as stored:
+            maps, present = read_heatmaps(stored, self.split, i)
+        return make_mask(maps, present, self.split.image(i), self.settings)
+
+
+def _as_it_is(mask: Any) -> Any:
+    return mask
 
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
-    """Writes the pseudo masks of training set and holdout, uint8 with 0..K."""
-    settings, classes = config.masks, data.num_classes
+    """Writes the pseudo masks of training set and holdout, uint8 with 0..K and 255; `runtime.workers` processes share
+    the work."""
+    classes = data.num_classes
     counts = {name: np.zeros((classes + 1, classes + 1), np.int64) for name in FILES}
     done, total = 0, len(data.train) + len(data.holdout)
     for name, file in FILES.items():
         split = getattr(data, name)
+        loader = DataLoader(
+            PseudoMasks(split, inputs["heatmaps"] / file, config.masks),
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=config.runtime.workers,
+        )
 
         def masks() -> Iterator[tuple[str, np.ndarray]]:
             nonlocal done
-            for i, heatmaps, present in read_heatmaps(inputs["heatmaps"], split, file):  # noqa: B023
-                labels = label_pixels(heatmaps, settings.background)
-                labels = smooth(labels, split.image(i), len(present) + 1, settings.crf)  # noqa: B023
-                mask = np.array([0, *(1 + present)], np.uint8)[labels]
+            for i, mask in enumerate(loader):  # noqa: B023
                 truth = split.mask(i)  # noqa: B023
                 if truth is not None:
                     counts[name] += confusion(truth, mask, classes)  # noqa: B023

@@ -14,7 +14,7 @@ from semples.log import Log
 from semples.losses import match_loss
 from semples.stages.cutouts import embed_cutouts
 from semples.stages.heatmaps import score_cams
-from semples.training import fit, label_batches
+from semples.training import label_batches, train
 
 MASK_EPS = 1e-1
 
@@ -31,9 +31,6 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         return {"loss": match_loss(v_f, v_b, t[k], settings.lambda_b)}
 
     loader = label_batches(config, data, settings.batch)
-    for epoch, means in enumerate(
-        fit("match", generator.late_parameters(), loader, settings, config.runtime, losses), 1
-    ):
-        log(epoch, settings.epochs, **means)
+    train("match", generator.late_parameters(), loader, settings, config.runtime, losses, log)
     generators.save(generator, out)
     return score_cams(generator, config, data)

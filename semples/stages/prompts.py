@@ -15,7 +15,7 @@ from semples.data.dataset import Dataset
 from semples.log import Log
 from semples.losses import prompt_loss, similarity
 from semples.stages.cutouts import embed_cutouts
-from semples.training import fit, label_batches
+from semples.training import label_batches, train
 
 MASK_EPS = 1e-4
 WEIGHTS = "prompts.safetensors"
@@ -42,8 +42,7 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         }
 
     loader = label_batches(config, data, settings.batch, only_crop_and_flip=True)
-    for epoch, means in enumerate(fit("prompts", [prompts], loader, settings, config.runtime, losses), 1):
-        log(epoch, settings.epochs, **means)
+    means = train("prompts", [prompts], loader, settings, config.runtime, losses, log)
     save_file({"prompts": prompts.detach().cpu().contiguous()}, out / WEIGHTS)
     return {name: means[name] for name in ("background_cosine", "label_cosine")}
 

@@ -17,7 +17,7 @@ from semples.stages.cutouts import embed_cutouts
 from semples.stages.heatmaps import score_cams
 from semples.stages.match import MASK_EPS
 from semples.stages.prompts import load_prompts
-from semples.training import fit, label_batches
+from semples.training import label_batches, train
 
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
@@ -36,9 +36,6 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         return {"loss": match + settings.lambda_r * refine, "match": match.detach(), "refine": refine.detach()}
 
     loader = label_batches(config, data, settings.batch)
-    for epoch, means in enumerate(
-        fit("refine", generator.late_parameters(), loader, settings, config.runtime, losses), 1
-    ):
-        log(epoch, settings.epochs, **means)
+    train("refine", generator.late_parameters(), loader, settings, config.runtime, losses, log)
     generators.save(generator, out)
     return score_cams(generator, config, data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,27 +17,33 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from semples.clip import IMAGENET_MEAN, IMAGENET_STD, Clip
-from semples.config import Config, RuntimeConfig, SegmentConfig
+from semples.config import Config, RuntimeConfig, SegmentConfig, TestConfig
+from semples.crf import smooth_probabilities
 from semples.data import archive
 from semples.data.dataset import IGNORE, Dataset, Split
 from semples.errors import UserError
+from semples.generators import enlarge
 from semples.log import Log
 from semples.metrics import confusion, iou, miou
 from semples.stages.heatmaps import FILES
-from semples.training import Pair, autocast, batches, fit
+from semples.training import Pair, autocast, batches, cosine, fit, poly
 
 WEIGHTS = "network.safetensors"
 Masks = Callable[[int], np.ndarray | None]  # of the training images, uint8 (h, w); every one is there
+ONE_SCALE = TestConfig()
 MULTIPLE = 32  # sides of the image are padded to a multiple of this, as encoders need it
 
 
-def build_network(settings: SegmentConfig, classes: int) -> nn.Module:
-    """The network with K+1 outputs. Raises UserError for an unknown architecture or encoder."""
+def build_network(settings: SegmentConfig, classes: int, initial: bool = False) -> nn.Module:
+    """The network with K+1 outputs; with `initial` it has the weights that training begins with.
+
+    Raises UserError for an unknown architecture or encoder.
+    """
     try:
         network: nn.Module = smp.create_model(
             settings.architecture,
             settings.encoder,
-            encoder_weights="imagenet" if settings.pretrained else None,
+            encoder_weights="imagenet" if initial and settings.pretrained else None,
             classes=classes + 1,
             **settings.args,
         )
@@ -52,78 +58,98 @@ def build_network(settings: SegmentConfig, classes: int) -> nn.Module:
 
 def load_network(settings: SegmentConfig, classes: int, folder: Path) -> nn.Module:
     """The trained network from this stage's result folder (or an export), ready to predict."""
-    network = build_network(settings.model_copy(update={"pretrained": False}), classes)
+    network = build_network(settings, classes)
     network.load_state_dict(load_file(folder / WEIGHTS))
     return network.eval()
 
 
 class MaskedImages(TorchDataset[Pair]):
-    """Augmented crops with their masks: float32 (3, size, size) normalised, int64 (size, size) in 0..K and 255."""
+    """Augmented crops of the images `indices` with their masks: float32 (3, size, size) normalised, int64 (size, size)
+    in 0..K and 255."""
 
-    def __init__(self, split: Split, masks: Masks, size: int):
-        self.split, self.masks = split, masks
+    def __init__(self, split: Split, masks: Masks, indices: Sequence[int], size: int):
+        self.split, self.masks, self.indices = split, masks, indices
         self.augment = v2.Compose(
             [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()]
         )
         self.normalise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.indices)
 
-    def __getitem__(self, i: int) -> Pair:
+    def __getitem__(self, position: int) -> Pair:
+        i = self.indices[position]
         image = tv_tensors.Image(torch.from_numpy(self.split.image(i)).permute(2, 0, 1))
         image, mask = self.augment(image, tv_tensors.Mask(torch.from_numpy(np.array(self.masks(i)))))
         return self.normalise(image), mask.long()
 
 
 @torch.no_grad()
-def predict(network: nn.Module, image: np.ndarray, runtime: RuntimeConfig) -> np.ndarray:
-    """uint8 (h, w, 3) -> mask uint8 (h, w) in 0..K at the same size."""
+def predict(network: nn.Module, image: np.ndarray, runtime: RuntimeConfig, test: TestConfig = ONE_SCALE) -> np.ndarray:
+    """uint8 (h, w, 3) -> mask uint8 (h, w) in 0..K at the same size; probabilities are averaged over the views."""
     h, w = image.shape[:2]
     x = Clip.normalise_pixels(torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(runtime.device))
-    x = F.pad(x, (0, -w % MULTIPLE, 0, -h % MULTIPLE))
-    with autocast(runtime):
-        logits: Tensor = network(x)
-    return logits[0, :, :h, :w].argmax(0).byte().cpu().numpy()
+    total = torch.zeros(())
+    for scale in test.scales:
+        size = (max(1, round(h * scale)), max(1, round(w * scale)))
+        scaled = x if size == (h, w) else enlarge(x, size)
+        for view in (scaled, scaled.flip(3)) if test.flip else (scaled,):
+            padded = F.pad(view, (0, -size[1] % MULTIPLE, 0, -size[0] % MULTIPLE))
+            with autocast(runtime):
+                logits: Tensor = network(padded)
+            logits = logits[:, :, : size[0], : size[1]].float()
+            probabilities = enlarge(logits if view is scaled else logits.flip(3), (h, w)).softmax(1)[0]
+            total = total.to(probabilities.device) + probabilities
+    mean = (total / total.sum(0)).cpu().numpy()
+    return smooth_probabilities(mean, image, test.crf).astype(np.uint8)
 
 
-def evaluate(network: nn.Module, split: Split, classes: int, runtime: RuntimeConfig) -> np.ndarray:
+def evaluate(
+    network: nn.Module, split: Split, classes: int, runtime: RuntimeConfig, test: TestConfig = ONE_SCALE
+) -> np.ndarray:
     """Confusion over the images of the split that have a true mask, int64 (K+1, K+1)."""
     network.eval()
     counts = np.zeros((classes + 1, classes + 1), np.int64)
     for i in split.masked:
         truth = split.mask(i)
         if truth is not None:
-            counts += confusion(truth, predict(network, split.image(i), runtime), classes)
+            counts += confusion(truth, predict(network, split.image(i), runtime, test), classes)
     return counts
 
 
-def train_on(masks: Masks, config: Config, data: Dataset, log: Log) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Train on the training images with masks(i), uint8 (h, w); the epoch is chosen by `selection`.
+def train_on(
+    masks: Masks, indices: Sequence[int], config: Config, data: Dataset, log: Log
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Train on the training images `indices` with masks(i), uint8 (h, w); the epoch is chosen by `selection`.
 
     Returns the weights of the chosen epoch and the metrics: `seg_miou` is of the test set.
     """
     settings, runtime, classes = config.segment, config.runtime, data.num_classes
-    network = build_network(settings, classes).to(runtime.device)
+    network = build_network(settings, classes, initial=True).to(runtime.device)
 
     def losses(images: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        return {"loss": F.cross_entropy(network(images).float(), masks, ignore_index=IGNORE)}
+        scores = network(images).float()
+        total = F.cross_entropy(
+            scores, masks, ignore_index=IGNORE, label_smoothing=settings.label_smoothing, reduction="sum"
+        )
+        return {"loss": total / (masks != IGNORE).sum().clamp(min=1)}  # a batch may be ignored as a whole
 
     judge = data.holdout if config.selection == "holdout" else data.test
-    loader = batches(MaskedImages(data.train, masks, settings.size), config, settings.batch)
+    loader = batches(MaskedImages(data.train, masks, indices, settings.size), config, settings.batch)
+    schedule = {"cosine": cosine, "poly": poly}[settings.schedule]
     best, score, chosen = {}, -1.0, 0
-    for epoch, means in enumerate(fit("segment", network.parameters(), loader, settings, runtime, losses), 1):
+    for epoch, means in enumerate(fit("segment", network.parameters(), loader, settings, runtime, losses, schedule), 1):
         now = miou(evaluate(network, judge, classes, runtime))
         network.train()
         log(epoch, settings.epochs, **means, seg_miou_judged=now)
         if now > score:
             best, score, chosen = {k: v.clone() for k, v in network.state_dict().items()}, now, epoch
     network.load_state_dict(best)
-    test = evaluate(network, data.test, classes, runtime)
-    per_class = zip(("background", *data.classes), iou(test), strict=True)
+    counts = evaluate(network, data.test, classes, runtime, settings.test)
+    per_class = zip(("background", *data.classes), iou(counts), strict=True)
     return best, {
-        "seg_miou": miou(test),
-        "holdout/seg_miou": miou(evaluate(network, data.holdout, classes, runtime)),
+        "seg_miou": miou(counts),
+        "holdout/seg_miou": miou(evaluate(network, data.holdout, classes, runtime, settings.test)),
         "seg_epoch": float(chosen),
         **{f"seg_iou/{c}": float(v) for c, v in per_class},
     }
@@ -131,9 +157,12 @@ def train_on(masks: Masks, config: Config, data: Dataset, log: Log) -> tuple[dic
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
     """Writes the network's weights at its chosen epoch."""
-    with zipfile.ZipFile(inputs["masks"] / FILES["train"]) as stored:
-        # as compressed as they are stored: all the masks of VOC would take two gigabytes
-        packed = [stored.read(f"{name}.png") for name in data.train.names]
-    weights, metrics = train_on(lambda i: archive.decode(packed[i]), config, data, log)
+    if config.segment.train_on == "truth":
+        weights, metrics = train_on(data.train.mask, data.train.masked, config, data, log)
+    else:
+        with zipfile.ZipFile(inputs["masks"] / FILES["train"]) as stored:
+            # as compressed as they are stored: all the masks of VOC would take two gigabytes
+            packed = [stored.read(f"{name}.png") for name in data.train.names]
+        weights, metrics = train_on(lambda i: archive.decode(packed[i]), range(len(packed)), config, data, log)
     save_file({k: v.contiguous().cpu() for k, v in weights.items()}, out / WEIGHTS)
     return metrics

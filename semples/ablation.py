@@ -1,0 +1,118 @@
+"""What each step of the method adds: a configuration over seeds, measured after every step (`semples ablate`)."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import t as student
+
+from semples.config import Config, with_changes
+from semples.pipeline import Event, run
+from semples.store import Store
+
+STEPS = {
+    "classify_cam": "CAM after classify",
+    "match_cam": "CAM after match",
+    "refine_cam": "CAM after prompts and refine",
+    "heatmaps": "heatmaps, all scales and flip",
+    "masks_without_crf": "pseudo masks without CRF",
+    "masks": "pseudo masks with CRF",
+    "segment": "segmentation network, test set",
+    "segment_true_masks": "the same network trained on true masks (bound)",
+}
+DIFFERENCES = {
+    "match_minus_classify": ("match_cam", "classify_cam"),
+    "refine_minus_match": ("refine_cam", "match_cam"),
+    "masks_minus_masks_without_crf": ("masks", "masks_without_crf"),
+    "segment_minus_masks": ("segment", "masks"),
+}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, smallest and largest of one figure over seeds, and the 95% interval of the mean (Student's t); `low` and
+    `high` are infinite with a single seed."""
+
+    mean: float
+    minimum: float
+    maximum: float
+    low: float
+    high: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Describe one figure over seeds, or the differences between two, seed by seed (which makes them paired)."""
+    n, mean = len(values), statistics.mean(values)
+    half = math.inf if n == 1 else float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    return Spread(mean, min(values), max(values), mean - half, mean + half)
+
+
+def ablate(
+    config: Config, seeds: Sequence[int], store: Store, report: Callable[[int, Event], None]
+) -> dict[str, list[float]]:
+    """mIoU in points after every step of STEPS, one value a seed.
+
+    Each seed is a run of the configuration, the masks once more without CRF, and the network once more on true masks;
+    finished stages come from the store. report(seed, event) tells of the progress.
+    """
+    values: dict[str, list[float]] = {step: [] for step in STEPS}
+    for seed in seeds:
+
+        def tell(event: Event, seed: int = seed) -> None:
+            report(seed, event)
+
+        own = with_changes(config, {"seed": seed, "segment.train_on": "pseudo"}, "ablation")
+        full = run(own, store, tell).metrics
+        without = run(with_changes(own, {"masks.crf.iterations": 0}, "ablation"), store, tell, until="masks").metrics
+        bound = run(with_changes(own, {"segment.train_on": "truth"}, "ablation"), store, tell).metrics
+        of_seed = {
+            "classify_cam": full["classify/cam_miou"],
+            "match_cam": full["match/cam_miou"],
+            "refine_cam": full["refine/cam_miou"],
+            "heatmaps": full["heatmaps/cam_miou"],
+            "masks_without_crf": without["pseudo_miou"],
+            "masks": full["pseudo_miou"],
+            "segment": full["seg_miou"],
+            "segment_true_masks": bound["seg_miou"],
+        }
+        for step, value in of_seed.items():
+            values[step].append(value)
+    return values
+
+
+def differences(values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """The paired differences of DIFFERENCES, one a seed."""
+    return {
+        name: [a - b for a, b in zip(values[more], values[less], strict=True)]
+        for name, (more, less) in DIFFERENCES.items()
+    }
+
+
+def table(values: Mapping[str, Sequence[float]], selection: str) -> str:
+    """Markdown: a row a step, then a row a paired difference."""
+    seeds = len(values["masks"])
+    lines = [f"| mIoU in points, {seeds} seeds, chosen by {selection} | mean | spread (min - max) |", "|---|---|---|"]
+    for step, label in STEPS.items():
+        s = spread(values[step])
+        lines.append(f"| {label} | {s.mean:.1f} | {s.minimum:.1f} - {s.maximum:.1f} |")
+    lines += ["", "| paired difference | mean | 95% interval |", "|---|---|---|"]
+    for name, pairs in differences(values).items():
+        s = spread(pairs)
+        label = name.replace("_minus_", " - ").replace("_", " ")
+        lines.append(f"| {label} | {s.mean:+.1f} | {s.low:+.1f} to {s.high:+.1f} |")
+    return "\n".join(lines)
+
+
+def figures(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Flat: the mean of every step under its name, with `_min` and `_max`; of every difference also `_low` and `_high`,
+    the ends of the paired 95% interval (left out with a single seed)."""
+    flat: dict[str, float] = {"seeds": len(values["masks"])}
+    for name, of_name in {**values, **differences(values)}.items():
+        s = spread(of_name)
+        flat |= {name: s.mean, f"{name}_min": s.minimum, f"{name}_max": s.maximum}
+        if name in DIFFERENCES and math.isfinite(s.low):
+            flat |= {f"{name}_low": s.low, f"{name}_high": s.high}
+    return flat

@@ -1,0 +1,184 @@
+"""Data sets of image files: what the layouts `voc`, `coco` and `folder` have in common.
+
+A layout finds lists, images, labels and masks and says so in a `Listing`; `assemble` makes the data set of it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from semples.data.dataset import IGNORE, Dataset, Split, digest, file_digest
+from semples.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".webp")
+LABEL_TABLES = ("cls_labels.npy", "cls_labels_onehot.npy")
+
+
+def read_image(path: Path) -> np.ndarray:
+    """uint8 (h, w, 3) of any image file: grey, palette, CMYK and transparent ones become RGB, EXIF rotation is applied.
+
+    Raises UserError if it is missing or broken (a truncated file is broken).
+    """
+    try:
+        with Image.open(path) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: broken image ({error}); replace it or take it off the lists") from None
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """uint8 (h, w) of class indices from a palette or grey PNG. Raises UserError if it is missing or broken."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L"):
+                raise UserError(f"{path}: expected a palette or grey PNG of class indices, found mode {image.mode}")
+            return np.asarray(image)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such mask") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: broken mask ({error}); replace it") from None
+
+
+def read_list(path: Path) -> tuple[str, ...]:
+    """Image names of a list: a line is a name, or "path/to/name.jpg path/to/name.png" as some lists have it."""
+    return tuple(Path(line.split()[0]).stem for line in path.read_text().splitlines() if line.strip())
+
+
+def find(folders: Sequence[Path], names: Sequence[str], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Path | None:
+    """The first file of one of the names and suffixes in one of the folders."""
+    candidates = (folder / f"{name}{end}" for folder in folders for name in names for end in suffixes)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A true mask: `read()` gives uint8 (h, w) in 0..K and 255; `digest()` is of what it is read from."""
+
+    read: Callable[[], np.ndarray]
+    digest: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a layout found below its root.
+
+    train: names to train on; measured: those of them whose masks measure and from which the holdout is drawn; test:
+    names of the test set. image(name): path or None; mask(name): truth or None; labels(name): bool (K,), or UserError.
+    layout, labels_from: for people, what was recognised and where the image labels come from.
+    """
+
+    layout: str
+    classes: tuple[str, ...]
+    train: tuple[str, ...]
+    measured: tuple[str, ...]
+    test: tuple[str, ...]
+    image: Callable[[str], Path | None]
+    mask: Callable[[str], Truth | None]
+    labels: Callable[[str], np.ndarray]
+    labels_from: str
+
+
+def mask_file(path: Path | None, classes: int, values: Mapping[int, int] | None = None, hint: str = "") -> Truth | None:
+    """The truth in a PNG. values: file's value -> class where they are not 0..K already; hint: what to do otherwise."""
+    if path is None:
+        return None
+    known = dict(values) if values else {k: k for k in range(classes + 1)}
+    known[IGNORE] = IGNORE
+    table = np.full(256, -1, np.int16)
+    table[list(known)] = list(known.values())
+
+    def read() -> np.ndarray:
+        stored = read_mask(path)
+        mask = table[stored]
+        if (mask < 0).any():
+            wrong = int(stored[mask < 0].min())
+            raise UserError(f"{path}: value {wrong} is no class: expected {hint or f'0..{classes} and 255'}")
+        return mask.astype(np.uint8)
+
+    return Truth(read, lambda: file_digest(path))
+
+
+def labels_from_table(path: Path, classes: int) -> Callable[[str], np.ndarray]:
+    """Labels from a .npy dictionary: image name -> K numbers, above 0 = in the image."""
+    try:
+        table = np.load(path, allow_pickle=True).item()
+    except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: expected a dictionary from image name to labels ({error})") from None
+
+    def labels(name: str) -> np.ndarray:
+        if name not in table or len(table[name]) != classes:
+            raise UserError(f"{path}: no vector of {classes} labels for image '{name}'")
+        return np.asarray(table[name]) > 0
+
+    return labels
+
+
+def labels_from_masks(mask: Callable[[str], Truth | None], classes: int) -> Callable[[str], np.ndarray]:
+    """Labels from the true masks: a class is in an image where one pixel is of it."""
+
+    @cache
+    def labels(name: str) -> np.ndarray:
+        truth = mask(name)
+        if truth is None:
+            raise UserError(f"image '{name}' has neither labels nor a mask; give labels or take it off the lists")
+        return np.isin(np.arange(1, classes + 1), np.unique(truth.read()))
+
+    return labels
+
+
+def assemble(listing: Listing, holdout: int, seed: int) -> Dataset:
+    """Draw the holdout and read labels; images and masks are read when they are asked for.
+
+    Raises UserError for a missing image, labels that are missing, or an image on two sides.
+    """
+    chosen, train = draw_holdout(listing, holdout, seed)
+    if shared := ({*chosen, *train} & set(listing.test)):
+        raise UserError(f"data: image '{min(shared)}' is in the test set and also trained or chosen on")
+    # pseudo masks of the other training images are not measured, even if they have a mask
+    measured = {*listing.measured, *listing.test}
+    content: list[bytes | str] = [listing.layout, *listing.classes]
+
+    def split(names: Sequence[str]) -> Split:
+        paths = []
+        for name in names:
+            path = listing.image(name)
+            if path is None:
+                raise UserError(f"data: no image file for '{name}', though a list names it; see `semples data check`")
+            paths.append(path)
+        truths = [listing.mask(name) if name in measured else None for name in names]
+        labels = np.stack([listing.labels(name) for name in names])
+        for name, path, truth in zip(names, paths, truths, strict=True):
+            content.extend((name, file_digest(path), truth.digest() if truth else ""))
+        content.append(labels.tobytes())
+
+        def true_mask(i: int) -> np.ndarray | None:
+            truth = truths[i]
+            return truth.read() if truth else None
+
+        has_mask = tuple(i for i, truth in enumerate(truths) if truth)
+        return Split(tuple(names), labels, lambda i: read_image(paths[i]), true_mask, has_mask)
+
+    parts = [split(names) for names in (train, chosen, listing.test)]
+    return Dataset(listing.classes, parts[0], parts[1], parts[2], digest(*content))
+
+
+def draw_holdout(listing: Listing, holdout: int, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the holdout, drawn from the measured training images, and of the other training images."""
+    if holdout >= len(listing.measured):
+        raise UserError(
+            f"data.holdout = {holdout} leaves no image to measure on of the {len(listing.measured)} training images "
+            "that have masks; choose a smaller one"
+        )
+    drawn = np.random.default_rng(seed).choice(len(listing.measured), holdout, replace=False)
+    chosen = tuple(sorted(listing.measured[i] for i in drawn))
+    apart = set(chosen)
+    return chosen, tuple(name for name in listing.train if name not in apart)

@@ -1,0 +1,332 @@
+"""One suite over every layout of files: each tree is written from the same scenes and must read as the same data set."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semples.config import CocoData, DataConfig, FolderData, VocData
+from semples.data import LAYOUTS, coco, load_data, scenes, voc
+from semples.data.archive import encode_mask
+from semples.data.check import check, recognise
+from semples.data.dataset import Dataset
+from semples.data.files import read_image
+from semples.errors import UserError
+
+DATA = scenes.load(24, 8, 8, 0)
+COCO_NUMBERS = coco.CATEGORIES[:8]
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    for layout in LAYOUTS.values():
+        layout.load.cache_clear()
+
+
+def images(data: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, bool]]:
+    """Name -> image, mask, labels, whether it is of the test set."""
+    return {
+        name: (split.image(i), np.asarray(split.mask(i)), split.labels[i], split is data.test)
+        for split in (data.train, data.holdout, data.test)
+        for i, name in enumerate(split.names)
+    }
+
+
+def save(folder: Path, name: str, picture: Image.Image) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    picture.save(folder / f"{name}.png")
+
+
+def write_voc(root: Path) -> DataConfig:
+    voc.write(DATA, root)
+    return VocData(root=str(root), classes=scenes.CLASSES, holdout=8)
+
+
+def write_voc_with_xml(root: Path) -> DataConfig:
+    config = write_voc(root)
+    (root / "cls_labels.npy").unlink()
+    (root / "Annotations").mkdir()
+    for name, (_, _, labels, _) in images(DATA).items():
+        objects = "".join(f"<object><name>{c}</name></object>" for c, x in zip(DATA.classes, labels, strict=True) if x)
+        (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{objects}</annotation>")
+    return config
+
+
+def write_voc_with_masks_only(root: Path) -> DataConfig:
+    """Lists of other names in ROOT itself, as WeakTr and others have them."""
+    config = write_voc(root)
+    (root / "cls_labels.npy").unlink()
+    for path in (root / voc.LISTS).iterdir():
+        path.rename(root / f"{path.stem}_id.txt")
+    return config
+
+
+def write_folder(root: Path) -> DataConfig:
+    rows = []
+    for name, (image, mask, labels, test) in images(DATA).items():
+        save(root / "images", name, Image.fromarray(image))
+        save(root / "masks", name, encode_mask(mask))
+        words = ";".join(c for c, x in zip(DATA.classes, labels, strict=True) if x)
+        rows.append({"image": f"{name}.png", "labels": words, "split": "test" if test else "train"})
+    with (root / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["image", "labels", "split"])
+        writer.writeheader()
+        writer.writerows(rows)
+    (root / "classes.txt").write_text("\n".join(DATA.classes))
+    return FolderData(root=str(root), holdout=8)
+
+
+def write_coco_toco(root: Path) -> DataConfig:
+    table = {}
+    for name, (image, mask, labels, test) in images(DATA).items():
+        split, name = ("val2014", f"COCO_val2014_{name}") if test else ("train2014", f"COCO_train2014_{name}")
+        save(root / "JPEGImages" / split, name, Image.fromarray(image))
+        save(root / "SegmentationClass" / split, name, encode_mask(mask))
+        table[name] = labels.astype(np.float32)
+    np.save(root / "cls_labels_onehot.npy", np.array(table, dtype=object), allow_pickle=True)
+    return CocoData(root=str(root), classes=scenes.CLASSES, holdout=8)
+
+
+def write_coco_weaktr(root: Path) -> DataConfig:
+    """91 category numbers in the masks; the eight classes stand for the first eight categories, the others are absent."""
+    lists: dict[str, list[str]] = {"train": [], "val": []}
+    for name, (image, mask, _, test) in images(DATA).items():
+        save(root / "images", name, Image.fromarray(image))
+        numbers = np.array([0, *COCO_NUMBERS], np.uint8)[mask]
+        save(root / "voc_format" / "class_labels", name, encode_mask(numbers))
+        lists["val" if test else "train"].append(name)
+    for split, names in lists.items():
+        (root / "voc_format" / f"{split}.txt").write_text("\n".join(names))
+    return CocoData(root=str(root), holdout=8)
+
+
+def write_coco_official(root: Path) -> DataConfig:
+    """Run lengths for all objects, one annotation a class and image; and a training image without any object."""
+    (root / "annotations").mkdir(parents=True)
+    everything = [*images(DATA).items(), ("train-empty", (np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9)), None, False))]
+    for split, wanted in (("train2014", False), ("val2014", True)):
+        entries: list[dict[str, Any]] = []
+        objects: list[dict[str, Any]] = []
+        for name, (image, mask, _, test) in everything:
+            if test != wanted:
+                continue
+            save(root / split, name, Image.fromarray(image))
+            height, width = mask.shape
+            entries.append({"id": len(entries), "file_name": f"{name}.png", "height": height, "width": width})
+            for k in sorted(set(np.unique(mask).tolist()) - {0}):
+                flat = np.concatenate([[0], (mask == k).ravel(order="F").astype(int), [0]])
+                edges = np.flatnonzero(np.diff(flat))
+                runs = np.diff(np.concatenate([[0], edges, [mask.size]]))
+                code = {"counts": runs.tolist(), "size": [height, width]}
+                number = COCO_NUMBERS[int(k) - 1]
+                objects.append({"image_id": entries[-1]["id"], "category_id": number, "segmentation": code})
+        categories = [{"id": n} for n in COCO_NUMBERS]
+        content = {"images": entries, "annotations": objects, "categories": categories}
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return CocoData(root=str(root), classes=scenes.CLASSES, holdout=8)
+
+
+WRITERS = [
+    write_voc, write_voc_with_xml, write_voc_with_masks_only, write_folder, write_coco_toco, write_coco_weaktr,
+    write_coco_official,
+]  # fmt: skip
+
+
+def load(config: DataConfig) -> Dataset:
+    """Without the rule that every class must be in the training set: most of COCO's 80 are not."""
+    data: Dataset = LAYOUTS[config.kind].load(config)
+    return data
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_every_layout_reads_as_the_scenes_it_was_written_from(
+    write: Callable[[Path], DataConfig], tmp_path: Path
+) -> None:
+    data, expected = load(write(tmp_path)), images(DATA)
+    assert len(data.train) == 24 and len(data.holdout) == 8 and len(data.test) == 8
+    assert not set(data.train.names) & set(data.holdout.names)
+    for name, (image, mask, labels, test) in images(data).items():
+        wanted = expected[name.split("2014_")[-1]]
+        assert (image == wanted[0]).all() and (mask == wanted[1]).all() and test == wanted[3]
+        assert (labels[:8] == wanted[2]).all() and not labels[8:].any()
+    again = load(write_again(write, tmp_path))
+    assert again.fingerprint == data.fingerprint
+
+
+def write_again(write: Callable[[Path], DataConfig], root: Path) -> DataConfig:
+    config = write(root / "again")
+    for layout in LAYOUTS.values():
+        layout.load.cache_clear()
+    return config
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_every_layout_is_recognised_and_checked(write: Callable[[Path], DataConfig], tmp_path: Path) -> None:
+    config = write(tmp_path)
+    changes = config.model_dump(mode="json", exclude={"kind", "root"}, exclude_defaults=True)
+    assert recognise(tmp_path, changes) == config
+    report = check(config)
+    assert report.images == {"train": (24, 24), "holdout": (8, 8), "test": (8, 8)}
+    assert report.counts["test"][:8].tolist() == DATA.test.labels.sum(0).tolist()
+    absent = len(report.listing.classes) - 8
+    assert len(report.problems) == absent
+    name = report.listing.train[0]
+    path = report.listing.image(name)
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:150])
+    assert any(f"{path}: broken image" in problem for problem in check(config).problems)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_the_fingerprint_is_of_the_content(write: Callable[[Path], DataConfig], tmp_path: Path) -> None:
+    config = write(tmp_path)
+    first = load(config).fingerprint
+    path = LAYOUTS[config.kind].read_listing(config).image(LAYOUTS[config.kind].read_listing(config).train[3])
+    image = np.asarray(Image.open(path)).copy()
+    path.touch()
+    LAYOUTS[config.kind].load.cache_clear()
+    assert load(config).fingerprint == first
+    image[0, 0] ^= 1
+    Image.fromarray(image).save(path)
+    LAYOUTS[config.kind].load.cache_clear()
+    assert load(config).fingerprint != first
+
+
+def test_image_files_of_every_kind_become_rgb(tmp_path: Path) -> None:
+    rgb = Image.fromarray(DATA.train.image(0))
+    grey = np.asarray(rgb.convert("L"))
+    for mode, suffix in (("L", "png"), ("P", "png"), ("RGBA", "png"), ("CMYK", "jpg"), ("1", "png"), ("LA", "png")):
+        path = tmp_path / f"{mode}.{suffix}"
+        rgb.convert(mode).save(path)
+        read = read_image(path)
+        assert read.shape == (*grey.shape, 3) and read.dtype == np.uint8
+    assert (read_image(tmp_path / "L.png") == grey[..., None]).all()
+    assert (read_image(tmp_path / "RGBA.png") == np.asarray(rgb)).all()
+    cmyk = read_image(tmp_path / "CMYK.jpg").astype(int)
+    assert np.abs(cmyk - np.asarray(rgb)).mean() < 12  # the right colours, not the negative
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    image = DATA.train.image(int(np.argmax([DATA.train.image(i).shape[0] == 96 for i in range(24)])))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side: turn by 90 degrees to see it
+    path = tmp_path / "turned.png"
+    Image.fromarray(np.rot90(image)).save(path, exif=exif)
+    assert (read_image(path) == image).all()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    write_voc(tmp_path)
+    return tmp_path
+
+
+def config(tree: Path, **changes: object) -> VocData:
+    return VocData.model_validate({"root": str(tree), "classes": scenes.CLASSES, "holdout": 8, **changes})
+
+
+def test_what_is_missing_or_broken_is_named(tree: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.root 'nowhere' is not a folder"):
+        load_data(config(tree, root="nowhere"))
+    with pytest.raises(UserError, match=r"none\.txt: no such list"):
+        load_data(config(tree, test_list="none"))
+    with pytest.raises(UserError, match=r"data\.holdout = 32 leaves no image"):
+        load_data(config(tree, holdout=32))
+    with pytest.raises(UserError, match="is in the test set and also trained or chosen on"):
+        load_data(config(tree, test_list="train"))
+    with pytest.raises(UserError, match="no training image shows the class 'unicorn'"):
+        (tree / "cls_labels.npy").unlink()
+        load_data(config(tree, classes=(*scenes.CLASSES, "unicorn")))
+    data = load_data(config(tree))
+    path = tree / "JPEGImages" / f"{data.train.names[0]}.png"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError, match=rf"{path.name}: broken image"):
+        data.train.image(0)
+    mask = tree / "SegmentationClass" / f"{data.train.names[0]}.png"
+    Image.fromarray(np.full((64, 64), 77, np.uint8)).save(mask)
+    with pytest.raises(UserError, match=r"value 77 is no class: expected 0\.\.8 and 255"):
+        data.train.mask(0)
+    voc.load.cache_clear()
+    encode_mask(np.zeros((64, 64), np.uint8)).save(mask)
+    path.unlink()
+    with pytest.raises(UserError, match="though a list names it"):
+        load_data(config(tree))
+
+
+def test_a_mask_of_another_size_and_an_image_without_a_class_are_found(tree: Path) -> None:
+    path = next((tree / "SegmentationClass").iterdir())
+    encode_mask(np.zeros((10, 10), np.uint8)).save(path)
+    table = np.load(tree / "cls_labels.npy", allow_pickle=True).item()
+    table[DATA.train.names[5]] = np.zeros(8)
+    np.save(tree / "cls_labels.npy", np.array(table, dtype=object), allow_pickle=True)
+    problems = "\n".join(check(config(tree)).problems)
+    assert "and mask (10, 10) differ in size" in problems
+    assert f"image '{DATA.train.names[5]}' shows no class" in problems
+
+
+def test_only_images_of_the_mask_list_are_measured(tree: Path) -> None:
+    few = (*DATA.holdout.names, *DATA.train.names[:3])
+    (tree / "ImageSets/Segmentation/few.txt").write_text("\n".join(few))
+    data = load_data(config(tree, mask_list="few", holdout=4))
+    assert len(data.train) == 28 and len(data.train.masked) == 7
+    assert {data.train.names[i] for i in data.train.masked} < set(few)
+    assert all((data.train.mask(i) is not None) == (i in data.train.masked) for i in range(28))
+
+
+def test_an_image_that_shows_no_class_is_named(tree: Path) -> None:
+    table = np.load(tree / "cls_labels.npy", allow_pickle=True).item()
+    table[DATA.train.names[5]] = np.zeros(8)
+    np.save(tree / "cls_labels.npy", np.array(table, dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"image '.*' shows no class; take it off"):
+        load_data(config(tree))
+
+
+def test_a_folder_without_splits_draws_its_test_set_from_the_masks(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    lines = (tmp_path / "labels.csv").read_text().splitlines()
+    (tmp_path / "labels.csv").write_text("\n".join(line.rsplit(",", 1)[0] for line in lines))
+    for name in DATA.train.names[:10]:
+        (tmp_path / "masks" / f"{name}.png").unlink()
+    (tmp_path / "classes.txt").unlink()
+    data = load(FolderData(root=str(tmp_path), holdout=5, test=6))
+    assert (len(data.train), len(data.holdout), len(data.test)) == (29, 5, 6)
+    assert data.classes == tuple(sorted(scenes.CLASSES))
+    assert len(data.train.masked) == 30 - 5 - 6
+    with pytest.raises(UserError, match=r"data\.test = 30, but only 30 images have masks"):
+        load(FolderData(root=str(tmp_path), test=30))
+
+
+def test_errors_in_labels_csv_are_named(tmp_path: Path) -> None:
+    config = write_folder(tmp_path)
+    table = tmp_path / "labels.csv"
+    good = table.read_text()
+    for text, message in (
+        (good.replace("image,labels,split", "file,label,split"), "the first line must be"),
+        (good.replace(",train", ",holdout"), "has the split 'holdout'; use train or test"),
+        (good + good.splitlines()[1], "is there twice"),
+        (good.replace(",boat,", ",ship,"), "has the label 'ship', which is not in classes.txt"),
+    ):
+        table.write_text(text)
+        with pytest.raises(UserError, match=message):
+            load(config)
+
+
+def test_coco_masks_with_numbers_of_no_category_are_named(tmp_path: Path) -> None:
+    config = write_coco_weaktr(tmp_path)
+    path = sorted((tmp_path / "voc_format" / "class_labels").iterdir())[0]
+    encode_mask(np.full((64, 64), 12, np.uint8)).save(path)
+    with pytest.raises(UserError, match="value 12 is no class: expected 0, one of COCO's 91 category numbers"):
+        load(config)
+
+
+def test_a_part_of_the_masks_of_coco_is_measured(tmp_path: Path) -> None:
+    config = write_coco_toco(tmp_path)
+    data = load(config.model_copy(update={"measured": 12}))
+    assert len(data.train) == 24 and len(data.holdout) == 8 and len(data.train.masked) == 4
