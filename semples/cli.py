@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import typer
 from rich.console import Console
@@ -359,25 +359,37 @@ def write(
 @scenes_app.command()
 def pretrain(
     out: Annotated[Path | None, typer.Option(help="Folder for weights and figures; default: into the package.")] = None,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 2000,
-    batch: Annotated[int, typer.Option(help="Pictures a step.")] = 128,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
-    pool: Annotated[int, typer.Option(help="Different pictures.")] = 16000,
+    only: Annotated[Literal["clip", "body"] | None, typer.Option(help="One of the two; default: both.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps, to try it out; default: the recipe's.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of pictures and weights.")] = 0,
 ) -> None:
-    """Train the miniature CLIP from captioned scenes (about 6 minutes on two cores) and measure what it can do."""
-    from semples.clip import MINIATURE_FOLDER
-    from semples.pretrain import accept, as_clip, save, train
+    """Train the miniature CLIP from captioned scenes and WeakTr's vision transformer from the same pictures (about 15
+    minutes on two cores) and measure what they can do."""
+    from dataclasses import replace
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
-    with Progress(*columns) as progress:
-        bar = progress.add_task("", total=steps, loss=float("nan"))
-        model = train(
-            steps, batch, lr, pool, seed, lambda step, loss: progress.update(bar, completed=step + 1, loss=loss)
-        )
-    figures = accept(as_clip(model))
-    target = out or MINIATURE_FOLDER
-    target.mkdir(parents=True, exist_ok=True)
-    save(model, figures, target)
-    for name, value in figures.items():
-        print(f"{name:<26} {value:.3f}")
+    from semples import pretrain
+    from semples.clip import MINIATURE_WEIGHTS
+    from semples.generators.body import SCENES_VIT_WEIGHTS
+
+    with Progress(*COLUMNS, TextColumn("loss {task.fields[loss]:.3f}")) as progress:
+        for name, recipe, weights in (
+            ("clip", pretrain.CLIP_RECIPE, MINIATURE_WEIGHTS),
+            ("body", pretrain.BODY_RECIPE, SCENES_VIT_WEIGHTS),
+        ):
+            if only not in (None, name):
+                continue
+            bar = progress.add_task(name, loss=float("nan"))
+
+            def tell(step: int, of: int, loss: float, bar: TaskID = bar) -> None:
+                progress.update(bar, completed=step, total=of, loss=loss)
+
+            own = replace(recipe, steps=steps or recipe.steps)
+            if name == "clip":
+                model = pretrain.train_clip(own, seed, tell)
+                figures = pretrain.accept_clip(pretrain.as_clip(model))
+            else:
+                model = pretrain.train_body(own, seed, tell)
+                figures = pretrain.accept_body(model)
+            pretrain.save(model, figures, (out or weights.parent) / weights.name)
+            for figure, value in figures.items():
+                progress.console.print(f"{figure:<26} {value:.3f}")

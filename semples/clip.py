@@ -23,7 +23,8 @@ from semples.config import ClipConfig
 from semples.errors import UserError, nearest
 
 MINIATURE = "scenes-mini"
-MINIATURE_FOLDER = Path(__file__).parent / "data" / "pretrained"
+PRETRAINED = Path(__file__).parent / "data" / "pretrained"
+MINIATURE_WEIGHTS = PRETRAINED / f"{MINIATURE}.safetensors"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LABEL_TEMPLATE = "a photo of {}."
@@ -32,7 +33,7 @@ LABEL_TEMPLATE = "a photo of {}."
 def register_miniature() -> None:
     """Make open_clip know the miniature's architecture by its name."""
     if MINIATURE not in open_clip.list_models():
-        open_clip.add_model_config(MINIATURE_FOLDER / f"{MINIATURE}.json")
+        open_clip.add_model_config(PRETRAINED / f"{MINIATURE}.json")
 
 
 def _channels(values: Sequence[float]) -> Tensor:
@@ -130,7 +131,7 @@ class Clip(nn.Module):
 def weights_file(config: ClipConfig) -> Path | None:
     """The local file that the weights come from, or None if they come by tag, are random or missing."""
     if config.model == MINIATURE and config.pretrained == "scenes":
-        return MINIATURE_FOLDER / f"{MINIATURE}.safetensors"
+        return MINIATURE_WEIGHTS
     path = Path(config.pretrained)
     return path if config.pretrained and path.is_file() else None
 

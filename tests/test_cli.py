@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,8 +57,56 @@ def test_run_predict_evaluate(command: Command) -> None:
     Image.fromarray(split.image(0)).save("photo.jpg")
     code, out, _ = command("semples", "predict", "photo.jpg", "--run", "r", "--out", "p")
     assert code == 0 and np.asarray(Image.open("p/photo.png")).shape == split.image(0).shape[:2]
-    code, out, _ = command("semples", "evaluate", "p", "p")
-    assert code == 0 and "100.00" in out
+    code, out, _ = command("semples", "evaluate", "p", "p", "--run", "r")
+    assert code == 0 and "100.00" in out and "precision" in out and "recall" in out and "background" in out
+    code, out, _ = command("semples", "prompts", "r", "--top", 3)
+    assert code == 0 and all(name in out for name in scenes.CLASSES)
+
+
+def test_evaluate_by_hand(command: Command) -> None:
+    for folder, rows in (("truth", [[1, 1, 2, 255]]), ("made", [[1, 0, 1, 2]])):
+        Path(folder).mkdir()
+        Image.fromarray(np.array(rows, np.uint8)).save(f"{folder}/a.png")
+    code, out, _ = command("semples", "evaluate", "made", "truth")
+    lines = {line.split("│")[1].strip(): line.split("│")[2:5] for line in out.splitlines() if line.startswith("│")}
+    assert code == 0
+    assert [float(x) for x in lines["class 1"]] == [33.33, 50, 50]  # IoU 1 of 3, precision 1 of 2, recall 1 of 2
+    assert [x.strip() for x in lines["class 2"]] == ["0.00", "nan", "0.00"]
+    assert float(lines["mean over 1 masks"][0]) == 11.11
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save("made/a.png")
+    code, _, err = command("semples", "evaluate", "made", "truth")
+    assert code == 2 and "size (2, 2) differs from the true mask's (1, 4)" in err
+
+
+def test_ablate(command: Command) -> None:
+    words = ("semples", "ablate", tiny_file(), "--seeds", 2, "--out", "a", "--json", "a.json")
+    code, out, err = command(*words)
+    assert (code, err) == (0, "")
+    figures = json.loads(Path("a.json").read_text())
+    for step in ("classify_cam", "match_cam", "refine_cam", "masks", "segment", "segment_true_masks"):
+        assert figures[f"{step}_min"] <= figures[step] <= figures[f"{step}_max"]
+    assert figures["refine_minus_match"] == pytest.approx(figures["refine_cam"] - figures["match_cam"])
+    assert figures["refine_minus_match_low"] <= figures["refine_minus_match"] <= figures["refine_minus_match_high"]
+    assert figures["seeds"] == 2 and all(isinstance(value, int | float) for value in figures.values())
+    assert Path("a/ablation.md").read_text().strip() in out and "| refine - match |" in out
+    stored = sorted(path.name for path in Path("a/store").iterdir())
+    assert command(*words)[0] == 0 and sorted(path.name for path in Path("a/store").iterdir()) == stored
+
+
+def test_data_check(command: Command) -> None:
+    command("semples", "scenes", "write", "tree", "--train", 24, "--holdout", 8, "--test", 4)
+    classes = yaml.safe_dump(list(scenes.CLASSES), default_flow_style=True, width=999).strip()
+    words = ("semples", "data", "check", "tree", f"classes={classes}", "holdout=8")
+    code, out, err = command(*words)
+    assert (code, err) == (0, "") and "layout: voc" in out and "cls_labels.npy" in out and "nothing is missing" in out
+    section = yaml.safe_load(out[out.index("data:") : out.index("nothing is missing")])
+    assert section["data"]["kind"] == "voc" and section["data"]["classes"] == list(scenes.CLASSES)
+    broken, gone = sorted(Path("tree/JPEGImages").iterdir())[:2]
+    broken.write_bytes(broken.read_bytes()[:99])
+    gone.unlink()
+    code, out, err = command(*words)
+    assert code == 2 and f"{broken.name}: broken image" in err and f"'{gone.stem}' is on a list but" in err
+    assert command("semples", "data", "check", ".")[2].startswith("error: .: no layout that is known")
 
 
 def test_written_scenes_run_as_a_voc_tree(command: Command) -> None:
@@ -80,6 +129,10 @@ def test_written_scenes_run_as_a_voc_tree(command: Command) -> None:
         (["run", "clip.pretrained=none.pt"], "clip.pretrained 'none.pt' is neither a weights file nor a tag"),
         (["run", "data.train=1", "data.seed=1"], "no training image shows the class 'aeroplane'"),
         (["run", "data.kind=voc", "data.root=none"], "data.root 'none' is not a folder"),
+        (["run", "voc"], "voc.yaml: key 'data.root' is missing"),
+        (["run", "data.kind=coco", "data.root=none"], "data.root 'none' is no COCO 2014 folder"),
+        (["run", "generator.kind=sam", "generator.maps=[1]"], "unknown key 'generator.maps'"),
+        (["run", "segment.architecture=Nonet"], "segment.architecture 'Nonet'"),
         pytest.param(
             ["run", "runtime.device=cuda"],
             "torch sees no GPU here",
@@ -150,7 +203,7 @@ def test_help_says_what_each_command_does(command: Command, program: str) -> Non
     code, out, _ = command(program, "--help")
     assert code == 0
     names = {
-        "semples": ["run", "predict", "evaluate", "scenes"],
+        "semples": ["run", "predict", "evaluate", "prompts", "ablate", "data", "scenes"],
         "semples-tune": ["launch", "status", "best", "export", "ui"],
     }
     for name in names[program]:

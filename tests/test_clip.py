@@ -7,24 +7,24 @@ import open_clip
 import pytest
 import torch
 
-from semples.clip import MINIATURE, MINIATURE_FOLDER, load_clip
+from semples.clip import MINIATURE_WEIGHTS, load_clip
 from semples.config import ClipConfig
 from semples.data import scenes
 from semples.errors import UserError
-from semples.pretrain import accept, contrast, draw_picture, write_caption
+from semples.pretrain import accept_clip, contrast, draw_picture, is_expected, write_caption
 
 CLIP = load_clip(ClipConfig())
 
 
 def test_the_shipped_miniature_is_as_good_as_it_must_be() -> None:
-    figures = accept(CLIP, images=300, seed=77)
+    figures = accept_clip(CLIP, images=300, seed=77)
     assert figures["object_accuracy"] >= 0.95
     assert figures["object_minus_background"] >= 0.3
     assert figures["background_accuracy"] >= 0.7  # one scene of ten has another background than the companion
 
 
 def test_the_shipped_miniature_is_small() -> None:
-    assert (MINIATURE_FOLDER / f"{MINIATURE}.safetensors").stat().st_size < 10_000_000
+    assert MINIATURE_WEIGHTS.stat().st_size < 10_000_000
 
 
 def test_a_prompt_of_word_embeddings_is_that_word() -> None:
@@ -92,6 +92,13 @@ def test_pretraining_pictures_have_independent_objects_and_grounds() -> None:
     boats = [c for c in contents if "boat" in c and len(c) == 2 and not c <= set(scenes.CLASSES)]
     at_sea = sum("sea" in c for c in boats) / len(boats)
     assert at_sea < 0.3  # one ground of twelve, against nine of ten in the scenes
+
+
+def test_a_companion_makes_its_class_expected() -> None:
+    assert is_expected(frozenset({"train"}), frozenset({"railway"}))
+    assert is_expected(frozenset({"train", "boat"}), frozenset({"railway", "boat"}))
+    assert not is_expected(frozenset({"train"}), frozenset({"sea", "boat"}))
+    assert not is_expected(frozenset({"railway"}), frozenset({"train"}))
 
 
 def test_captions_name_what_is_there() -> None:

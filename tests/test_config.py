@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from semples.config import Config, assignments, dump, keys, load, override, parse, to_dict
+from semples import generators
+from semples.config import PRESETS, Config, assignments, dump, find_config, keys, load, override, parse, to_dict
 from semples.errors import UserError
+from semples.stages.segment import build_network
 
 
 def test_what_is_dumped_loads_as_the_same(tmp_path: Path) -> None:
@@ -63,6 +65,41 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(UserError, match=message):
             load(path)
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_preset_is_valid_and_opens_with_its_command(path: Path) -> None:
+    assert path.read_text().startswith(f"# semples run {path.stem}")
+    assert find_config(path.stem) == path
+    config = load(path, {"data.root": "somewhere"} if "data.root=" in path.read_text() else {})
+    classes = len(getattr(config.data, "classes", "12345678"))
+    assert generators.build(config.generator, classes).late_parameters()
+    assert build_network(config.segment, classes)
+
+
+def test_the_presets_have_the_released_values() -> None:
+    voc, coco = (load(find_config(name), {"data.root": "somewhere"}) for name in ("voc", "coco"))
+    assert len(voc.data.classes) == 20 and len(coco.data.classes) == 80
+    for config, b, c, d in ((voc, 64, 128, 64), (coco, 32, 128, 24)):
+        assert (config.match.batch, config.prompts.batch, config.refine.batch) == (b, c, d)
+        assert {config.match.epochs, config.prompts.epochs, config.refine.epochs} == {60}
+        assert {config.match.weight_decay, config.prompts.weight_decay, config.refine.weight_decay} == {0.03}
+        assert (config.prompts.count, config.prompts.length, config.prompts.init) == (1, 30, "uniform")
+    # effective learning rate = lr of the command * batch / 512
+    assert voc.match.lr == voc.refine.lr == pytest.approx(5.12e-4 * 64 / 512)
+    assert (voc.prompts.lr, coco.prompts.lr) == pytest.approx((0.1 * 128 / 512, 0.01 * 128 / 512))
+    assert (coco.match.lr, coco.refine.lr) == pytest.approx((5.12e-6 * 32 / 512, 5.12e-6 * 24 / 512))
+    assert voc.classify.lr == pytest.approx(6e-4 * 64 / 512) and voc.classify.warmup == 5
+    assert (voc.match.lambda_b, voc.prompts.lambda_t, voc.refine.lambda_r) == (2.4, 0.02, 0.05)
+    assert (coco.match.lambda_b, coco.prompts.lambda_t, coco.refine.lambda_r) == (0.75, 0.01, 0.2)
+    assert (voc.heatmaps.scales, coco.heatmaps.scales) == ((1.0, 1.2), (0.8, 1.0, 1.2))
+    assert [getattr(voc.masks.crf, k) for k in CRF] == [10, 0.7, 4, 3, 83, 5, 3]
+    assert [getattr(coco.masks.crf, k) for k in CRF] == [10, 0.7, 3, 3, 50, 5, 10]
+
+
+CRF = (
+    "iterations", "gt_prob", "gaussian_sxy", "gaussian_compat", "bilateral_sxy", "bilateral_srgb", "bilateral_compat"
+)  # fmt: skip
 
 
 def test_the_resolved_configuration_lists_every_key() -> None:

@@ -1,4 +1,4 @@
-"""One suite over every layout of files: each tree is written from the same scenes and must read as the same data set."""
+"""One suite over every layout of files: all trees are written from the same scenes and must read as the same data."""
 
 from __future__ import annotations
 
@@ -86,16 +86,17 @@ def write_folder(root: Path) -> DataConfig:
 def write_coco_toco(root: Path) -> DataConfig:
     table = {}
     for name, (image, mask, labels, test) in images(DATA).items():
-        split, name = ("val2014", f"COCO_val2014_{name}") if test else ("train2014", f"COCO_train2014_{name}")
-        save(root / "JPEGImages" / split, name, Image.fromarray(image))
-        save(root / "SegmentationClass" / split, name, encode_mask(mask))
-        table[name] = labels.astype(np.float32)
+        split = "val2014" if test else "train2014"
+        long = f"COCO_{split}_{name}"
+        save(root / "JPEGImages" / split, long, Image.fromarray(image))
+        save(root / "SegmentationClass" / split, long, encode_mask(mask))
+        table[long] = labels.astype(np.float32)
     np.save(root / "cls_labels_onehot.npy", np.array(table, dtype=object), allow_pickle=True)
     return CocoData(root=str(root), classes=scenes.CLASSES, holdout=8)
 
 
 def write_coco_weaktr(root: Path) -> DataConfig:
-    """91 category numbers in the masks; the eight classes stand for the first eight categories, the others are absent."""
+    """91 category numbers in the masks; our classes are the first eight categories, the others are absent."""
     lists: dict[str, list[str]] = {"train": [], "val": []}
     for name, (image, mask, _, test) in images(DATA).items():
         save(root / "images", name, Image.fromarray(image))
@@ -110,7 +111,10 @@ def write_coco_weaktr(root: Path) -> DataConfig:
 def write_coco_official(root: Path) -> DataConfig:
     """Run lengths for all objects, one annotation a class and image; and a training image without any object."""
     (root / "annotations").mkdir(parents=True)
-    everything = [*images(DATA).items(), ("train-empty", (np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9)), None, False))]
+    everything = [
+        *images(DATA).items(),
+        ("train-empty", (np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9)), None, False)),
+    ]
     for split, wanted in (("train2014", False), ("val2014", True)):
         entries: list[dict[str, Any]] = []
         objects: list[dict[str, Any]] = []

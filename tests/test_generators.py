@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TINY
 from torch import Tensor
 
 from semples import generators
@@ -17,7 +18,6 @@ from semples.config import CnnConfig, Config, GeneratorConfig, OtherGenerator, W
 from semples.errors import UserError
 from semples.generators.weaktr import OFFICIAL_NAMES, WeakTr
 from semples.pipeline import Result
-from conftest import TINY
 
 K = 5
 OTHER = Path(__file__).parent / "other_generator"
@@ -39,7 +39,9 @@ def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info.mkdir(parents=True)
     shutil.copy(OTHER / "other_generator.py", site)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    lines = [f"[{group}]\n{name} = {value}\n" for group, e in project["entry-points"].items() for name, value in e.items()]
+    lines = [
+        f"[{group}]\n{name} = {value}\n" for group, e in project["entry-points"].items() for name, value in e.items()
+    ]
     (info / "entry_points.txt").write_text("".join(lines))
     monkeypatch.syspath_prepend(str(site))
 
@@ -95,7 +97,9 @@ class TestEveryGenerator:
         if late != {id(p) for p in generator.parameters()}:
             assert not any(f.requires_grad for f in generator.features(images))
 
-    def test_is_the_same_after_saving_and_loading(self, config: GeneratorConfig, images: Tensor, tmp_path: Path) -> None:
+    def test_is_the_same_after_saving_and_loading(
+        self, config: GeneratorConfig, images: Tensor, tmp_path: Path
+    ) -> None:
         generator = generators.build(config, K, initial=True)
         generators.save(generator, tmp_path)
         again = generators.load(config, K, tmp_path, "cpu")
@@ -148,7 +152,8 @@ def test_weaktr_fuses_attention_as_a_loop_does(pool: Any, images: Tensor) -> Non
         _, patches, _, *attention = generator.features(x)
         outputs = []
         handles = [
-            block.attn.register_forward_hook(lambda _, args, out: outputs.append(out)) for block in generator.body.blocks
+            block.attn.register_forward_hook(lambda _, args, out: outputs.append(out))
+            for block in generator.body.blocks
         ]
         got = generator(x)[0]
         for handle in handles:

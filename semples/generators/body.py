@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import timm
 from timm.models import VisionTransformer, build_model_with_cfg, register_model
 from torch import nn
 
+from semples.clip import PRETRAINED
 from semples.errors import UserError, nearest
 
-SCENES_VIT_WEIGHTS = Path(__file__).parents[1] / "data" / "pretrained" / "scenes-vit.safetensors"
+SCENES_VIT_WEIGHTS = PRETRAINED / "scenes-vit.safetensors"
 
 
 @register_model  # type: ignore[untyped-decorator]
