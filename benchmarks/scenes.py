@@ -3,8 +3,8 @@
     python benchmarks/scenes.py [--seeds 5] [--store DIR] [--json FILE] [PRESET ...]
 
 For each preset (default: scenes-cnn and scenes-weaktr, whose weights the sweeps scenes and scenes-weaktr found): the
-ablation of `semples ablate`, and the background that the learned prompts of each class are nearest to. All figures are
-of images that were never used to choose. Finished stages are kept in --store. In the JSON file the figures of scenes-cnn
+ablation of `semples ablate`, and the background that each class's learned prompts are nearest to. All figures are of
+images that were never used to choose. Finished stages are kept in --store. In the JSON file the figures of scenes-cnn
 have the names that `semples ablate --json` gives them, those of another preset are preceded by its name.
 """
 

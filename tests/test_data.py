@@ -17,7 +17,7 @@ from semples.data import LAYOUTS, coco, load_data, scenes, voc
 from semples.data.archive import encode_mask
 from semples.data.check import check, recognise
 from semples.data.dataset import Dataset
-from semples.data.files import read_image
+from semples.data.files import Truth, read_image, read_truth
 from semples.errors import UserError
 
 DATA = scenes.load(24, 8, 8, 0)
@@ -224,6 +224,25 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     path = tmp_path / "turned.png"
     Image.fromarray(np.rot90(image)).save(path, exif=exif)
     assert (read_image(path) == image).all()
+    upright = Truth(lambda: np.zeros(image.shape[:2], np.uint8), lambda: "")
+    assert read_truth(upright, path).shape == image.shape[:2]
+
+
+def test_polygons_of_coco_are_filled(tmp_path: Path) -> None:
+    config = write_coco_official(tmp_path)
+    path = tmp_path / "annotations" / "instances_val2014.json"
+    content = json.loads(path.read_text())
+    first = content["images"][0]
+    content["annotations"] = [
+        {"image_id": first["id"], "category_id": COCO_NUMBERS[2], "segmentation": [[4, 2, 14, 2, 14, 8, 4, 8]]},
+        {"image_id": first["id"], "category_id": COCO_NUMBERS[5], "segmentation": [[10, 0, 20, 0, 20, 30, 10, 30]]},
+    ]
+    path.write_text(json.dumps(content))
+    test = load(config).test
+    mask = test.mask(0)
+    assert mask is not None and mask.shape == (first["height"], first["width"])
+    assert set(np.unique(mask[3:7, 5:13])) == {3} and set(np.unique(mask[10:28, 11:19])) == {6}
+    assert test.labels[0].tolist() == [k in (2, 5) for k in range(8)] and not test.labels[1].any()
 
 
 @pytest.fixture
@@ -271,7 +290,12 @@ def test_a_mask_of_another_size_and_an_image_without_a_class_are_found(tree: Pat
     table[DATA.train.names[5]] = np.zeros(8)
     np.save(tree / "cls_labels.npy", np.array(table, dtype=object), allow_pickle=True)
     problems = "\n".join(check(config(tree)).problems)
-    assert "and mask (10, 10) differ in size" in problems
+    assert "pixels, its mask 10 x 10" in problems
+    data = load(config(tree))
+    splits = {name: (split, i) for split in (data.train, data.holdout, data.test) for i, name in enumerate(split.names)}
+    split, i = splits[path.stem]
+    with pytest.raises(UserError, match="pixels, its mask 10 x 10"):
+        split.mask(i)
     assert f"image '{DATA.train.names[5]}' shows no class" in problems
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from semples.config import DataConfig, ScenesData, parse
 from semples.data import LAYOUTS
-from semples.data.files import Listing, draw_holdout, read_image
+from semples.data.files import Listing, draw_holdout, read_image, read_truth
 from semples.errors import UserError
 
 
@@ -70,10 +70,10 @@ def check(config: DataConfig, progress: Callable[[int, int], None] = lambda done
             path = listing.image(name)
             if path is None:
                 raise UserError(f"image '{name}' is on a list but there is no such file")
-            image = read_image(path)
+            read_image(path)
             truth = listing.mask(name) if name in measured else None
-            if truth is not None and truth.read().shape != image.shape[:2]:
-                raise UserError(f"{path}: image {image.shape[:2]} and mask {truth.read().shape} differ in size")
+            if truth is not None:
+                read_truth(truth, path)
             if not labels.any() and name not in listing.test:
                 raise UserError(f"image '{name}' shows no class; take it off the lists it is trained on")
         except UserError as error:

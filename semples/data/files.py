@@ -18,6 +18,7 @@ from semples.data.dataset import IGNORE, Dataset, Split, digest, file_digest
 from semples.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".webp")
+ORIENTATION = 0x0112  # EXIF tag
 LABEL_TABLES = ("cls_labels.npy", "cls_labels_onehot.npy")
 
 
@@ -85,6 +86,18 @@ class Listing:
     mask: Callable[[str], Truth | None]
     labels: Callable[[str], np.ndarray]
     labels_from: str
+
+
+def read_truth(truth: Truth, image: Path) -> np.ndarray:
+    """The true mask of an image file. Raises UserError where their sizes differ."""
+    mask = truth.read()
+    with Image.open(image) as opened:
+        size = ImageOps.exif_transpose(opened).size if opened.getexif().get(ORIENTATION) else opened.size
+    if mask.shape != size[::-1]:
+        raise UserError(
+            f"{image}: the image has {size[0]} x {size[1]} pixels, its mask {mask.shape[1]} x {mask.shape[0]}"
+        )
+    return mask
 
 
 def mask_file(path: Path | None, classes: int, values: Mapping[int, int] | None = None, hint: str = "") -> Truth | None:
@@ -162,7 +175,7 @@ def assemble(listing: Listing, holdout: int, seed: int) -> Dataset:
 
         def true_mask(i: int) -> np.ndarray | None:
             truth = truths[i]
-            return truth.read() if truth else None
+            return read_truth(truth, paths[i]) if truth else None
 
         has_mask = tuple(i for i, truth in enumerate(truths) if truth)
         return Split(tuple(names), labels, lambda i: read_image(paths[i]), true_mask, has_mask)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from semples.config import GeneratorConfig
 from semples.errors import UserError, nearest
+from semples.generators.body import SCENES_VIT_WEIGHTS, scenes_vit
 from semples.generators.cnn import Cnn
 from semples.generators.weaktr import WeakTr
 
@@ -79,7 +80,10 @@ def build(config: GeneratorConfig, classes: int, initial: bool = False) -> Any:
 def weights_file(config: GeneratorConfig) -> Path | None:
     """The local file that a generator begins with, or None."""
     name = getattr(config, "weights", "")
-    return Path(name).expanduser() if name else None
+    if name:
+        return Path(name).expanduser()
+    own = getattr(config, "body", "") == scenes_vit.__name__ and getattr(config, "pretrained", False)
+    return SCENES_VIT_WEIGHTS if own else None
 
 
 def load(config: GeneratorConfig, classes: int, folder: Path, device: str) -> Any:
