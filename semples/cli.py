@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 scenes_app = typer.Typer(help="The embedded world `scenes` and its miniature CLIP.", no_args_is_help=True)
 app.add_typer(scenes_app, name="scenes")
-data_app = typer.Typer(help="Your own images.", no_args_is_help=True)
+data_app = typer.Typer(help="Your own images: what a run would do with them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 ConfigFile = Annotated[
@@ -152,9 +152,8 @@ def ablate(
 ) -> None:
     """Measure what every step of the method adds, over seeds.
 
-    Each seed is a whole run: classify, + match, + prompts and refine, + all scales and flip, + CRF, network; and the
-    same network once more on true masks, the bound. Prints a table with means, spreads and paired differences, and
-    writes it to OUT/ablation.md.
+    Each seed is a whole run, and the network once more on true masks, the bound. Prints a table with means, spreads and
+    paired differences, and writes it to OUT/ablation.md.
 
     An interrupted ablation goes on where it was when the same command is given again.
     """
@@ -286,12 +285,14 @@ def evaluate(
 @data_app.command()
 def check(
     root: Annotated[Path, typer.Argument(help="Folder in a layout of VOC 2012, COCO 2014, or images/ and labels.csv.")],
-    changes: Changes = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the section `data`, for example holdout=20."),
+    ] = None,
 ) -> None:
     """Read every label, image and mask of a data set and say what a run would do with it.
 
-    KEY=VALUE are keys of the section `data`, for example holdout=20 or classes='[cat, dog]'. Ends with the section to
-    put into a configuration; with exit code 2 when something must be put right first.
+    Ends with the section to put into a configuration; with exit code 2 when something must be put right first.
     """
     import yaml
     from rich.table import Table
