@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semples import ablation
+from semples import ablation, generators
 from semples.clip import load_clip
 from semples.config import Config, load, with_changes
 from semples.crf import smooth_labels, smooth_probabilities
@@ -16,7 +16,7 @@ from semples.data import load_data
 from semples.errors import UserError
 from semples.output import headline, read_run, write_masks, write_run, write_weights
 from semples.pipeline import STAGES, Event, Result, stage_keys
-from semples.stages import segment
+from semples.stages import heatmaps, segment
 from semples.stages.masks import label_pixels, make_mask
 from semples.store import Store, read_mark
 
@@ -133,6 +133,19 @@ def test_oracle_chooses_on_what_it_reports(tiny: Config, run_in: Runner) -> None
     assert json.loads(json.dumps(oracle.to_dict()))["selection"] == "oracle"
     holdout = run_in(tiny)
     assert oracle.metrics["classify/cam_miou"] >= holdout.metrics["classify/cam_miou"]
+
+
+def test_heatmaps_do_not_depend_on_how_many_are_computed_at_a_time(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_changes(tiny, {"runtime.device": "cpu"}, "test")
+    split = load_data(config.data).train
+    generator = generators.build(config.generator, 8).eval()
+    many = {i: maps for i, maps, _ in heatmaps.compute_heatmaps(generator, split, range(24), config, (1.0, 1.5), True)}
+    monkeypatch.setattr(heatmaps, "PIXELS", 1)
+    for i, maps, present in heatmaps.compute_heatmaps(generator, split, range(24), config, (1.0, 1.5), True):
+        assert maps.shape == (len(present), *split.image(i).shape[:2])
+        assert np.abs(maps.astype(int) - many[i]).max() <= 1
 
 
 def test_label_pixels_by_hand() -> None:
