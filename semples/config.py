@@ -207,7 +207,7 @@ class MatchConfig(Training):
     epochs: Count = 8
     batch: Count = 32
     lr: Positive = 4e-3
-    lambda_b: NotNegative = 2.4
+    lambda_b: NotNegative = 1.0
 
 
 class PromptsConfig(Training):
@@ -237,7 +237,7 @@ class RefineConfig(Training):
     epochs: Count = 8
     batch: Count = 32
     lr: Positive = 4e-3
-    lambda_r: NotNegative = 0.05
+    lambda_r: NotNegative = 0.5
     start: Literal["classify", "match"] = "classify"
 
 
@@ -275,9 +275,9 @@ class MasksConfig(Section):
 
 
 class TestCrfConfig(CrfConfig):
-    """The same on the network's probabilities (gt_prob means nothing there); none unless iterations are given."""
+    """The same on the network's probabilities, where gt_prob means nothing."""
 
-    iterations: Annotated[int, Field(ge=0)] = 0
+    bilateral_compat: NotNegative = 5.0
 
 
 class TestConfig(Section):
@@ -285,7 +285,7 @@ class TestConfig(Section):
     averaged, and a dense CRF on them (iterations 0 = none). The epoch is chosen at one scale without any of it."""
 
     scales: tuple[Positive, ...] = Field(default=(1.0,), min_length=1)
-    flip: bool = False
+    flip: bool = True
     crf: TestCrfConfig = TestCrfConfig()
 
 
@@ -303,9 +303,9 @@ class SegmentConfig(Training):
     pretrained: bool = False
     args: dict[str, Any] = {"encoder_depth": 3, "decoder_channels": [64, 32, 16]}
     size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
-    epochs: Count = 12
+    epochs: Count = 20
     batch: Count = 8
-    lr: Positive = 1e-3
+    lr: Positive = 4e-3
     schedule: Literal["cosine", "poly"] = "cosine"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     train_on: Literal["pseudo", "truth"] = "pseudo"

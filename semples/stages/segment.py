@@ -30,7 +30,7 @@ from semples.training import Pair, autocast, batches, cosine, fit, poly
 
 WEIGHTS = "network.safetensors"
 Masks = Callable[[int], np.ndarray | None]  # of the training images, uint8 (h, w); every one is there
-ONE_SCALE = TestConfig()
+ONE_SCALE = TestConfig.model_validate({"flip": False, "crf": {"iterations": 0}})  # how epochs are compared
 MULTIPLE = 32  # sides of the image are padded to a multiple of this, as encoders need it
 
 
