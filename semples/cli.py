@@ -163,13 +163,14 @@ def ablate(
 
     resolved = _read(config, changes)
     check(resolved)
+    for folder in (out, *([json.parent] if json else [])):
+        folder.mkdir(parents=True, exist_ok=True)
     console = Console()
     with _progress(console) as report:
         values = ablation.ablate(
             resolved, range(seeds), Store(store or out / "store"), lambda seed, event: report(event, f"{seed} ")
         )
     text = ablation.table(values, resolved.selection)
-    out.mkdir(parents=True, exist_ok=True)
     (out / "ablation.md").write_text(text + "\n")
     if json:
         json.write_text(dumps(ablation.figures(values), indent=2) + "\n")
@@ -238,7 +239,7 @@ def predict(
     network = segment.load_network(config.segment, len(classes), run).to(runtime.device)
     out.mkdir(parents=True, exist_ok=True)
     for path in images:
-        mask = segment.predict(network, read_image(path), runtime)
+        mask = segment.predict(network, read_image(path), runtime, config.segment.test)
         encode_mask(mask).save(out / f"{path.stem}.png")
         found = ", ".join(classes[k - 1] for k in sorted(set(mask.ravel().tolist()) - {0})) or "background only"
         print(f"{out / path.stem}.png  {found}")
@@ -271,7 +272,7 @@ def evaluate(
         if true.shape != predicted.shape:
             raise UserError(f"{path}: size {predicted.shape} differs from the true mask's {true.shape}")
         counts += confusion(true, predicted, 255)
-    classes = 1 + max(int(np.flatnonzero(counts.sum(axis)).max()) for axis in (0, 1))
+    classes = 1 + max(int(np.flatnonzero(counts.sum(axis)).max(initial=0)) for axis in (0, 1))
     counts = counts[:classes, :classes]
     figures = [iou(counts), precision(counts), recall(counts)]
     table = Table("class", "IoU", "precision", "recall")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
@@ -81,7 +81,8 @@ class CocoData(Section):
     """COCO 2014 below `root`, in its official layout or in those of WeakTr and ToCo.
 
     classes: the 80 names as CLIP is told them, in the order of COCO's category numbers. The holdout is drawn, with
-    `seed`, from the training images and leaves the training set; of the others `measured` are measured.
+    `seed`, from the `measured` training images whose masks are looked at, and leaves the training set; the others of
+    these are what pseudo masks are measured on.
     """
 
     kind: Literal["coco"] = "coco"
@@ -136,6 +137,13 @@ class CnnConfig(Section):
     maps: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(1, 2, 3, 4), min_length=1)
     args: dict[str, Any] = {"channels": [24, 48, 96, 192], "stem_width": 16}
 
+    @field_validator("maps")
+    @classmethod
+    def _from_fine_to_coarse(cls, maps: tuple[int, ...]) -> tuple[int, ...]:
+        if list(maps) != sorted(set(maps)):
+            raise ValueError("name each feature map once, from the finest to the coarsest")
+        return maps
+
 
 class WeakTrConfig(Section):
     """WeakTr (arXiv 2304.01184): a timm vision transformer with one class token a class and adaptive attention fusion.
@@ -165,7 +173,7 @@ class OtherGenerator(Section):
 
 def _by_kind(value: Any) -> str:
     kind = value.get("kind", "cnn") if isinstance(value, Mapping) else getattr(value, "kind", "cnn")
-    return kind if kind in ("cnn", "weaktr") else "other"
+    return str(kind) if kind in ("cnn", "weaktr") else "other"
 
 
 GeneratorConfig = CnnConfig | WeakTrConfig | OtherGenerator
@@ -202,12 +210,17 @@ class ClassifyConfig(Training):
 
 
 class MatchConfig(Training):
-    """b. Segment-Label Matching. Released, VOC: 60 epochs, batch 64, lr 6.4e-5, lambda_b 2.4."""
+    """b. Segment-Label Matching. Released, VOC: 60 epochs, batch 64, lr 6.4e-5, lambda_b 2.4.
+
+    mask_eps: in the min-max that makes masks of CAMs, here and in refine: CAMs whose range is well below it give faint
+    masks.
+    """
 
     epochs: Count = 8
     batch: Count = 32
     lr: Positive = 4e-3
     lambda_b: NotNegative = 1.0
+    mask_eps: Positive = 1e-1
 
 
 class PromptsConfig(Training):
@@ -225,6 +238,7 @@ class PromptsConfig(Training):
     length: Annotated[int, Field(ge=1, le=64)] = 30
     init: Literal["uniform", "normal", "word"] = "uniform"
     lambda_t: NotNegative = 0.02
+    mask_eps: Positive = 1e-4
     label_term: Literal["released", "paper"] = "released"
 
 
@@ -352,7 +366,11 @@ class Config(Section):
         return {"kind": "scenes", **data} if isinstance(data, Mapping) else data
 
 
-_TAGS = {"scenes", "voc", "coco", "folder", "cnn", "weaktr", "other"}
+# the sections that have several forms, by their kind; the first is the default
+UNIONS: dict[str, dict[str, type[Section]]] = {
+    "data": {"scenes": ScenesData, "voc": VocData, "coco": CocoData, "folder": FolderData},
+    "generator": {"cnn": CnnConfig, "weaktr": WeakTrConfig, "other": OtherGenerator},
+}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -384,33 +402,39 @@ def parse(tree: Mapping[str, Any], source: str) -> Config:
 
 def _explain(error: ValidationError, source: str) -> str:
     first = error.errors()[0]
-    # pydantic puts the tag of the chosen union member into the location: data.scenes.train
-    location = [str(p) for p in first["loc"]]
-    if location[:1] in (["data"], ["generator"]) and len(location) > 1 and location[1] in _TAGS:
-        del location[1]
+    location, members = [str(p) for p in first["loc"]], None
+    # pydantic puts the chosen union member into the location: data.scenes.train
+    if len(location) > 1 and location[0] in UNIONS and location[1] in UNIONS[location[0]]:
+        members = UNIONS[location[0]][location.pop(1)]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
+        if members is OtherGenerator:
+            return f"{source}: unknown key '{key}': only the kinds cnn and weaktr have it, others have kind and args"
         known = set(keys(Config()))
-        known |= {f"data.{name}" for model in get_args(DataConfig) for name in model.model_fields}
-        known |= {f"generator.{name}" for model in get_args(GeneratorConfig) for name in model.model_fields}
+        if members:
+            known = {f"{location[0]}.{name}" for name in members.model_fields}
         sections = {".".join(k.split(".")[:i]) for k in known for i in range(1, k.count(".") + 1)}
         return f"{source}: unknown key '{key}'{nearest(key, known | sections)}"
     if first["type"] == "missing":
         return f"{source}: key '{key}' is missing; give it a value"
-    return f"{source}: {key} = {first['input']!r} is not allowed: {first['msg'][0].lower()}{first['msg'][1:]}"
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{source}: {key} = {first['input']!r} is not allowed: {reason[0].lower()}{reason[1:]}"
 
 
 def override(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the nested mapping with dotted keys set."""
+    """A copy of the nested mapping with dotted keys set. Another `kind` of data or generator takes away the section's
+    other keys, which belonged to the kind before."""
     result: dict[str, Any] = {k: override(v, {}) if isinstance(v, Mapping) else v for k, v in tree.items()}
-    for key, value in changes.items():
+    for key in sorted(changes, key=lambda key: not key.endswith(".kind")):
         *path, last = key.split(".")
         node = result
         for part in path:
             if not isinstance(node.setdefault(part, {}), dict):
                 raise UserError(f"key '{key}': '{part}' is a value, not a section")
             node = node[part]
-        node[last] = value
+        if last == "kind" and node.get("kind", next(iter(UNIONS.get(path[-1], [""])))) != changes[key]:
+            node.clear()
+        node[last] = changes[key]
     return result
 
 
@@ -448,7 +472,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def find_config(word: str | Path) -> Path:
     """A path, or the name of a preset that ships with the package (`voc`, `coco`, ...)."""
     preset = PRESETS / f"{word}.yaml"
-    return preset if not Path(word).exists() and preset.exists() else Path(word)
+    return preset if not Path(word).is_file() and preset.is_file() else Path(word)
 
 
 def load(path: Path | None, changes: Mapping[str, Any] = {}) -> Config:

@@ -65,21 +65,23 @@ def read_run(folder: Path) -> tuple[Config, dict[str, Any]]:
 
 def _draw_gallery(result: Result, path: Path) -> None:
     data = load_data(result.config.data)
-    split, runtime = data.holdout, result.config.runtime
+    split, runtime, test = data.holdout, result.config.runtime, result.config.segment.test
     chosen = figures.choose_examples(split, EXAMPLES)
     network = segment.load_network(result.config.segment, data.num_classes, result.folders["segment"])
     network.to(runtime.device)
-    with zipfile.ZipFile(result.folders["heatmaps"] / FILES["holdout"]) as stored:
-        heat = {i: read_heatmaps(stored, split, i)[0] for i in chosen}
-    with zipfile.ZipFile(result.folders["masks"] / FILES["holdout"]) as stored:
-        pseudo = {i: archive.read(stored, split.names[i]) for i in chosen}
+    stored = archive.Reader(result.folders["heatmaps"] / FILES["holdout"])
+    heat = {i: read_heatmaps(stored, split, i)[0] for i in chosen}
+    made = archive.Reader(result.folders["masks"] / FILES["holdout"])
+    pseudo = {i: made.read(split.names[i]) for i in chosen}
     images = {i: split.image(i) for i in chosen}
     truth = {i: split.mask(i) for i in chosen}
     rows: dict[str, list[np.ndarray]] = {
         "image": [images[i] for i in chosen],
         "CAM": [figures.paint_cam(images[i], heat[i]) for i in chosen],
         "pseudo mask": [figures.paint_mask(images[i], pseudo[i]) for i in chosen],
-        "prediction": [figures.paint_mask(images[i], segment.predict(network, images[i], runtime)) for i in chosen],
+        "prediction": [
+            figures.paint_mask(images[i], segment.predict(network, images[i], runtime, test)) for i in chosen
+        ],
         "truth": [figures.paint_mask(images[i], mask) for i in chosen if (mask := truth[i]) is not None],
     }
     titles = [", ".join(data.classes[k] for k in np.flatnonzero(split.labels[i])) for i in chosen]

@@ -56,7 +56,7 @@ STAGES: dict[str, Stage] = {
     "refine": Stage(
         refine.run,
         lambda config: (config.refine.start, "prompts"),
-        ("generator", "augment", "clip", "refine", "match.lambda_b"),
+        ("generator", "augment", "clip", "refine", "match.lambda_b", "match.mask_eps"),
         "cam_miou",
         # the same batches as match: with lambda_r 0 it repeats match, and what differs is due to the prompts
         stream="match",
@@ -79,8 +79,8 @@ def stage_keys(config: Config, fingerprint: str) -> dict[str, str]:
     """The store key of every stage's result under this (resolved) configuration."""
     flat = dict(flatten(to_dict(config)))
     # of files that the configuration names, the content counts
-    files = {"clip": weights_file(config.clip), "generator": generators.weights_file(config.generator)}
-    content = {section: file_digest(file) for section, file in files.items() if file and file.is_file()}
+    weights = weights_file(config.clip)
+    content = {"clip": file_digest(weights) if weights else "", "generator": generators.content(config.generator)}
     result: dict[str, str] = {}
     for name, stage in STAGES.items():
         result[name] = make_key(

@@ -14,7 +14,8 @@ from semples.stages import segment
 def check(config: Config) -> None:
     """Load or build once what the stages will need. Raises UserError for the first thing that fails.
 
-    Data and one image of each split, CLIP, a prompt of the configured length, mask generator and network.
+    Data and one image of each split, CLIP, a prompt of the configured length, mask generator and network with the
+    weights that they begin with (which are downloaded now, where they have to be).
     """
     data = load_data(config.data)
     for split in (data.train, data.holdout, data.test):
@@ -22,5 +23,5 @@ def check(config: Config) -> None:
     clip = load_clip(config.clip)
     with torch.no_grad():
         clip.embed_prompts(clip.initial_prompts((1, config.prompts.length), config.prompts.init))
-    generators.build(config.generator, data.num_classes)
-    segment.build_network(config.segment, data.num_classes)
+    generators.build(config.generator, data.num_classes, initial=True)
+    segment.build_network(config.segment, data.num_classes, initial=True)

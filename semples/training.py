@@ -128,7 +128,8 @@ def fit(
     optimizer = torch.optim.AdamW(parameters, settings.lr, eps=1e-8, weight_decay=settings.weight_decay)
     steps, rise = settings.epochs * len(loader), warmup * len(loader)
     factor = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: (step + 1) / rise if step < rise else schedule(min(1, (step - rise) / (steps - rise)))
+        optimizer,
+        lambda step: (step + 1) / rise if step < rise else schedule(min(1, (step - rise) / max(1, steps - rise))),
     )
     for epoch in range(settings.epochs):
         sums: dict[str, float] = defaultdict(float)

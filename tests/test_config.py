@@ -92,6 +92,8 @@ def test_the_presets_have_the_released_values() -> None:
     assert voc.classify.lr == pytest.approx(6e-4 * 64 / 512) and voc.classify.warmup == 5
     assert (voc.match.lambda_b, voc.prompts.lambda_t, voc.refine.lambda_r) == (2.4, 0.02, 0.05)
     assert (coco.match.lambda_b, coco.prompts.lambda_t, coco.refine.lambda_r) == (0.75, 0.01, 0.2)
+    assert {voc.match.mask_eps, coco.match.mask_eps} == {0.1}
+    assert {voc.prompts.mask_eps, coco.prompts.mask_eps} == {1e-4}
     assert (voc.heatmaps.scales, coco.heatmaps.scales) == ((1.0, 1.2), (0.8, 1.0, 1.2))
     assert [getattr(voc.masks.crf, k) for k in CRF] == [10, 0.7, 4, 3, 83, 5, 3]
     assert [getattr(coco.masks.crf, k) for k in CRF] == [10, 0.7, 3, 3, 50, 5, 10]

@@ -201,7 +201,7 @@ def test_the_official_checkpoint_fits(tmp_path: Path, images: Tensor) -> None:
     with pytest.raises(UserError, match="not the weights of this WeakTr"):
         generators.build(config.model_copy(update={"weights": str(path)}), K + 1, initial=True)
     path.write_bytes(b"nonsense")
-    with pytest.raises(UserError, match="not a torch checkpoint"):
+    with pytest.raises(UserError, match="cannot be read as a checkpoint"):
         generators.build(config.model_copy(update={"weights": str(path)}), K, initial=True)
     with pytest.raises(UserError, match="no such file"):
         generators.build(config.model_copy(update={"weights": "nowhere"}), K, initial=True)

@@ -29,7 +29,7 @@ def test_a_sweep_becomes_distributions(tmp_path: Path) -> None:
         "prompts.count": IntDistribution(1, 3),
         "prompts.init": CategoricalDistribution(("uniform", "word")),
     }
-    assert sweep.default_parameters() == {"match.lambda_b": 2.4, "prompts.count": 1, "prompts.init": "uniform"}
+    assert sweep.default_parameters() == {"match.lambda_b": 1.0, "prompts.count": 1, "prompts.init": "uniform"}
 
 
 def test_changes_reach_the_sweep_or_its_base(tmp_path: Path) -> None:

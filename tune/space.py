@@ -104,6 +104,10 @@ class Sweep(Section):
         for key, dimension in self.space.items():
             if key in ("selection", "segment.train_on") or key.startswith("data."):
                 raise UserError(f"space: {key} cannot be searched: trials compare on the same data and rule only")
+            if key.endswith(".kind"):
+                raise UserError(
+                    f"space: {key} cannot be searched: its kinds have different keys; launch a sweep for each"
+                )
             if key not in flat:
                 raise UserError(f"space: unknown key '{key}'{nearest(key, flat)}")
             for value in dimension.ends:
@@ -130,7 +134,7 @@ class Sweep(Section):
 def find_sweep_file(word: str) -> Path:
     """A path, or the name of a sweep that ships with the package (`scenes`)."""
     shipped = SWEEPS / f"{word}.yaml"
-    return shipped if not Path(word).exists() and shipped.exists() else Path(word)
+    return shipped if not Path(word).is_file() and shipped.is_file() else Path(word)
 
 
 def load_sweep(path: Path, changes: Mapping[str, Any] = {}) -> Sweep:
@@ -142,6 +146,8 @@ def load_sweep(path: Path, changes: Mapping[str, Any] = {}) -> Sweep:
     own = {k: v for k, v in changes.items() if k.split(".")[0] in Sweep.model_fields}
     of_base = {f"base.{k}": v for k, v in changes.items() if k not in own}
     # base may be written nested or dotted
+    if not isinstance(tree.get("base") or {}, dict):
+        raise UserError(f"{path}: base = {tree['base']!r} is not allowed: give keys; a preset goes into preset")
     tree["base"] = override({}, dict(flatten(tree.get("base") or {})))
     try:
         sweep = Sweep.model_validate(override(tree, {**own, **of_base}))

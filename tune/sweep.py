@@ -85,16 +85,20 @@ def _check_same(sweep: Sweep, folder: Path) -> None:
     launched = load_launched(folder)
     old, new = launched.model_dump(), sweep.model_dump()
     for key in new:
-        if key not in MAY_CHANGE and old[key] != new[key]:
+        if key not in (*MAY_CHANGE, "preset", "base") and old[key] != new[key]:
             raise UserError(f"{folder} holds a sweep with another '{key}'; launch this one with another --name")
     if launched.base_config() != sweep.base_config():
-        raise UserError(f"{folder}: other resources change the runtime of the trials; launch with another --name")
+        raise UserError(
+            f"{folder} was launched with another base configuration (base, preset, resources or defaults changed since "
+            "then); launch with another --name"
+        )
 
 
 def _record(sweep: Sweep, folder: Path) -> None:
-    """Write the sweep file into its folder."""
+    """Write the sweep into its folder, with every value of its base, so that it stays what it was."""
+    resolved = sweep.model_copy(update={"preset": "", "base": to_dict(sweep.base_config())})
     temporary = folder / f".{SWEEP_FILE}"
-    temporary.write_text(yaml.safe_dump(sweep.model_dump(mode="json", exclude_none=True), sort_keys=False))
+    temporary.write_text(yaml.safe_dump(resolved.model_dump(mode="json", exclude_none=True), sort_keys=False))
     temporary.replace(folder / SWEEP_FILE)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -37,11 +39,18 @@ def write(path: Path, images: Iterable[tuple[str, np.ndarray]]) -> None:
             archive.writestr(zipfile.ZipInfo(f"{name}.png"), buffer.getvalue())
 
 
-def read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """uint8 (h, w) that was written under the name."""
-    return decode(archive.read(f"{name}.png"))
+class Reader:
+    """The images of such a file, read one by one; the file is opened once in every process that reads from it."""
 
+    def __init__(self, path: Path):
+        self.path = path
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
 
-def decode(png: bytes) -> np.ndarray:
-    """uint8 (h, w) of one stored image."""
-    return np.asarray(Image.open(io.BytesIO(png)))
+    def read(self, name: str) -> np.ndarray:
+        """uint8 (h, w) that was written under the name."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), zipfile.ZipFile(self.path)
+        return np.asarray(Image.open(io.BytesIO(self._opened[1].read(f"{name}.png"))))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_opened": None}

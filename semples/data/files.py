@@ -6,10 +6,11 @@ A layout finds lists, images, labels and masks and says so in a `Listing`; `asse
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,47 +18,76 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from semples.data.dataset import IGNORE, Dataset, Split, digest, file_digest
 from semples.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".webp")
-ORIENTATION = 0x0112  # EXIF tag
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values that swap width and height
 LABEL_TABLES = ("cls_labels.npy", "cls_labels_onehot.npy")
+
+
+@contextmanager
+def opened(path: Path, what: str) -> Iterator[Image.Image]:
+    """An image file, `what` being what it is to the user. Raises UserError, now or while it is decoded, if it is
+    missing or broken (a truncated file is broken)."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such {what}") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: broken {what} ({error}); replace it or take it off the lists") from None
 
 
 def read_image(path: Path) -> np.ndarray:
     """uint8 (h, w, 3) of any image file: grey, palette, CMYK and transparent ones become RGB, EXIF rotation is applied.
 
-    Raises UserError if it is missing or broken (a truncated file is broken).
+    Raises UserError if it is missing, broken or has more than 8 bits a channel.
     """
-    try:
-        with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: broken image ({error}); replace it or take it off the lists") from None
+    with opened(path, "image") as image:
+        if image.mode.startswith(("I", "F")):
+            raise UserError(f"{path}: has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def read_mask(path: Path) -> np.ndarray:
     """uint8 (h, w) of class indices from a palette or grey PNG. Raises UserError if it is missing or broken."""
+    with opened(path, "mask") as image:
+        if image.mode not in ("P", "L"):
+            raise UserError(f"{path}: expected a palette or grey PNG of class indices, found mode {image.mode}")
+        return np.asarray(image)
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, with or without a byte order mark. Raises UserError if it cannot be read."""
     try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L"):
-                raise UserError(f"{path}: expected a palette or grey PNG of class indices, found mode {image.mode}")
-            return np.asarray(image)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such mask") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: broken mask ({error}); replace it") from None
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); save it as such") from None
+
+
+def image_name(word: str) -> str:
+    """The name of an image in a list: without folders and without the suffix of an image."""
+    path = PurePath(word)
+    return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
 
 def read_list(path: Path) -> tuple[str, ...]:
-    """Image names of a list: a line is a name, or "path/to/name.jpg path/to/name.png" as some lists have it."""
-    return tuple(Path(line.split()[0]).stem for line in path.read_text().splitlines() if line.strip())
+    """Image names of a list, each once: a line is a name, or "path/to/name.jpg path/to/name.png" as some have it."""
+    words: dict[str, str] = {}
+    for line in read_text(path).splitlines():
+        if line.strip():
+            word = line.split()[0]
+            if words.setdefault(image_name(word), word) != word:
+                raise UserError(f"{path}: '{word}' and '{words[image_name(word)]}' have the same name; rename one")
+    return tuple(words)
 
 
-def find(folders: Sequence[Path], names: Sequence[str], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Path | None:
-    """The first file of one of the names and suffixes in one of the folders."""
-    candidates = (folder / f"{name}{end}" for folder in folders for name in names for end in suffixes)
-    return next((path for path in candidates if path.is_file()), None)
+def index_files(folders: Sequence[Path]) -> dict[str, Path]:
+    """Image files of the folders by name; of two with one name, that of the earlier folder and suffix counts."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        paths = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES] if folder.is_dir() else []
+        for path in sorted(paths, key=lambda p: (SUFFIXES.index(p.suffix.lower()), p.name)):
+            found.setdefault(path.stem, path)
+    return found
 
 
 @dataclass(frozen=True)
@@ -91,8 +121,8 @@ class Listing:
 def read_truth(truth: Truth, image: Path) -> np.ndarray:
     """The true mask of an image file. Raises UserError where their sizes differ."""
     mask = truth.read()
-    with Image.open(image) as opened:
-        size = ImageOps.exif_transpose(opened).size if opened.getexif().get(ORIENTATION) else opened.size
+    with opened(image, "image") as picture:
+        size = picture.size[::-1] if picture.getexif().get(ORIENTATION, 1) in SIDEWAYS else picture.size
     if mask.shape != size[::-1]:
         raise UserError(
             f"{image}: the image has {size[0]} x {size[1]} pixels, its mask {mask.shape[1]} x {mask.shape[0]}"
@@ -120,17 +150,24 @@ def mask_file(path: Path | None, classes: int, values: Mapping[int, int] | None 
     return Truth(read, lambda: file_digest(path))
 
 
-def labels_from_table(path: Path, classes: int) -> Callable[[str], np.ndarray]:
-    """Labels from a .npy dictionary: image name -> K numbers, above 0 = in the image."""
+def labels_from_table(path: Path, classes: int, columns: Sequence[int] = ()) -> Callable[[str], np.ndarray]:
+    """Labels from a .npy dictionary: image name (or name.jpg) -> K numbers, above 0 = in the image.
+
+    columns: those of a wider vector that are the K classes.
+    """
     try:
         table = np.load(path, allow_pickle=True).item()
-    except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        known = {image_name(str(name)): np.asarray(vector) > 0 for name, vector in table.items()}
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"{path}: expected a dictionary from image name to labels ({error})") from None
 
     def labels(name: str) -> np.ndarray:
-        if name not in table or len(table[name]) != classes:
+        vector = known.get(name)
+        if vector is not None and columns and len(vector) > max(columns) >= classes:
+            vector = vector[list(columns)]
+        if vector is None or vector.shape != (classes,):
             raise UserError(f"{path}: no vector of {classes} labels for image '{name}'")
-        return np.asarray(table[name]) > 0
+        return vector
 
     return labels
 
@@ -148,11 +185,23 @@ def labels_from_masks(mask: Callable[[str], Truth | None], classes: int) -> Call
     return labels
 
 
+def check_classes(classes: Sequence[str], source: str) -> None:
+    """Raises UserError where a name is there twice or there are more classes than 8-bit masks can tell apart."""
+    twice = {name for name in classes if classes.count(name) > 1}
+    if twice:
+        raise UserError(f"{source}: class '{min(twice)}' is there twice; keep one")
+    if not 1 <= len(classes) < IGNORE:
+        raise UserError(f"{source}: {len(classes)} classes; there must be 1 to {IGNORE - 1}")
+
+
 def assemble(listing: Listing, holdout: int, seed: int) -> Dataset:
     """Draw the holdout and read labels; images and masks are read when they are asked for.
 
     Raises UserError for a missing image, labels that are missing, or an image on two sides.
     """
+    for part, names in (("training", listing.train), ("test", listing.test)):
+        if not names:
+            raise UserError(f"data: the list of {part} images is empty; see `semples data check`")
     chosen, train = draw_holdout(listing, holdout, seed)
     if shared := ({*chosen, *train} & set(listing.test)):
         raise UserError(f"data: image '{min(shared)}' is in the test set and also trained or chosen on")

@@ -13,6 +13,7 @@ test set is drawn from the images that have masks.
 from __future__ import annotations
 
 import csv
+import io
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,13 +22,15 @@ import numpy as np
 from semples.config import FolderData
 from semples.data.dataset import Dataset
 from semples.data.files import (
-    IMAGE_SUFFIXES,
     Listing,
     Truth,
     assemble,
-    find,
+    check_classes,
+    image_name,
+    index_files,
     labels_from_masks,
     mask_file,
+    read_text,
 )
 from semples.errors import UserError
 
@@ -46,13 +49,13 @@ def read_listing(config: FolderData) -> Listing:
         raise UserError(f"data.root '{config.root}' has no folder images/; put the images there")
     rows = _read_table(root / TABLE) if (root / TABLE).is_file() else None
     classes = _classes(root, rows)
-    files = {path.stem: path for path in sorted((root / "images").iterdir()) if path.suffix in IMAGE_SUFFIXES}
+    files, masks = index_files([root / "images"]), index_files([root / "masks"])
 
     def mask(name: str) -> Truth | None:
-        return mask_file(find([root / "masks"], [name], [".png"]), len(classes))
+        return mask_file(masks.get(name), len(classes))
 
     names = tuple(rows) if rows is not None else tuple(files)
-    masked = tuple(name for name in names if mask(name))
+    masked = tuple(name for name in names if name in masks)
     if rows is not None and any(split for _, split in rows.values()):
         test = tuple(name for name in names if rows[name][1] == "test")
     else:
@@ -95,23 +98,31 @@ def load(config: FolderData) -> Dataset:
 def _read_table(path: Path) -> dict[str, tuple[list[str], str]]:
     """Image name -> labels and split ("" where there is none)."""
     rows: dict[str, tuple[list[str], str]] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    reader = csv.DictReader(io.StringIO(read_text(path)), restval="")
+    try:
         if not {"image", "labels"} <= set(reader.fieldnames or ()):
             raise UserError(f"{path}: the first line must be `image,labels` or `image,labels,split`")
         for row in reader:
-            name, split = Path(row["image"].strip()).stem, (row.get("split") or "").strip()
+            name, split = image_name(row["image"].strip()), row.get("split", "").strip()
+            if not name or "\n" in name:
+                raise UserError(f"{path}: line {reader.line_num} names no image")
             if split not in ("", "train", "test"):
                 raise UserError(f"{path}: image '{name}' has the split '{split}'; use train or test")
             if name in rows:
                 raise UserError(f"{path}: image '{name}' is there twice; keep one line")
-            rows[name] = ([word.strip() for word in (row["labels"] or "").split(";") if word.strip()], split)
+            rows[name] = ([word.strip() for word in row["labels"].split(";") if word.strip()], split)
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num} is not valid CSV ({error})") from None
     return rows
 
 
 def _classes(root: Path, rows: dict[str, tuple[list[str], str]] | None) -> tuple[str, ...]:
-    if (root / CLASSES).is_file():
-        return tuple(line.strip() for line in (root / CLASSES).read_text().splitlines() if line.strip())
-    if rows is None:
+    path = root / CLASSES
+    if path.is_file():
+        classes = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    elif rows is None:
         raise UserError(f"{root}: neither {TABLE} nor {CLASSES}, so the classes have no names; write one of them")
-    return tuple(sorted({label for labels, _ in rows.values() for label in labels}))
+    else:
+        path, classes = root / TABLE, tuple(sorted({label for labels, _ in rows.values() for label in labels}))
+    check_classes(classes, str(path))
+    return classes

@@ -26,7 +26,8 @@ from semples.data.files import (
     Listing,
     Truth,
     assemble,
-    find,
+    check_classes,
+    index_files,
     labels_from_masks,
     labels_from_table,
     mask_file,
@@ -34,13 +35,15 @@ from semples.data.files import (
 )
 from semples.errors import UserError
 
-LISTS = Path("ImageSets/Segmentation")
+LISTS, ENDS = Path("ImageSets/Segmentation"), ("", "_id")
 XML_NAMES = {"person": "player", "tvmonitor": "tv monitor"}
 
 
 def recognises(root: Path) -> bool:
     """Whether the folder looks like this layout."""
-    return (root / "JPEGImages").is_dir() and (root / LISTS).is_dir()
+    return (root / "JPEGImages").is_dir() and any(
+        (f / f"val{e}.txt").is_file() for f in (root / LISTS, root) for e in ENDS
+    )
 
 
 def read_listing(config: VocData) -> Listing:
@@ -51,11 +54,12 @@ def read_listing(config: VocData) -> Listing:
             f"data.root '{config.root}' is not a folder in VOC's layout; give the one that holds JPEGImages"
         )
     train, measured, test = (_names(root, name) for name in (config.train_list, config.mask_list, config.test_list))
-    classes = len(config.classes)
+    check_classes(config.classes, "data.classes")
+    images = index_files([root / "JPEGImages"])
+    masks = index_files([root / "SegmentationClassAug", root / "SegmentationClass"])
 
     def mask(name: str) -> Truth | None:
-        folders = [root / "SegmentationClassAug", root / "SegmentationClass"]
-        return mask_file(find(folders, [name], [".png"]), classes)
+        return mask_file(masks.get(name), len(config.classes))
 
     labels, source = _labels(root, config.classes, mask)
     return Listing(
@@ -64,7 +68,7 @@ def read_listing(config: VocData) -> Listing:
         train,
         measured,
         test,
-        lambda name: find([root / "JPEGImages"], [name]),
+        images.get,
         mask,
         labels,
         source,
@@ -78,7 +82,7 @@ def load(config: VocData) -> Dataset:
 
 
 def _names(root: Path, name: str) -> tuple[str, ...]:
-    candidates = [folder / f"{name}{end}.txt" for folder in (root / LISTS, root) for end in ("", "_id")]
+    candidates = [folder / f"{name}{end}.txt" for folder in (root / LISTS, root) for end in ENDS]
     path = next((p for p in candidates if p.is_file()), None)
     if path is None:
         raise UserError(f"{candidates[0]}: no such list of images; see data.{{train,mask,test}}_list")

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from semples.config import GeneratorConfig
+from semples.config import GeneratorConfig, OtherGenerator, WeakTrConfig
+from semples.data.dataset import file_digest
 from semples.errors import UserError, nearest
 from semples.generators.body import SCENES_VIT_WEIGHTS, scenes_vit
 from semples.generators.cnn import Cnn
@@ -77,13 +78,16 @@ def build(config: GeneratorConfig, classes: int, initial: bool = False) -> Any:
     return make(config, classes, initial).to(memory_format=torch.channels_last)
 
 
-def weights_file(config: GeneratorConfig) -> Path | None:
-    """The local file that a generator begins with, or None."""
-    name = getattr(config, "weights", "")
-    if name:
-        return Path(name).expanduser()
-    own = getattr(config, "body", "") == scenes_vit.__name__ and getattr(config, "pretrained", False)
-    return SCENES_VIT_WEIGHTS if own else None
+def content(config: GeneratorConfig) -> str:
+    """What determines a generator besides its configuration: the digest of the local weights that it begins with, or
+    name and version of the package that it comes from."""
+    if isinstance(config, OtherGenerator):
+        packages = [entry.dist for entry in entry_points(group=GROUP, name=config.kind)]
+        return " ".join(f"{package.name} {package.version}" for package in packages if package)
+    path = Path(config.weights).expanduser() if isinstance(config, WeakTrConfig) and config.weights else None
+    if path is None and config.body == scenes_vit.__name__ and config.pretrained:
+        path = SCENES_VIT_WEIGHTS
+    return file_digest(path) if path and path.is_file() else ""
 
 
 def load(config: GeneratorConfig, classes: int, folder: Path, device: str) -> Any:

@@ -21,10 +21,8 @@ class Cnn(nn.Module):
         self.body = create_body(
             config.body,
             initial and config.pretrained,
-            features_only=True,
-            output_stride=config.stride,
-            out_indices=config.maps,
-            **config.args,
+            {"features_only": True, "output_stride": config.stride, "out_indices": config.maps},
+            config.args,
         )
         if not isinstance(self.body, timm.models.FeatureListNet | timm.models.FeatureDictNet):
             raise UserError(f"generator.body '{config.body}' is no CNN; generator.kind=weaktr takes transformers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,15 @@ class WeakTr(nn.Module):
     """CAM_fine = Aff . (Cross * ReLU(conv(patch tokens))) on the grid of patches.
 
     Cross = mean_i w_i A_i[class -> patch] and Aff = mean_i w_i A_i[patch -> patch] over the n attention maps A_i of all
-    layers and heads, w from `Fusion`. A_i and the heads' outputs are cut from the graph. After classify only the
-    convolution and the fusion are trained. Images are resized to whole patches.
+    layers and heads, w from `Fusion`. A_i and the heads' outputs are cut from the graph. The score of the coarse CAM is
+    its mean before the ReLU, as in the official code. After classify only the convolution and the fusion are trained.
+    Images are resized to whole patches.
     """
 
     def __init__(self, config: WeakTrConfig, classes: int, initial: bool):
         super().__init__()
         pretrained = initial and config.pretrained and not config.weights
-        body = create_body(config.body, pretrained, num_classes=0, dynamic_img_size=True, **config.args)
+        body = create_body(config.body, pretrained, {"num_classes": 0, "dynamic_img_size": True}, config.args)
         plain = isinstance(body, VisionTransformer) and body.num_prefix_tokens == 1 and body.cls_token is not None
         if not plain or body.no_embed_class or body.pos_embed is None:
             raise UserError(
@@ -78,12 +80,8 @@ class WeakTr(nn.Module):
         if self.head.bias is not None:
             nn.init.zeros_(self.head.bias)
         self.fusion = Fusion(self.heads * len(body.blocks), body.embed_dim // self.heads, config.reduction, config.pool)
-        self._attention: list[Tensor] = []
-        self._outputs: list[Tensor] = []
         for block in body.blocks:
             block.attn.fused_attn = False  # the fused kernel does not show its attention maps
-            block.attn.attn_drop.register_forward_hook(lambda _, args, out: self._attention.append(args[0].detach()))
-            block.attn.register_forward_hook(lambda _, args, out: self._outputs.append(out.detach()))
         if initial and config.weights:
             self._load_official(Path(config.weights).expanduser())
 
@@ -94,10 +92,18 @@ class WeakTr(nn.Module):
         grid = [max(1, round(side / patch)) for side, patch in zip(images.shape[2:], (ph, pw), strict=True)]
         if images.shape[2:] != (grid[0] * ph, grid[1] * pw):
             images = F.interpolate(images, (grid[0] * ph, grid[1] * pw), mode="bilinear", align_corners=False)
-        self._attention, self._outputs = [], []
-        tokens = self.body.forward_features(images)
-        attention, outputs = self._attention, self._outputs
-        self._attention, self._outputs = [], []
+        attention: list[Tensor] = []
+        outputs: list[Tensor] = []
+        hooks = []
+        for block in self.body.blocks:
+            dropout, layer = block.attn.attn_drop, block.attn
+            hooks.append(dropout.register_forward_hook(lambda _, args, out: attention.append(args[0].detach())))
+            hooks.append(layer.register_forward_hook(lambda _, args, out: outputs.append(out.detach())))
+        try:
+            tokens = self.body.forward_features(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
         patches = tokens[:, self.classes :].transpose(1, 2).unflatten(2, grid)
         by_head = torch.stack([out.unflatten(2, (-1, self.heads)).permute(0, 3, 1, 2) for out in outputs], 2)
         return tokens[:, : self.classes], patches, by_head.flatten(1, 2), *attention
@@ -133,15 +139,16 @@ class WeakTr(nn.Module):
 
     def _load_official(self, path: Path) -> None:
         try:
-            stored: Any = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([Namespace]):  # checkpoints of this family keep their options
+                stored: Any = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise UserError(f"generator.weights {path}: no such file") from None
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"generator.weights {path}: not a torch checkpoint ({reason})") from None
-        stored = stored.get("model", stored)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            raise UserError(f"generator.weights {path}: cannot be read as a checkpoint of torch") from None
+        stored = stored.get("model", stored) if isinstance(stored, dict) else {}
         state = {}
-        for name, value in stored.items():
+        for name, value in stored.items() if isinstance(stored, dict) else ():
+            name = str(name).removeprefix("module.")  # noqa: PLW2901
             if not name.startswith(UNUSED):
                 old = next(prefix for prefix in OFFICIAL_NAMES if name.startswith(prefix))
                 state[OFFICIAL_NAMES[old] + name.removeprefix(old)] = value

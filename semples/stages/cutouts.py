@@ -13,7 +13,7 @@ def embed_cutouts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """v_f = E_I(M_k * X) and v_b = E_I((1 - M_k) * X) of the P positive pairs of a batch.
 
-    M_k is the min-max of the enlarged CAM; eps 1e-1 in match and refine, 1e-4 in prompts (released values).
+    M_k is the min-max of the enlarged CAM; eps as in MatchConfig and PromptsConfig.
     images (B, 3, h, w) normalised, so that a masked-out pixel is 0 = the mean colour; labels (B, K) in {0, 1}.
     Returns v_f (P, D), v_b (P, D) and the pairs' classes k, int64 (P,).
     """

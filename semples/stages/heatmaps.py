@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from semples.training import autocast
 
 MINMAX_EPS = 1e-8
 CHUNK = 64  # images held at a time; those of one size are computed together
-PIXELS = 2**19  # computed at a time: memory does not grow with the size of the images
+PIXELS = 2**19  # computed at a time, or one image that has more
 FILES = {"train": "train.zip", "holdout": "holdout.zip"}
 
 Heatmaps = tuple[int, np.ndarray, np.ndarray]
@@ -46,18 +45,18 @@ def compute_heatmaps(
         for (h, w), members in ((size, m) for size, of_size in by_size.items() for m in _parts(size, of_size)):
             pixels = torch.from_numpy(np.stack([image for _, image in members])).permute(0, 3, 1, 2)
             x = Clip.normalise_pixels(pixels.to(config.runtime.device))
+            shown = np.flatnonzero(split.labels[[i for i, _ in members]].any(0))  # the others are not worth enlarging
             total = torch.zeros(())
             for scale in scales:
                 scaled = x if scale == 1 else F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
                 for view in (scaled, scaled.flip(3)) if flip else (scaled,):
                     with autocast(config.runtime):
-                        cams = generator(view).float()
+                        cams = generator(view).float()[:, shown]
                     cams = enlarge(cams, (h, w))
                     total = total.to(cams.device) + (cams if view is scaled else cams.flip(3))
             maps = (255 * minmax(total, MINMAX_EPS)).round().byte().cpu().numpy()
             for (i, _), of_image in zip(members, maps, strict=True):
-                present = np.flatnonzero(split.labels[i])
-                yield i, of_image[present], present
+                yield i, of_image[split.labels[i][shown]], np.flatnonzero(split.labels[i])
 
 
 def _parts(size: tuple[int, ...], members: list[Member]) -> Iterator[list[Member]]:
@@ -121,14 +120,14 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
                 yield split.names[i], maps.reshape(-1, maps.shape[-1])
 
         archive.write(out / file, written())
-        with zipfile.ZipFile(out / file) as stored:
-            again = ((i, *read_heatmaps(stored, split, i)) for i in split.masked)
-            sweeps.append(count_thresholds(split, again, data.num_classes))
+        stored = archive.Reader(out / file)
+        again = ((i, *read_heatmaps(stored, split, i)) for i in split.masked)
+        sweeps.append(count_thresholds(split, again, data.num_classes))
     return choose_threshold(config, "cam_miou", *sweeps)
 
 
-def read_heatmaps(stored: zipfile.ZipFile, split: Split, i: int) -> tuple[np.ndarray, np.ndarray]:
+def read_heatmaps(stored: archive.Reader, split: Split, i: int) -> tuple[np.ndarray, np.ndarray]:
     """Heatmaps uint8 (P, h, w) and their classes int (P,) of an image, from the file that this stage stored."""
     present = np.flatnonzero(split.labels[i])
-    flat = archive.read(stored, split.names[i])
+    flat = stored.read(split.names[i])
     return flat.reshape(len(present), -1, flat.shape[1]), present

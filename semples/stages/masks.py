@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,14 +47,14 @@ class PseudoMasks(TorchDataset[np.ndarray]):
     """The pseudo masks of a split, each made when it is asked for: uint8 (h, w)."""
 
     def __init__(self, split: Split, heatmaps: Path, settings: MasksConfig):
-        self.split, self.heatmaps, self.settings = split, heatmaps, settings
+        self.split, self.settings = split, settings
+        self.heatmaps = archive.Reader(heatmaps)
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        with zipfile.ZipFile(self.heatmaps) as stored:
-            maps, present = read_heatmaps(stored, self.split, i)
+        maps, present = read_heatmaps(self.heatmaps, self.split, i)
         return make_mask(maps, present, self.split.image(i), self.settings)
 
 

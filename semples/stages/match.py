@@ -16,8 +16,6 @@ from semples.stages.cutouts import embed_cutouts
 from semples.stages.heatmaps import score_cams
 from semples.training import label_batches, train
 
-MASK_EPS = 1e-1
-
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
     """Starts from the weights of classify; writes the generator's weights."""
@@ -27,7 +25,7 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
     t = clip.embed_labels(data.classes)
 
     def losses(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        v_f, v_b, k = embed_cutouts(clip, generator, images, labels, MASK_EPS)
+        v_f, v_b, k = embed_cutouts(clip, generator, images, labels, settings.mask_eps)
         return {"loss": match_loss(v_f, v_b, t[k], settings.lambda_b)}
 
     loader = label_batches(config, data, settings.batch)

@@ -17,7 +17,6 @@ from semples.losses import prompt_loss, similarity
 from semples.stages.cutouts import embed_cutouts
 from semples.training import label_batches, train
 
-MASK_EPS = 1e-4
 WEIGHTS = "prompts.safetensors"
 
 
@@ -33,7 +32,7 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
 
     def losses(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            _, v_b, k = embed_cutouts(clip, generator, images, labels, MASK_EPS)
+            _, v_b, k = embed_cutouts(clip, generator, images, labels, settings.mask_eps)
         u = clip.embed_prompts(prompts)
         return {
             "loss": prompt_loss(v_b, u[k], t[k], settings.lambda_t, settings.label_term),

@@ -15,7 +15,6 @@ from semples.log import Log
 from semples.losses import match_loss, refine_loss
 from semples.stages.cutouts import embed_cutouts
 from semples.stages.heatmaps import score_cams
-from semples.stages.match import MASK_EPS
 from semples.stages.prompts import load_prompts
 from semples.training import label_batches, train
 
@@ -30,7 +29,7 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         u = clip.embed_prompts(load_prompts(inputs["prompts"]).to(config.runtime.device))
 
     def losses(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        v_f, v_b, k = embed_cutouts(clip, generator, images, labels, MASK_EPS)
+        v_f, v_b, k = embed_cutouts(clip, generator, images, labels, config.match.mask_eps)
         match = match_loss(v_f, v_b, t[k], config.match.lambda_b)
         refine = refine_loss(v_f, u[k])
         return {"loss": match + settings.lambda_r * refine, "match": match.detach(), "refine": refine.detach()}

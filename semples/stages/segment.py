@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -50,8 +49,8 @@ def build_network(settings: SegmentConfig, classes: int, initial: bool = False) 
     except (KeyError, RuntimeError, ValueError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"segment.architecture '{settings.architecture}' with segment.encoder '{settings.encoder}' is not known to "
-            f"segmentation-models-pytorch: {reason}"
+            f"segment.architecture '{settings.architecture}' with segment.encoder '{settings.encoder}' and "
+            f"segment.args cannot be built by segmentation-models-pytorch: {reason}"
         ) from None
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -160,9 +159,7 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
     if config.segment.train_on == "truth":
         weights, metrics = train_on(data.train.mask, data.train.masked, config, data, log)
     else:
-        with zipfile.ZipFile(inputs["masks"] / FILES["train"]) as stored:
-            # as compressed as they are stored: all the masks of VOC would take two gigabytes
-            packed = [stored.read(f"{name}.png") for name in data.train.names]
-        weights, metrics = train_on(lambda i: archive.decode(packed[i]), range(len(packed)), config, data, log)
+        stored, names = archive.Reader(inputs["masks"] / FILES["train"]), data.train.names
+        weights, metrics = train_on(lambda i: stored.read(names[i]), range(len(names)), config, data, log)
     save_file({k: v.contiguous().cpu() for k, v in weights.items()}, out / WEIGHTS)
     return metrics
