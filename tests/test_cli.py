@@ -54,6 +54,12 @@ def test_run_predict_evaluate(command: Command) -> None:
     assert yaml.safe_load(before)["metrics"] == yaml.safe_load(Path("r/result.json").read_text())["metrics"]
 
     split = scenes.load(24, 8, 8, 0).test
+    voc.write(scenes.load(24, 8, 8, 0), Path("tree"))
+    pictures = [f"tree/JPEGImages/{name}.png" for name in split.names]
+    assert command("semples", "predict", *pictures, "--run", "r", "--out", "all")[0] == 0
+    code, out, _ = command("semples", "evaluate", "all", "tree/SegmentationClass")
+    reported = yaml.safe_load(before)["metrics"]["seg_miou"]  # the masks written are those that were measured
+    assert f"{reported:.2f}" in out.splitlines()[-2]
     Image.fromarray(split.image(0)).save("photo.jpg")
     code, out, _ = command("semples", "predict", "photo.jpg", "--run", "r", "--out", "p")
     assert code == 0 and np.asarray(Image.open("p/photo.png")).shape == split.image(0).shape[:2]
@@ -131,7 +137,10 @@ def test_written_scenes_run_as_a_voc_tree(command: Command) -> None:
         (["run", "data.kind=voc", "data.root=none"], "data.root 'none' is not a folder"),
         (["run", "voc"], "voc.yaml: key 'data.root' is missing"),
         (["run", "data.kind=coco", "data.root=none"], "data.root 'none' is no COCO 2014 folder"),
-        (["run", "generator.kind=sam", "generator.maps=[1]"], "unknown key 'generator.maps'"),
+        (["run", "generator.kind=sam", "generator.maps=[1]"], "generator.maps': only the kinds cnn and weaktr have it"),
+        (["run", "generator.kind=sam"], "generator.kind 'sam' is neither cnn, weaktr"),
+        (["run", "generator.maps=[4, 1]"], "from the finest to the coarsest"),
+        (["run", "generator.maps=[9]"], "generator.body 'resnet10t' cannot be built"),
         (["run", "segment.architecture=Nonet"], "segment.architecture 'Nonet'"),
         pytest.param(
             ["run", "runtime.device=cuda"],

@@ -26,6 +26,14 @@ def test_dotted_changes() -> None:
     assert config.match == Config().match
 
 
+def test_another_kind_replaces_the_section() -> None:
+    full = to_dict(load(None, {"generator.stride": 16, "data.train": 50}))
+    config = parse(override(full, {"generator.pool": "mean", "generator.kind": "weaktr"}), "test")
+    assert config.generator.kind == "weaktr" and config.generator.pool == "mean"
+    assert parse(override(full, {"data.kind": "folder", "data.root": "x"}), "test").data.root == "x"
+    assert parse(override(full, {"generator.kind": "cnn"}), "test").generator.stride == 16
+
+
 def test_every_key_can_be_set_from_the_command_line() -> None:
     tree = to_dict(Config())
     for key in keys(Config()):

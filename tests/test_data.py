@@ -336,6 +336,8 @@ def test_errors_in_labels_csv_are_named(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     good = table.read_text()
     for text, message in (
+        (good + '"unbalanced,boat,train', "no image file for 'unbalanced,boat,train'"),
+        (good + ",boat,train", "line 41 names no image"),
         (good.replace("image,labels,split", "file,label,split"), "the first line must be"),
         (good.replace(",train", ",holdout"), "has the split 'holdout'; use train or test"),
         (good + good.splitlines()[1], "is there twice"),
@@ -346,12 +348,115 @@ def test_errors_in_labels_csv_are_named(tmp_path: Path) -> None:
             load(config)
 
 
-def test_coco_masks_with_numbers_of_no_category_are_named(tmp_path: Path) -> None:
+def test_coco_masks_with_numbers_of_no_category(tmp_path: Path) -> None:
+    """12 is no category: masks with it count their classes 0..80; 200 is a mistake in either way of counting."""
     config = write_coco_weaktr(tmp_path)
-    path = sorted((tmp_path / "voc_format" / "class_labels").iterdir())[0]
-    encode_mask(np.full((64, 64), 12, np.uint8)).save(path)
-    with pytest.raises(UserError, match="value 12 is no class: expected 0, one of COCO's 91 category numbers"):
+    paths = sorted((tmp_path / "voc_format" / "class_labels").iterdir())
+    encode_mask(np.full((64, 64), 200, np.uint8)).save(paths[0])
+    with pytest.raises(UserError, match="value 200 is no class: expected 0, one of COCO's 91 category numbers"):
         load(config)
+    for path in paths:
+        mask = np.asarray(Image.open(path))
+        encode_mask(np.where(mask == 200, 0, np.where(mask > 0, mask + 11, 0)).astype(np.uint8)).save(path)
+    listing = coco.read_listing(config)
+    assert "classes 0..80" in listing.layout
+    name = DATA.train.names[3]
+    assert np.flatnonzero(listing.labels(name)).tolist() == (11 + np.flatnonzero(DATA.train.labels[3])).tolist()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("annotations", [{"image_id": 0, "category_id": 12, "segmentation": [[0, 0, 5, 0, 5, 5]]}]),
+        ("annotations", [{"image_id": 99, "category_id": 1, "segmentation": [[0, 0, 5, 0, 5, 5]]}]),
+        ("annotations", [{"image_id": 0, "category_id": 1}]),
+        ("annotations", [{"image_id": 0, "category_id": 1, "segmentation": 7}]),
+        ("images", 5),
+        ("images", [{"id": 0, "file_name": "a.png"}]),
+        ("categories", [{"name": "cat"}]),
+    ],
+)
+def test_annotations_that_are_not_cocos_are_named(tmp_path: Path, key: str, value: Any) -> None:
+    config = write_coco_official(tmp_path)
+    path = tmp_path / "annotations" / "instances_train2014.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(UserError, match=rf"{path.name}: not as COCO's annotations are"):
+        load(config)
+
+
+def test_degenerate_outlines_of_coco_are_no_pixels(tmp_path: Path) -> None:
+    config = write_coco_official(tmp_path)
+    path = tmp_path / "annotations" / "instances_val2014.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [
+        {"image_id": 0, "category_id": COCO_NUMBERS[0], "segmentation": outline} for outline in ([], [[1, 2]])
+    ]
+    path.write_text(json.dumps(content))
+    assert not np.asarray(load(config).test.mask(0)).any()
+
+
+def test_files_that_are_no_text_and_odd_classes_are_named(tmp_path: Path) -> None:
+    config = write_folder(tmp_path)
+    for text, message in (
+        ("boat\nboat", "class 'boat' is there twice"),
+        ("", "0 classes"),
+        ("\n".join(map(str, range(300))), "300"),
+    ):
+        (tmp_path / "classes.txt").write_text(text)
+        with pytest.raises(UserError, match=message):
+            load(config)
+    (tmp_path / "classes.txt").write_text("\ufeff" + "\n".join(DATA.classes))  # with a byte order mark
+    assert load(config).classes == DATA.classes
+    (tmp_path / "labels.csv").write_bytes(b"\xff\xfe\x00")
+    LAYOUTS["folder"].load.cache_clear()
+    with pytest.raises(UserError, match=r"labels\.csv: cannot be read as UTF-8"):
+        load(config)
+
+
+def test_names_with_dots_and_upper_case_suffixes(tmp_path: Path) -> None:
+    config = write_folder(tmp_path)
+    for folder in ("images", "masks"):
+        for path in (tmp_path / folder).iterdir():
+            path.rename(path.with_name(f"shot.{path.stem}.PNG"))
+    lines = (tmp_path / "labels.csv").read_text().splitlines()
+    (tmp_path / "labels.csv").write_text("\n".join([lines[0], *(f"shot.{line}" for line in lines[1:])]))
+    data = load(config)
+    assert len(data.train) == 24 and len(data.test.masked) == 8 and data.test.names[0].startswith("shot.test-")
+
+
+@pytest.mark.parametrize("table", [{"a": 3}, {"a": "cat"}, [1, 2], {1: None}])
+def test_label_tables_of_another_form_are_named(tree: Path, table: Any) -> None:
+    np.save(tree / "cls_labels.npy", np.array(table, dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"cls_labels\.npy: (expected a dictionary|no vector of 8 labels)"):
+        load(config(tree))
+
+
+def test_a_broken_test_image_is_named_when_its_mask_is_asked_for(tree: Path) -> None:
+    path = tree / "JPEGImages" / f"{DATA.test.names[2]}.png"
+    path.write_bytes(b"garbage")
+    data = load(config(tree))
+    with pytest.raises(UserError, match=rf"{path.name}: broken image"):
+        data.test.mask(data.test.names.index(path.stem))
+
+
+def test_lists_name_every_image_once(tree: Path) -> None:
+    path = tree / "ImageSets/Segmentation/val.txt"
+    path.write_text(path.read_text() * 2)
+    assert len(load(config(tree)).test) == 8
+    path.write_text("a/one.jpg\nb/one.jpg\n")
+    voc.load.cache_clear()
+    with pytest.raises(UserError, match=r"'b/one\.jpg' and 'a/one\.jpg' have the same name"):
+        load(config(tree))
+    path.write_text("")
+    with pytest.raises(UserError, match="the list of test images is empty"):
+        load(config(tree))
+
+
+def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((5, 5), 4000, np.uint16)).save(path)
+    with pytest.raises(UserError, match="more than 8 bits a channel"):
+        read_image(path)
 
 
 def test_a_part_of_the_masks_of_coco_is_measured(tmp_path: Path) -> None:

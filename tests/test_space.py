@@ -71,6 +71,8 @@ def test_free_form_arguments_can_be_emptied(tmp_path: Path) -> None:
         ({"space": {"selection": {"choice": ["holdout", "oracle"]}}}, "selection cannot be searched"),
         ({"space": {"segment.train_on": {"choice": ["pseudo", "truth"]}}}, "segment.train_on cannot be searched"),
         ({"preset": "none"}, "none: no such file"),
+        ({"base": "voc"}, "base = 'voc' is not allowed"),
+        ({"space": {"generator.kind": {"choice": ["cnn", "weaktr"]}}}, "generator.kind cannot be searched"),
         ({"space": {"data.seed": {"int": [0, 3]}}}, r"data\.seed cannot be searched"),
         ({"space": {"prompts.init": {"choice": ["normal", "word"]}}}, "does not include the base value uniform"),
     ],

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from semples.config import ClassifyConfig, RuntimeConfig
+from semples.training import cosine, poly, train
+
+CPU = RuntimeConfig(device="cpu")
+
+
+def rates(epochs: int, warmup: float) -> list[float]:
+    """How far one parameter with gradient 1 moves in every step: AdamW's step is the learning rate."""
+    weight = torch.nn.Parameter(torch.zeros(()))
+    seen = [0.0]
+
+    def losses(images: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.append(float(weight.detach()))
+        return {"loss": weight}
+
+    loader = DataLoader(TensorDataset(torch.zeros(4, 1), torch.zeros(4, 1)), 1)
+    settings = ClassifyConfig(epochs=epochs, lr=1.0, weight_decay=0.0)
+    train("classify", [weight], loader, settings, CPU, losses, lambda *a, **k: None, warmup)
+    seen.append(float(weight.detach()))
+    return [a - b for a, b in itertools.pairwise(seen[1:])]
+
+
+def test_the_learning_rate_falls_as_a_cosine_to_0() -> None:
+    got = rates(epochs=2, warmup=0)
+    assert got == pytest.approx([cosine(step / 8) for step in range(8)], abs=1e-5)
+    assert got[0] == pytest.approx(1) and got[-1] < 0.05
+
+
+def test_warm_up_rises_to_the_full_rate_first() -> None:
+    got = rates(epochs=3, warmup=1)
+    assert got[:4] == pytest.approx([0.25, 0.5, 0.75, 1], abs=1e-5)
+    assert got[4:] == pytest.approx([cosine(step / 8) for step in range(8)], abs=1e-5)
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(0, 0), (0, 5), (2, 2), (1, 5)])
+def test_warm_up_may_be_as_long_as_the_training(epochs: int, warmup: float) -> None:
+    assert len(rates(epochs, warmup)) == 4 * epochs
+
+
+def test_poly_is_a_power_of_what_is_left() -> None:
+    assert (poly(0), poly(0.5), poly(1)) == pytest.approx((1, 0.5**0.9, 0))
