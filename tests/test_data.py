@@ -337,7 +337,7 @@ def test_errors_in_labels_csv_are_named(tmp_path: Path) -> None:
     good = table.read_text()
     for text, message in (
         (good + '"unbalanced,boat,train', "no image file for 'unbalanced,boat,train'"),
-        (good + ",boat,train", "line 41 names no image"),
+        (good + ",boat,train", "line 42 names no image"),
         (good.replace("image,labels,split", "file,label,split"), "the first line must be"),
         (good.replace(",train", ",holdout"), "has the split 'holdout'; use train or test"),
         (good + good.splitlines()[1], "is there twice"),
