@@ -2,9 +2,9 @@
 
     python benchmarks/scenes.py [--seeds 5] [--store DIR] [--json FILE] [PRESET ...]
 
-For each preset (default: scenes-cnn and scenes-weaktr, whose weights the sweeps scenes and scenes-weaktr found): the
+For each preset (default: scenes, which is the default configuration, and scenes-weaktr): the
 ablation of `semples ablate`, and the background that each class's learned prompts are nearest to. All figures are of
-images that were never used to choose. Finished stages are kept in --store. In the JSON file the figures of scenes-cnn
+images that were never used to choose. Finished stages are kept in --store. In the JSON file the figures of scenes
 have the names that `semples ablate --json` gives them, those of another preset are preceded by its name.
 """
 
@@ -26,7 +26,7 @@ from semples.pipeline import run
 from semples.stages.prompts import load_prompts
 from semples.store import Store
 
-PRESETS = ("scenes-cnn", "scenes-weaktr")
+PRESETS = ("scenes", "scenes-weaktr")
 
 
 def companions(config: Config, store: Store) -> list[str]:

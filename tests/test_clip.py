@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
+import timm
 import torch
 
 from semples.clip import MINIATURE_WEIGHTS, load_clip
-from semples.config import ClipConfig
+from semples.config import ClipConfig, WeakTrConfig
 from semples.data import scenes
 from semples.errors import UserError
-from semples.pretrain import accept_clip, contrast, draw_picture, is_expected, write_caption
+from semples.generators import build
+from semples.pretrain import accept_body, accept_clip, contrast, draw_picture, is_expected, write_caption
 
 CLIP = load_clip(ClipConfig())
 
@@ -21,6 +23,25 @@ def test_the_shipped_miniature_is_as_good_as_it_must_be() -> None:
     assert figures["object_accuracy"] >= 0.95
     assert figures["object_minus_background"] >= 0.3
     assert figures["background_accuracy"] >= 0.7  # one scene of ten has another background than the companion
+
+
+def test_the_shipped_transformer_knows_objects_and_attends_to_what_is_alike() -> None:
+    body = timm.create_model("scenes_vit", pretrained=True, num_classes=20).eval()
+    assert accept_body(body, images=300, seed=77)["body_object_accuracy"] >= 0.6
+    generator = build(WeakTrConfig(kind="weaktr"), 8, initial=True).eval()
+    split = scenes.load(40, 1, 1, 5).train
+    inside, outside = [], []
+    for i in np.flatnonzero(split.labels.sum(1) == 1)[:15]:
+        mask = torch.from_numpy(np.array(split.mask(i))[:64, :64] > 0).float()
+        x = CLIP.normalise_pixels(torch.from_numpy(split.image(i)[:64, :64].copy()).permute(2, 0, 1)[None])
+        with torch.no_grad():
+            *_, first, second, third, last = generator.features(x)
+        affinity = torch.cat([first, second, third, last], 1)[0, :, 8:, 8:].mean(0)
+        patches = torch.nn.functional.adaptive_avg_pool2d(mask[None], 16).flatten() > 0.5
+        if 5 < patches.sum() < 200:
+            inside.append(affinity[patches][:, patches].sum(1).mean())
+            outside.append(affinity[~patches][:, patches].sum(1).mean())
+    assert np.mean(inside) > 2.5 * np.mean(outside)  # of its attention, an object's patch gives more to the object
 
 
 def test_the_shipped_miniature_is_small() -> None:

@@ -143,7 +143,9 @@ def test_weaktr_has_the_published_size() -> None:
 def test_weaktr_fuses_attention_as_a_loop_does(pool: Any, images: Tensor) -> None:
     """Every map by itself, every token by itself, in plain loops over numbers of the equations."""
     torch.manual_seed(1)
-    config = WeakTrConfig(kind="weaktr", pool=pool, reduction=4, pretrained=False, args={"depth": 2, "embed_dim": 48})
+    config = WeakTrConfig(
+        kind="weaktr", pool=pool, reduction=4, pretrained=False, args={"depth": 2, "embed_dim": 48, "num_heads": 3}
+    )
     generator: WeakTr = generators.build(config, K).eval()
     with torch.no_grad():
         for parameter in generator.fusion.parameters():

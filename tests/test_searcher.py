@@ -131,7 +131,7 @@ def test_a_trial_cut_short_while_it_was_suggested_is_handed_out_whole(tmp_path: 
     first = World(tmp_path)
     first.study.ask()  # neither its parameters nor its run were written
     second = World(tmp_path)
-    assert second.searcher.suggest("a") == {"number": 0, "parameters": {"match.lambda_b": 2.4}}
+    assert second.searcher.suggest("a") == {"number": 0, "parameters": {"match.lambda_b": 1.0}}
     second.searcher.on_trial_complete("a", complete(50.0))
     assert second.runs()["s-0"].data.tags["state"] == "COMPLETE"
 
@@ -150,8 +150,8 @@ def test_curves_of_a_stage_are_logged_by_prefix(tmp_path: Path) -> None:
 
 def test_the_first_trial_is_the_default(tmp_path: Path) -> None:
     world = World(tmp_path)
-    assert world.searcher.suggest("a") == {"number": 0, "parameters": {"match.lambda_b": 2.4}}
-    assert world.searcher.suggest("b")["parameters"] != {"match.lambda_b": 2.4}
+    assert world.searcher.suggest("a") == {"number": 0, "parameters": {"match.lambda_b": 1.0}}
+    assert world.searcher.suggest("b")["parameters"] != {"match.lambda_b": 1.0}
 
 
 def test_an_interrupted_trial_is_handed_out_again_in_the_same_run(tmp_path: Path) -> None:

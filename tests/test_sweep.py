@@ -77,7 +77,7 @@ def test_a_sweep_from_launch_to_export(tmp_path: Path) -> None:
     for run in runs:
         assert run.data.tags["state"] == "COMPLETE"
         assert {"pseudo_miou", "seg_miou", "match/loss", "segment/loss", "refine/cam_miou"} <= set(run.data.metrics)
-        assert run.data.params["match.lambda_b"] == "2.4"
+        assert run.data.params["match.lambda_b"] == "1.0"
         files = {f.path for f in client.list_artifacts(run.info.run_id)}
         assert {"config.yaml", "result.json", "gallery.png"} <= files
 
