@@ -216,9 +216,9 @@ class MatchConfig(Training):
     masks.
     """
 
-    epochs: Count = 8
-    batch: Count = 32
-    lr: Positive = 4e-3
+    epochs: Count = 10
+    batch: Count = 8
+    lr: Positive = 3e-3
     lambda_b: NotNegative = 1.0
     mask_eps: Positive = 1e-1
 
@@ -248,10 +248,10 @@ class RefineConfig(Training):
     start: the weights it starts from, "classify" as released or "match".
     """
 
-    epochs: Count = 8
-    batch: Count = 32
-    lr: Positive = 4e-3
-    lambda_r: NotNegative = 0.5
+    epochs: Count = 10
+    batch: Count = 8
+    lr: Positive = 3e-3
+    lambda_r: NotNegative = 1.0
     start: Literal["classify", "match"] = "classify"
 
 

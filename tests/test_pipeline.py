@@ -92,7 +92,7 @@ def test_keys_change_with_the_content_of_clip_weights(tiny: Config, tmp_path: Pa
         ({"masks.background": 0.3}, ["classify", "match", "prompts", "refine", "heatmaps"]),
         ({"prompts.lambda_t": 0.5}, ["classify", "match"]),
         ({"match.lambda_b": 2.4}, ["classify"]),
-        ({"refine.lambda_r": 1.0}, ["classify", "match", "prompts"]),
+        ({"refine.lambda_r": 2.0}, ["classify", "match", "prompts"]),
         ({"segment.epochs": 9}, ["classify", "match", "prompts", "refine", "heatmaps", "masks"]),
         ({"seed": 1}, []),
         ({"runtime.threads": 2}, []),

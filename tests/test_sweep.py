@@ -65,7 +65,7 @@ def test_a_sweep_from_launch_to_export(tmp_path: Path) -> None:
 
     study = load_study(out / "tiny")
     suggested = [t.params for t in study.get_trials()]
-    assert suggested[0] == {"masks.background": 0.5, "refine.lambda_r": 0.5}
+    assert suggested[0] == {"masks.background": 0.5, "refine.lambda_r": 1.0}
     best = ranked(study)[0]
 
     # MLflow: one sweep run, one child run a trial, with both figures, curves, configuration and gallery
