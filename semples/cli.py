@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from json import dumps
 from pathlib import Path
@@ -21,6 +21,7 @@ from semples.errors import UserError
 if TYPE_CHECKING:
     from semples.config import Config
     from semples.pipeline import Event
+    from semples.store import Store
 
     class Report(Protocol):
         def __call__(self, event: Event, heading: str = "") -> None: ...
@@ -36,6 +37,8 @@ scenes_app = typer.Typer(help="The embedded world `scenes` and its miniature CLI
 app.add_typer(scenes_app, name="scenes")
 data_app = typer.Typer(help="Your own images: what a run would do with them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+store_app = typer.Typer(help="Stored stage results: how much there is, whether it is sound.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
 
 ConfigFile = Annotated[
     Path | None,
@@ -44,8 +47,18 @@ ConfigFile = Annotated[
 Changes = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys to change, for example match.lambda_b=1.5.")
 ]
+StorePlace = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="PLACE", help="Stage results to share: a folder or a URL (s3://...); default OUT/store."
+    ),
+]
+StoreQuota = Annotated[
+    float | None, typer.Option("--quota", help="GB that the store may take; what is least worth keeping goes first.")
+]
+Place = Annotated[str, typer.Argument(metavar="PLACE", help="A store: a folder or a URL of fsspec.")]
 
-
+STORE = "store"
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 MOST_PROBLEMS = 20
 
@@ -90,6 +103,9 @@ def _progress(console: Console) -> Iterator[Report]:
             name = f"{heading}{event.stage}"
             if name not in bars:
                 bars[name] = progress.add_task(name, total=event.epochs, note="")
+            if event.waiting:
+                progress.update(bars[name], note=f"waiting for {event.waiting}, which computes it")
+                return
             if event.metrics is None:
                 note = "  ".join(f"{k} {v:.3f}" for k, v in event.values.items())
                 progress.update(bars[name], completed=event.epoch, total=max(event.epochs, 1), note=note)
@@ -115,7 +131,8 @@ def run(
     config: ConfigFile = None,
     changes: Changes = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/run"),
-    store: Annotated[Path | None, typer.Option(help="Folder of stage results to share; default OUT/store.")] = None,
+    place: StorePlace = None,
+    quota: StoreQuota = None,
 ) -> None:
     """Run all seven stages, those whose results are stored already excepted.
 
@@ -127,16 +144,17 @@ def run(
     from semples.output import CONFIG, GALLERY, RESULT, headline, write_masks, write_run, write_weights
     from semples.pipeline import run as run_pipeline
     from semples.preflight import check
-    from semples.store import Store
+    from semples.store import open_store
 
     resolved = _read(config, changes)
     check(resolved)
     console = Console()
-    with _progress(console) as report:
-        result = run_pipeline(resolved, Store(store or out / "store"), report)
-    write_masks(result.folders, out)
-    write_weights(result.folders, out)
-    write_run(result, out)
+    with open_store(place or str(out / STORE), out / STORE, quota) as store:
+        with _progress(console) as report:
+            result = run_pipeline(resolved, store, report)
+        write_masks(result.folders, out)
+        write_weights(result.folders, out)
+        write_run(result, out)
     console.print(headline(result.metrics, result.config))
     console.print(f"{out / RESULT}  {out / CONFIG}  {out / GALLERY}", soft_wrap=True)
 
@@ -147,7 +165,7 @@ def ablate(
     changes: Changes = None,
     seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ...: the more, the narrower the intervals.", min=1)] = 5,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/ablation"),
-    store: Annotated[Path | None, typer.Option(help="Folder of stage results to share; default OUT/store.")] = None,
+    place: StorePlace = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures, flat, to this file.")] = None,
 ) -> None:
     """Measure what every step of the method adds, over seeds.
@@ -159,22 +177,151 @@ def ablate(
     """
     from semples import ablation
     from semples.preflight import check
-    from semples.store import Store
+    from semples.store import open_store
 
     resolved = _read(config, changes)
     check(resolved)
     for folder in (out, *([json.parent] if json else [])):
         folder.mkdir(parents=True, exist_ok=True)
     console = Console()
-    with _progress(console) as report:
-        values = ablation.ablate(
-            resolved, range(seeds), Store(store or out / "store"), lambda seed, event: report(event, f"{seed} ")
-        )
+    with open_store(place or str(out / STORE), out / STORE) as store, _progress(console) as report:
+        values = ablation.ablate(resolved, range(seeds), store, lambda seed, event: report(event, f"{seed} "))
     text = ablation.table(values, resolved.selection)
     (out / "ablation.md").write_text(text + "\n")
     if json:
         json.write_text(dumps(ablation.figures(values), indent=2) + "\n")
     print(text)
+
+
+@app.command()
+def stages(
+    config: ConfigFile = None,
+    changes: Changes = None,
+    out: Annotated[Path, typer.Option(help="Folder of the run, whose store is looked into.")] = Path("runs/run"),
+    place: StorePlace = None,
+    why: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="Two keys, or their first characters: say why they differ, and nothing else."),
+    ] = None,
+) -> None:
+    """What a run would reuse: every stage with the key of its result, whether it is stored, being computed or missing,
+    its size, the time since it was last used, and the seconds that it took to compute.
+
+    Keys of results that are stored, and of this configuration, can be compared with --why.
+    """
+    import time
+
+    from rich.table import Table
+
+    from semples.data import load_data
+    from semples.pipeline import STAGES, differences, key_parts
+    from semples.preflight import check
+    from semples.store import make_key, open_store
+    from semples.training import resolve_device
+
+    resolved = _read(config, changes)
+    check(resolved)
+    resolved = resolved.model_copy(update={"runtime": resolve_device(resolved.runtime)})
+    parts = key_parts(resolved, load_data(resolved.data).fingerprint)
+    with open_store(place or str(out / STORE), out / STORE) as store:
+        stored = {entry.key: entry for entry in store.entries()}
+        if why:
+            known = {key: entry.mark["key"] for key, entry in stored.items()}
+            known |= {make_key(**own): own for own in parts.values()}
+            one, other = (known[_complete(prefix, known)] for prefix in why)
+            print("\n".join(differences(one, other, known)) or "they are the same key")
+            return
+        table = Table("stage", "key", "reads", "state", "MB", "last used", "seconds")
+        for name, own in parts.items():
+            key = make_key(**own)
+            entry, owner = stored.get(key), store.there.owner(key)
+            row = [f"being computed by {owner}" if owner else "missing", "", "", ""]
+            if entry:
+                age = f"{max(0.0, time.time() - entry.used) / 3600:.1f} h ago"
+                row = ["stored", f"{entry.mark['bytes'] / 1e6:.2f}", age, f"{entry.mark['seconds']:.1f}"]
+            table.add_row(name, key[:12], ", ".join(STAGES[name].inputs(resolved)), *row)
+    Console().print(table)
+
+
+def _complete(prefix: str, keys: Iterable[str]) -> str:
+    """The only key that begins like this."""
+    found = [key for key in keys if key.startswith(prefix)]
+    if len(found) != 1:
+        raise UserError(
+            f"--why {prefix}: {len(found)} known keys begin like this; `semples stages` and `store ls` show them"
+        )
+    return found[0]
+
+
+@contextmanager
+def _existing(place: str) -> Iterator[Store]:
+    """The store at a place that must be there; copies of what is read of a URL go when the command ends."""
+    from tempfile import TemporaryDirectory
+
+    from semples.store import open_store
+
+    if "://" not in place and not Path(place).is_dir():
+        raise UserError(f"{place}: no such folder; name the store of a run or a sweep, for example runs/run/store")
+    with TemporaryDirectory() as copies, open_store(place, Path(copies)) as store:
+        yield store
+
+
+@store_app.command("ls")
+def list_store(place: Place) -> None:
+    """Every result: stage, key, size, time since it was last used, seconds that it took to compute."""
+    import time
+
+    from rich.table import Table
+
+    table = Table("stage", "key", "MB", "last used", "seconds")
+    with _existing(place) as store:
+        for entry in store.entries():
+            age = f"{max(0.0, time.time() - entry.used) / 3600:.1f} h ago"
+            mark = entry.mark
+            table.add_row(mark["stage"], entry.key[:12], f"{mark['bytes'] / 1e6:.2f}", age, f"{mark['seconds']:.1f}")
+    Console().print(table)
+
+
+@store_app.command("du")
+def usage(place: Place) -> None:
+    """Results, MB and compute seconds of every stage."""
+    from rich.table import Table
+
+    from semples.pipeline import STAGES
+
+    table = Table("stage", "results", "MB", "seconds")
+    with _existing(place) as store:
+        entries = store.entries()
+    for name in (*STAGES, "all"):
+        marks = [entry.mark for entry in entries if name in (entry.mark["stage"], "all")]
+        size, seconds = (sum(mark[what] for mark in marks) for what in ("bytes", "seconds"))
+        table.add_row(name, str(len(marks)), f"{size / 1e6:.2f}", f"{seconds:.1f}")
+    Console().print(table)
+
+
+@store_app.command()
+def verify(place: Place) -> None:
+    """Read every result and compare it with the digests of when it was written; a damaged one is removed (it will be
+    computed again when it is needed). Exit code 2 if there was one."""
+    with _existing(place) as store:
+        sound = store.verify()
+    bad = [key for key, good in sound.items() if not good]
+    print(f"{len(sound) - len(bad)} results are as they were written")
+    if bad:
+        raise UserError(f"{place}: {len(bad)} damaged results were removed: {', '.join(key[:12] for key in bad)}")
+
+
+@store_app.command()
+def prune(
+    place: Place,
+    keep: Annotated[float, typer.Option(help="GB to keep; what is least worth it goes first.", min=0)],
+) -> None:
+    """Drop results until at most --keep GB are left, and what interrupted runs left behind. What is in use stays."""
+    from semples.store import GB
+
+    with _existing(place) as store:
+        dropped = store.prune(keep * GB)
+    print(f"dropped {len(dropped)} results, {sum(entry.mark['bytes'] for entry in dropped) / 1e6:.2f} MB")
 
 
 @app.command()

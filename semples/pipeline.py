@@ -75,32 +75,63 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def stage_keys(config: Config, fingerprint: str) -> dict[str, str]:
-    """The store key of every stage's result under this (resolved) configuration."""
+def key_parts(config: Config, fingerprint: str) -> dict[str, dict[str, Any]]:
+    """What the key of every stage's result is made of under this (resolved) configuration; see make_key."""
     flat = dict(flatten(to_dict(config)))
     # of files that the configuration names, the content counts
     weights = weights_file(config.clip)
     content = {"clip": file_digest(weights) if weights else "", "generator": generators.content(config.generator)}
-    result: dict[str, str] = {}
+    result: dict[str, dict[str, Any]] = {}
     for name, stage in STAGES.items():
-        result[name] = make_key(
-            stage=name,
-            version=stage.version,
-            parameters={k: v for k, v in flat.items() if any(f"{k}.".startswith(f"{r}.") for r in stage.reads)},
-            inputs={i: result[i] for i in stage.inputs(config)},
-            files={section: sha for section, sha in content.items() if section in stage.reads},
-            data=fingerprint,
-            seed=config.seed,
-            selection=config.selection,
-            runtime={k: v for k, v in flat.items() if k.startswith("runtime.")},
-        )
+        result[name] = {
+            "stage": name,
+            "version": stage.version,
+            "parameters": {k: v for k, v in flat.items() if any(f"{k}.".startswith(f"{r}.") for r in stage.reads)},
+            "inputs": {i: make_key(**result[i]) for i in stage.inputs(config)},
+            "files": {section: sha for section, sha in content.items() if section in stage.reads},
+            "data": fingerprint,
+            "seed": config.seed,
+            "selection": config.selection,
+            "runtime": {k: v for k, v in flat.items() if k.startswith("runtime.")},
+        }
     return result
+
+
+def stage_keys(config: Config, fingerprint: str) -> dict[str, str]:
+    """The store key of every stage's result under this (resolved) configuration."""
+    return {name: make_key(**parts) for name, parts in key_parts(config, fingerprint).items()}
+
+
+def differences(a: dict[str, Any], b: dict[str, Any], known: dict[str, dict[str, Any]]) -> list[str]:
+    """Why two results have different keys: "what: this, that" for everything in their parts that differs.
+
+    known: parts by key, as far as they are known: what differs in an input is looked for in the input's own parts.
+    """
+    found = []
+    for name in sorted({*a, *b}):
+        left, right = a.get(name), b.get(name)
+        if left == right:
+            continue
+        if name != "inputs":
+            pairs = [(name, left, right)]
+            if isinstance(left, dict) and isinstance(right, dict):
+                keys = sorted({*left, *right})
+                pairs = [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
+            found += [f"{what}: {one}, {other}" for what, one, other in pairs]
+            continue
+        for stage in sorted({*left, *right}):  # type: ignore[misc]
+            one, other = left.get(stage), right.get(stage)  # type: ignore[union-attr]
+            if one != other:
+                inner = differences(known[one], known[other], known) if {one, other} <= {*known} else []
+                found += inner or [f"result of {stage}: {one}, {other}"]
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
 class Event:
-    """Progress of a run. While a stage computes: epoch of epochs (0 when it begins) and the values of that epoch. When
-    it is done: also its final `metrics`, its whole `curves` (one mapping an epoch), and whether it was `reused`."""
+    """Progress of a run. While a stage computes: epoch of epochs (0 when it begins) and the values of that epoch. While
+    another process computes it: who, in `waiting`. When it is done: also its final `metrics`, its whole `curves` (one
+    mapping an epoch), the `seconds` that it took to compute, and whether it was `reused`."""
 
     stage: str
     epoch: int
@@ -108,7 +139,9 @@ class Event:
     values: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] | None = None
     curves: tuple[dict[str, float], ...] = ()
+    seconds: float = 0.0
     reused: bool = False
+    waiting: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,25 +181,30 @@ def run(config: Config, store: Store, report: Callable[[Event], None], until: st
     config = config.model_copy(update={"runtime": resolve_device(config.runtime)})
     prepare(config.runtime)
     data = load_data(config.data)
-    keys = stage_keys(config, data.fingerprint)
+    parts = key_parts(config, data.fingerprint)
     folders: dict[str, Path] = {}
     metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}
     reused: list[str] = []
     for name, stage in STAGES.items():
-        folder = store.find(keys[name])
-        if folder is not None:
+        inputs = {i: folders[i] for i in stage.inputs(config)}
+
+        def compute(out: Path, name: str = name, inputs: dict[str, Path] = inputs) -> dict[str, Any]:
+            return _compute(name, config, data, inputs, out, report) | {"stage": name, "key": parts[name]}
+
+        def wait(owner: str, name: str = name) -> None:
+            report(Event(name, 0, 1, waiting=owner))
+
+        folder, found = store.obtain(make_key(**parts[name]), compute, wait)
+        if found:
             reused.append(name)
-        else:
-            inputs = {i: folders[i] for i in stage.inputs(config)}
-            folder = store.put(keys[name], lambda out: _compute(name, config, data, inputs, out, report))  # noqa: B023
         folders[name] = folder
         mark = read_mark(folder)
         seconds[name] = mark["seconds"]
         for metric, value in mark["metrics"].items():
             metrics[metric if stage.headline else f"{name}/{metric}"] = value
         curves = tuple(mark["curves"])
-        report(Event(name, len(curves), len(curves), metrics=mark["metrics"], curves=curves, reused=name in reused))
+        report(Event(name, len(curves), len(curves), {}, mark["metrics"], curves, mark["seconds"], found))
         if name == until:
             break
     return Result(config, metrics, folders, seconds, tuple(reused), data.fingerprint, data.classes)

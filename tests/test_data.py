@@ -224,7 +224,7 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     path = tmp_path / "turned.png"
     Image.fromarray(np.rot90(image)).save(path, exif=exif)
     assert (read_image(path) == image).all()
-    upright = Truth(lambda: np.zeros(image.shape[:2], np.uint8), lambda: "")
+    upright = Truth(lambda: np.zeros(image.shape[:2], np.uint8), tmp_path)
     assert read_truth(upright, path).shape == image.shape[:2]
 
 

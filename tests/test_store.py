@@ -1,66 +1,334 @@
+"""One contract for every place that a store can be: folder, memory, a server that speaks S3, and one that fails."""
+
 from __future__ import annotations
 
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from moto.server import ThreadedMotoServer
 
 from semples.errors import UserError
-from semples.store import Store, make_key, read_mark
+from semples.lease import Holder, Place
+from semples.store import MARK, WORK, Store, Write, make_key, read_mark
+
+TTL = 1.0
+KEY = "0123abcd"
 
 
-def write(text: str) -> Any:
+class Faulty(MemoryFileSystem):
+    """A place in memory at which `fault(path, content)` may spoil what is written."""
+
+    protocol = "faulty"
+    store: dict[str, Any] = {}  # noqa: RUF012
+    pseudo_dirs = [""]  # noqa: RUF012
+    fault: Callable[[str, bytes], bytes | None] | None = None
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        if self.fault is None:
+            return super().pipe_file(path, value, mode)
+        content = self.fault(path, value)
+        if content is not None:
+            super().pipe_file(path, content, mode)
+
+    def put_file(self, lpath: str, rpath: str, *args: Any, **kwargs: Any) -> None:
+        self.pipe_file(rpath, Path(lpath).read_bytes())
+
+
+fsspec.register_implementation("faulty", Faulty, clobber=True)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The URL of an empty bucket on a server of this machine."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+        yield "s3://bucket"
+    server.stop()
+
+
+Open = Callable[..., Store]
+
+
+@pytest.fixture(params=["folder", "memory", "s3", "faulty"])
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Opens the same store from one more node: node(), node(quota=...)."""
+    opened: list[Store] = []
+    url = {"memory": f"memory://{tmp_path}", "faulty": f"faulty://{tmp_path}"}.get(request.param)
+    if request.param == "s3":
+        url = f"{request.getfixturevalue('s3')}{tmp_path}"
+
+    def open_store(**settings: Any) -> Store:
+        root = tmp_path / (f"node{len(opened)}" if url else "store")
+        opened.append(Store(root, url, ttl=TTL, **settings))
+        return opened[-1]
+
+    yield open_store
+    for store in opened:
+        store.close()
+
+
+def write(text: str, seconds: float = 1.0) -> Write:
     def fill(out: Path) -> dict[str, Any]:
         (out / "data.bin").write_text(text)
-        return {"metrics": {"x": 1.0}, "curves": [], "seconds": 0.5}
+        return {"metrics": {"x": 1.0}, "curves": [], "seconds": seconds}
 
     return fill
 
 
-def test_what_was_put_is_found(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    assert store.find("k") is None
-    folder = store.put("k", write("hello"))
-    assert store.find("k") == folder == Store(tmp_path / "store").find("k")
-    assert (folder / "data.bin").read_text() == "hello"
-    assert read_mark(folder)["metrics"] == {"x": 1.0}
+def refuse(out: Path) -> dict[str, Any]:
+    raise AssertionError("computed again")
 
 
-def test_a_failed_computation_leaves_nothing(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def die(store: Store) -> None:
+    """What is left of a process that is killed: no more signs of life, nothing given back."""
+    for holder in (store.here, store.there):
+        holder._end.set()
+        if holder._thread:
+            holder._thread.join()
+        holder._leases.clear()
+        holder._uses.clear()
+        holder._thread = None
 
+
+def damage(store: Store, name: str, content: bytes | None) -> None:
+    """Change a file of the result behind the store's back."""
+    place = store.there.place
+    if content is None:
+        place.delete(f"{KEY}/{name}")
+    else:
+        place.write(f"{KEY}/{name}", content)
+
+
+def test_what_was_computed_is_found_everywhere(node: Open) -> None:
+    first, second = node(), node()
+    assert first.find(KEY) is None
+    folder, found = first.obtain(KEY, write("hello"))
+    assert not found and first.find(KEY) == folder
+    other, found = second.obtain(KEY, refuse)
+    assert found and (other / "data.bin").read_text() == "hello"
+    assert read_mark(other)["metrics"] == {"x": 1.0}
+    assert [(entry.key, entry.mark["bytes"]) for entry in second.entries()] == [(KEY, 5)]
+    assert second.verify() == {KEY: True}
+
+
+def test_a_failed_computation_is_no_result_and_goes_on_where_it_was(node: Open) -> None:
     def fail(out: Path) -> dict[str, Any]:
-        (out / "data.bin").write_text("half")
+        (out / "checkpoint").write_text("half")
         raise RuntimeError("killed")
 
+    def go_on(out: Path) -> dict[str, Any]:
+        assert (out / "checkpoint").read_text() == "half"
+        (out / "checkpoint").unlink()
+        return write("whole")(out)
+
+    store = node()
     with pytest.raises(RuntimeError, match="killed"):
-        store.put("k", fail)
-    assert store.find("k") is None and list(tmp_path.iterdir()) == []
+        store.obtain(KEY, fail)
+    assert store.find(KEY) is None and store.entries() == []
+    folder, found = store.obtain(KEY, go_on)
+    assert not found and (folder / "data.bin").read_text() == "whole"
 
 
-@pytest.mark.parametrize("damage", ["flip", "remove", "mark"])
-def test_a_changed_result_is_noticed_and_dropped(tmp_path: Path, damage: str) -> None:
-    store = Store(tmp_path)
-    folder = store.put("k", write("hello"))
-    if damage == "flip":
-        (folder / "data.bin").write_text("hellO")
-    elif damage == "remove":
-        (folder / "data.bin").unlink()
-    else:
-        (folder / "result.json").write_text("{")
-    assert store.find("k") is None
-    assert not folder.exists()
-    assert (store.put("k", write("hello")) / "data.bin").read_text() == "hello"
+@pytest.mark.parametrize("name, content", [("data.bin", b"hellO"), ("data.bin", None), (MARK, b"{")])
+def test_a_changed_result_is_noticed_and_computed_again(node: Open, name: str, content: bytes | None) -> None:
+    node().obtain(KEY, write("hello"))
+    damage(node(), name, content)
+    third = node()
+    assert third.find(KEY) is None
+    folder, found = third.obtain(KEY, write("hello"))
+    assert not found and (folder / "data.bin").read_text() == "hello"
+    assert node().verify() == {KEY: True}
+    damage(node(), name, content)
+    assert not any(node().verify().values()) and node().entries() == []
 
 
-def test_the_first_of_two_writers_is_kept(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_of_many_at_once_one_computes(node: Open) -> None:
+    computed, waited, results = [], [], []
 
     def slow(out: Path) -> dict[str, Any]:
-        store.put("k", write("fast one"))
-        return dict(write("slow one")(out))
+        computed.append(out)
+        time.sleep(0.5)
+        return write("once")(out)
 
-    assert (store.put("k", slow) / "data.bin").read_text() == "fast one"
+    def ask(store: Store) -> None:
+        folder, _ = store.obtain(KEY, slow, waited.append)
+        results.append((folder / "data.bin").read_text())
+
+    stores = [node() for _ in range(5)]
+    threads = [threading.Thread(target=ask, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(computed) == 1 and results == ["once"] * 5
+    assert set(waited) <= {store.there.id for store in stores} and waited
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_when_the_holder_dies_another_takes_over(node: Open, empty: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead, heir, third = node(), node(), node()
+    assert dead.there.acquire(KEY)
+    die(dead)
+    if empty:  # killed between creating the lease and writing into it
+        damage_name = dead.there.place.names("leases")[0]
+        dead.there.place.write(f"leases/{damage_name}", b"")
+    # a clock that is ten minutes ahead changes nothing
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + 600)
+    start = time.monotonic()
+    assert heir.obtain(KEY, write("right"))[1] is False
+    assert TTL * 0.9 < time.monotonic() - start < 5 * TTL
+    assert third.obtain(KEY, refuse)[1]
+    assert heir.there.place.names("leases") == []
+
+
+def test_who_lives_keeps_the_lease(node: Open) -> None:
+    holder, other = node(), node()
+    assert holder.there.acquire(KEY)
+    for _ in range(15):
+        assert not other.there.acquire(KEY)
+        time.sleep(TTL / 5)
+    assert holder.there.holds(KEY)
+    holder.there.release(KEY)
+    assert other.there.acquire(KEY)
+
+
+def test_the_quota_keeps_what_costs_most(node: Open) -> None:
+    store = node(quota=1000e-9)
+    for i in range(6):
+        with node(quota=1000e-9) as writer:
+            writer.obtain(f"cheap{i}", write("x" * 180, seconds=1))
+            writer.obtain(f"dear{i}", write("y" * 180, seconds=100))
+        kept = {entry.key for entry in store.entries()}
+        assert sum(entry.mark["bytes"] for entry in store.entries()) <= 1000
+    assert sum(key.startswith("dear") for key in kept) >= 4
+    assert all((store.find(key) is not None) for key in kept)
+
+
+def test_what_is_in_use_is_never_dropped(node: Open) -> None:
+    reader, writer = node(), node(quota=1000e-9)
+    folder, _ = reader.obtain(KEY, write("x" * 600, seconds=0.001))
+    dead = node()
+    dead.obtain("dead", write("z" * 300, seconds=0.001))
+    die(dead)
+    for i in range(5):
+        writer.obtain(f"k{i}", write("y" * 300, seconds=100))
+        time.sleep(TTL / 3)
+    if writer.here is writer.there:  # the copies of one node are no business of another
+        assert {KEY, "dead"} & {entry.key for entry in writer.entries()} == {KEY}
+    assert (folder / "data.bin").read_text() == "x" * 600
+
+
+def test_pruning_drops_results_and_what_the_dead_left(node: Open) -> None:
+    def fail(out: Path) -> dict[str, Any]:
+        (out / "half").write_text("half")
+        raise RuntimeError
+
+    with node() as store:
+        store.obtain("a", write("x" * 100, seconds=1))
+        store.obtain("b", write("x" * 100, seconds=9))
+        with pytest.raises(RuntimeError):
+            store.obtain("c", fail)
+    with node() as store:
+        assert [entry.key for entry in store.prune(100)] == ["a"]
+        assert [entry.key for entry in store.entries()] == ["b"]
+        assert not list((store.root / WORK).glob("*")) if (store.root / WORK).exists() else True
+
+
+def half(path: str, content: bytes) -> bytes | None:
+    place = fsspec.filesystem("faulty")
+    MemoryFileSystem.pipe_file(place, path, content[: len(content) // 2])
+    raise OSError(errno.EIO, "connection lost")
+
+
+def full(path: str, content: bytes) -> bytes | None:
+    raise OSError(errno.ENOSPC, "no space left")
+
+
+def lost(path: str, content: bytes) -> bytes | None:
+    return None
+
+
+def flipped(path: str, content: bytes) -> bytes | None:
+    return bytes([content[0] ^ 1]) + content[1:] if content else content
+
+
+@pytest.mark.parametrize("fault", [half, full, lost, flipped])
+@pytest.mark.parametrize("what", ["data.bin", MARK])
+def test_a_place_that_fails_never_gives_a_wrong_result(
+    tmp_path: Path, fault: Callable[[str, bytes], bytes | None], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"faulty://{tmp_path}"
+    monkeypatch.setattr(
+        Faulty, "fault", staticmethod(lambda path, content: fault(path, content) if path.endswith(what) else content)
+    )
+    with Store(tmp_path / "a", url, ttl=TTL) as store:
+        if fault in (half, full):
+            with pytest.raises(UserError, match=r"cannot be reached.*kept"):
+                store.obtain(KEY, write("right"))
+        else:
+            store.obtain(KEY, write("right"))
+    with Store(tmp_path / "b", url, ttl=TTL) as store:
+        assert store.find(KEY) is None
+    monkeypatch.setattr(Faulty, "fault", None)
+    with Store(tmp_path / "a", url, ttl=TTL) as store:  # nothing is computed again where it was computed
+        assert (store.obtain(KEY, refuse)[0] / "data.bin").read_text() == "right"
+    with Store(tmp_path / "b", url, ttl=TTL) as store:
+        assert (store.obtain(KEY, refuse)[0] / "data.bin").read_text() == "right"
+
+
+def test_a_disk_that_fails_never_gives_a_wrong_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = os.rename
+
+    def fails(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "no space left", str(target))
+
+    def loses(source: Path, target: Path) -> None:
+        if Path(target).name == KEY:
+            return
+        rename(source, target)
+
+    for broken, error in ((fails, OSError), (loses, UserError)):
+        with Store(tmp_path, ttl=TTL) as store:
+            monkeypatch.setattr(os, "rename", broken)
+            with pytest.raises(error):
+                store.obtain(KEY, write("right"))
+            monkeypatch.setattr(os, "rename", rename)
+            assert Store(tmp_path).find(KEY) is None
+    with Store(tmp_path, ttl=TTL) as store:
+        assert (store.obtain(KEY, write("right"))[0] / "data.bin").read_text() == "right"
+
+
+def test_a_lease_is_created_once_at_every_place(node: Open) -> None:
+    place = node().there.place
+    assert place.create("leases/x.1", b"a") and not place.create("leases/x.1", b"b")
+    assert place.read("leases/x.1") == b"a" and place.names("leases") == ["x.1"]
+    place.delete("leases/x.1")
+    assert place.read("leases/x.1") is None and place.create("leases/x.1", b"c")
+
+
+def test_a_holder_that_went_away_leaves_nothing(tmp_path: Path) -> None:
+    place = Place.at(str(tmp_path))
+    holder = Holder(place, TTL)
+    holder.use("k")
+    assert holder.acquire("k") and Holder(place, TTL).in_use() == {"k"}
+    holder.close()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_keys_depend_on_content_not_on_order() -> None:
@@ -72,3 +340,5 @@ def test_a_store_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be used as a store"):
         Store(tmp_path / "file" / "store")
+    with pytest.raises(UserError, match="nosuch://x: fsspec cannot open it"):
+        Store(tmp_path / "store", "nosuch://x")

@@ -71,7 +71,8 @@ class _Screen:
             note = report.get("reason", "")
             if report["state"] == "COMPLETE":
                 self._best = max(self._best, report["value"])
-                note = f"objective {report['value']:.1f}, best {self._best:.1f}, computed {report['seconds']:.0f} s"
+                note = f"objective {report['value']:.1f}, best {self._best:.1f}"
+            note += f", computed {report['seconds_computed']:.0f} s, saved {report['seconds_saved']:.0f} s"
             say(f"trial {number:3d}  {report['state']:<9} {note}", highlight=False)
         elif "stage" in report:
             total = max(report["epochs"], 1)
@@ -79,7 +80,7 @@ class _Screen:
                 self._bars[number],
                 completed=total if "metrics" in report else report["epoch"],
                 total=total,
-                note=report["stage"],
+                note=f"{report['stage']}, waiting for {report['waiting']}" if "waiting" in report else report["stage"],
             )
             if "milestone" in report:
                 how = "stored" if report["reused"] else "computed"
@@ -141,7 +142,7 @@ def launch(
 
 def _show(study: optuna.Study, sweep: Sweep) -> None:
     """The best trials as a table, and how many ended how."""
-    from tune.searcher import ranked, succeeded
+    from tune.searcher import effort, ranked, succeeded
 
     how = "holdout masks" if sweep.selection == "holdout" else "ORACLE: the evaluation masks themselves"
     best = ranked(study)[:TOP]
@@ -163,6 +164,8 @@ def _show(study: optuna.Study, sweep: Sweep) -> None:
     states = Counter(trial.user_attrs.get("state", trial.state.name) for trial in trials)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     console.print(f"{len(succeeded(study))} of {sweep.trials} trials done: {counts}", highlight=False)
+    computed, saved = (seconds / 60 for seconds in effort(trials).values())
+    console.print(f"{computed:.1f} minutes of compute; {saved:.1f} more were saved by stored stages", highlight=False)
     for trial in trials:
         if trial.user_attrs.get("state") in ("FAILED", "LOST"):
             reason = trial.user_attrs["reason"]
@@ -203,23 +206,24 @@ def export(
     import shutil
 
     from semples.output import CONFIG, GALLERY, RESULT, read_run, write_weights
-    from semples.store import Store
+    from semples.store import open_store
     from tune.searcher import ranked
-    from tune.sweep import load_study
-    from tune.trial import trial_folder
+    from tune.sweep import load_launched, load_study, store_place
+    from tune.trial import STORE, trial_folder
 
     folder = _folder(out, name)
     if not (leading := ranked(load_study(folder))[:1]):
         raise UserError(f"{folder}: no trial is complete yet; see semples-tune status {folder.name} --out {out}")
     trial = trial_folder(folder, leading[0].number)
     _, result = read_run(trial)
-    store = Store(folder / "store")
-    folders = {stage: store.find(key) for stage, key in result["keys"].items()}
-    if missing := [stage for stage, found in folders.items() if found is None]:
-        raise UserError(
-            f"{store.root}: the result of '{missing[0]}' is gone; compute it with: semples run {trial / CONFIG}"
-        )
-    write_weights({stage: found for stage, found in folders.items() if found}, to)
+    place = store_place(load_launched(folder), folder)
+    with open_store(place, folder / STORE) as store:
+        folders = {stage: store.find(key) for stage, key in result["keys"].items()}
+        if missing := [stage for stage, found in folders.items() if found is None]:
+            raise UserError(
+                f"{place}: the result of '{missing[0]}' is gone; compute it with: semples run {trial / CONFIG}"
+            )
+        write_weights({stage: found for stage, found in folders.items() if found}, to)
     for file in (CONFIG, GALLERY, RESULT):
         shutil.copyfile(trial / file, to / file)
     print(f"trial {leading[0].number} of '{folder.name}' in {to}; use it with: semples predict --run {to} IMAGE...")

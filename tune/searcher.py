@@ -7,7 +7,7 @@ handed out again first; Ray's own snapshots are not needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,15 @@ def passed_milestones(study: optuna.Study) -> dict[str, dict[int, float]]:
     }
 
 
+def effort(trials: Iterable[optuna.Trial | optuna.trial.FrozenTrial]) -> dict[str, float]:
+    """Compute seconds of the stages that the trials computed, and of those that they found in the store."""
+    stages = [stage for trial in trials for stage in trial.user_attrs.get("stages", {}).values()]
+    return {
+        f"seconds_{what}": sum(stage["seconds"] for stage in stages if stage["reused"] == reused)
+        for what, reused in (("computed", False), ("saved", True))
+    }
+
+
 def how_it_ended(last: dict[str, Any], error: bool) -> dict[str, Any]:
     """A trial's state, from its last message and whether Ray gave it up: COMPLETE, PRUNED, FAILED or LOST."""
     if error:
@@ -58,7 +67,7 @@ def how_it_ended(last: dict[str, Any], error: bool) -> dict[str, Any]:
     if last.get("ended") == "COMPLETE":
         if not math.isfinite(last["value"]):
             return {"state": "FAILED", "reason": f"its final score is {last['value']}"}
-        return {"state": "COMPLETE", **{k: last[k] for k in ("value", "metrics", "seconds", "reused")}}
+        return {"state": "COMPLETE", "value": last["value"], "metrics": last["metrics"]}
     return {"state": "PRUNED", "reason": f"below the median at {last.get('milestone')}"}
 
 
@@ -114,10 +123,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self._tracker.tag(run_id, node=message["node"])
         if "stage" not in message or "metrics" not in message:
             return
-        stage, logged = message["stage"], trial.user_attrs.get("stages", [])
+        stage, logged = message["stage"], trial.user_attrs.get("stages", {})
         if stage in logged:
             return
-        trial.set_user_attr("stages", [*logged, stage])
+        trial.set_user_attr("stages", {**logged, stage: {key: message[key] for key in ("seconds", "reused")}})
         self._tracker.log(run_id, message["curves"], f"{stage}/")
         self._tracker.log(run_id, [message["metrics"]], f"{stage}/", first_step=len(message["curves"]))
         if "milestone" in message:
@@ -133,16 +142,19 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         end = how_it_ended(last, error)
         if end["state"] == "PRUNED":
             self._record(trial, last)  # Ray shows the report at which the scheduler stops a trial to nobody else
-        for key in ("state", "reason", "metrics", "seconds", "reused"):
+        for key in ("state", "reason", "metrics"):
             if key in end:
                 trial.set_user_attr(key, end[key])
-        run_id = trial.user_attrs["run_id"]
+        run_id, stages = trial.user_attrs["run_id"], trial.user_attrs.get("stages", {})
+        spent = effort([trial])
+        end |= spent
+        self._tracker.log(run_id, [spent])
+        self._tracker.tag(run_id, reused=", ".join(name for name, stage in stages.items() if stage["reused"]))
         if end["state"] == "COMPLETE":
             self._study.tell(trial, end["value"])
             # what single stages report was logged when they were done
             of_run = {k: v for k, v in end["metrics"].items() if k.split("/")[0] not in STAGES}
-            self._tracker.log(run_id, [{**of_run, "objective": end["value"], "seconds": end["seconds"]}])
-            self._tracker.tag(run_id, reused=", ".join(end["reused"]))
+            self._tracker.log(run_id, [{**of_run, "objective": end["value"]}])
         else:
             # not by `tell`, which makes the last intermediate score of a pruned trial its final value
             state = TrialState.PRUNED if end["state"] == "PRUNED" else TrialState.FAIL

@@ -69,6 +69,8 @@ class Sweep(Section):
     masks. parallel: trials at a time, 0 = as many as the cluster has room for. early_stopping: "median" stops a trial
     whose score at a milestone is below the median of the others at the same milestone. seed: of the sampler; the seed
     of the runs is base.seed. mlflow: tracking URI; empty = $MLFLOW_TRACKING_URI, else a SQLite file beside the sweep.
+    store: stage results to share, a folder that all nodes see or a URL (s3://...); empty = in the sweep's own folder.
+    store_gb: what it may take, the least worth keeping goes first; empty = no limit.
     preset: a preset of semples (voc, coco) or a YAML file that base is relative to; empty = the defaults for scenes.
     base: differences from it. space: what is searched, by dotted key.
     """
@@ -82,6 +84,8 @@ class Sweep(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     resources: Resources = Resources()
     mlflow: str = ""
+    store: str = ""
+    store_gb: Annotated[float | None, Field(gt=0)] = None
     preset: str = ""
     base: dict[str, Any] = Field(default={})
     space: dict[str, Dimension] = Field(min_length=1)

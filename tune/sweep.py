@@ -29,17 +29,17 @@ from semples.config import dump, to_dict, with_changes
 from semples.errors import UserError
 from semples.output import headline, read_run
 from semples.preflight import check
-from tune.searcher import StudySearcher, finished, passed_milestones, ranked, succeeded
+from tune.searcher import StudySearcher, effort, finished, passed_milestones, ranked, succeeded
 from tune.space import Sweep
 from tune.stopping import MedianStopping
 from tune.tracking import Tracker, default_uri
-from tune.trial import SWEEP_FILE, run_trial, trial_folder
+from tune.trial import STORE, SWEEP_FILE, run_trial, trial_folder
 
 BEST = "best.yaml"
 STUDY = "study.db"
 RETRIES = 3  # of a trial whose process or node died
 STARTUP_TRIALS = 6  # random ones before the sampler trusts its model
-MAY_CHANGE = ("trials", "parallel", "resources", "mlflow")  # between launches of one sweep
+MAY_CHANGE = ("trials", "parallel", "resources", "mlflow", "store", "store_gb")  # between launches of one sweep
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -183,7 +183,8 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> int:
         finally:
             searcher.stop()
             ended = len(finished(study)) - ended_before
-            tracker.log(parent, [{"trials": float(len(finished(study))), **best_figures(study)}])
+            trials = finished(study)
+            tracker.log(parent, [{"trials": float(len(trials)), **effort(trials), **best_figures(study)}])
             if best := write_best(folder, study):
                 tracker.attach(parent, best)
             tracker.end(parent, "COMPLETE" if ended >= missing else "STOPPED")
@@ -215,6 +216,11 @@ def write_best(folder: Path, study: optuna.Study) -> Path | None:
     return path
 
 
+def store_place(sweep: Sweep, folder: Path) -> str:
+    """Folder or URL of the stage results that the trials of a sweep share."""
+    return sweep.store or str(folder / STORE)
+
+
 def tracking_uri(sweep: Sweep, out: Path) -> str:
     """Where the sweep is tracked: its own `mlflow` key, the environment, or a SQLite file in `out`."""
     return sweep.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(out.resolve())
@@ -224,7 +230,14 @@ def _fit(
     sweep: Sweep, study: optuna.Study, searcher: StudySearcher, base: dict[str, Any], folder: Path, missing: int
 ) -> None:
     trainable = ray_tune.with_resources(
-        ray_tune.with_parameters(run_trial, base=base, folder=str(folder), objective=sweep.objective),
+        ray_tune.with_parameters(
+            run_trial,
+            base=base,
+            folder=str(folder),
+            objective=sweep.objective,
+            store=store_place(sweep, folder),
+            quota=sweep.store_gb,
+        ),
         ray_tune.PlacementGroupFactory([{"CPU": sweep.resources.cpu, "GPU": sweep.resources.gpu}]),
     )
     scratch = folder / "ray"

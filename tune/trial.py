@@ -20,11 +20,12 @@ from semples.config import parse, with_changes
 from semples.errors import UserError
 from semples.output import write_run
 from semples.pipeline import STAGES, Event, run
-from semples.store import Store
+from semples.store import open_store
 
 REPORT_EVERY = 2.0  # seconds between two reports from inside a stage
 MILESTONES = tuple(name for name, stage in STAGES.items() if stage.milestone)
 SWEEP_FILE = "sweep.yaml"
+STORE = "store"
 
 
 def score(metrics: dict[str, float], metric: str, selection: str) -> float:
@@ -48,13 +49,15 @@ def receive(result: dict[str, Any]) -> dict[str, Any]:
     return message
 
 
-def run_trial(suggestion: dict[str, Any], base: dict[str, Any], folder: str, objective: str) -> None:
+def run_trial(
+    suggestion: dict[str, Any], base: dict[str, Any], folder: str, objective: str, store: str, quota: float | None
+) -> None:
     """Run the configuration `base` with the suggested parameters. The last report says how it ended:
 
-    {"ended": "COMPLETE", "value", "metrics", "seconds", "reused"} or {"ended": "FAILED", "reason"}. A trial without
-    such a report was stopped (pruned) or lost. Reports before it: {"node"} at the start; {"stage", "epoch",
-    "epochs"} while a stage computes; the same with "curves", "metrics", "reused" when it is done, and with "milestone"
-    and "score" if it has one.
+    {"ended": "COMPLETE", "value", "metrics"} or {"ended": "FAILED", "reason"}. A trial without such a report was
+    stopped (pruned) or lost. Reports before it: {"node"} at the start; {"stage", "epoch", "epochs"} while a stage
+    computes, with "waiting" while another trial computes it; the same with "curves", "metrics", "seconds", "reused"
+    when it is done, and with "milestone" and "score" if it has one.
     """
     sweep, last = Path(folder), 0.0
 
@@ -64,8 +67,10 @@ def run_trial(suggestion: dict[str, Any], base: dict[str, Any], folder: str, obj
         if event.metrics is None:
             if time.monotonic() - last < REPORT_EVERY:
                 return
+            message |= {"waiting": event.waiting} if event.waiting else {}
         else:
-            message |= {"metrics": event.metrics, "curves": list(event.curves), "reused": event.reused}
+            message |= {"metrics": event.metrics, "curves": list(event.curves)}
+            message |= {"seconds": event.seconds, "reused": event.reused}
             metric = STAGES[event.stage].milestone
             if metric:
                 message |= {"milestone": event.stage, "score": score(event.metrics, metric, config.selection)}
@@ -78,14 +83,13 @@ def run_trial(suggestion: dict[str, Any], base: dict[str, Any], folder: str, obj
         if not (sweep / SWEEP_FILE).exists():
             raise UserError(f"{sweep} is not visible on this node; launch with --out on a folder that all nodes share")
         config = with_changes(parse(base, "base"), suggestion["parameters"], "suggestion")
-        result = run(config, Store(sweep / "store"), report)
-        write_run(result, out)
+        with open_store(store, sweep / STORE, quota) as results:
+            result = run(config, results, report)
+            write_run(result, out)
         end = {
             "ended": "COMPLETE",
             "value": score(result.metrics, objective, config.selection),
             "metrics": result.metrics,
-            "seconds": sum(s for name, s in result.seconds.items() if name not in result.reused),
-            "reused": list(result.reused),
         }
     except Exception as error:  # whatever it was, it would happen again: only lost processes and nodes are retried
         with contextlib.suppress(OSError):  # on a full disk the reason below must do

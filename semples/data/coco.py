@@ -24,7 +24,7 @@ import numpy as np
 from pycocotools import mask as rle
 
 from semples.config import CocoData
-from semples.data.dataset import Dataset, file_digest
+from semples.data.dataset import Dataset
 from semples.data.files import (
     LABEL_TABLES,
     Listing,
@@ -94,9 +94,8 @@ def _official(root: Path, classes: tuple[str, ...]) -> Listing:
         source = root / ANNOTATIONS / f"instances_{split}.json"
         painters = _read_annotations(source, len(classes))
         found = index_files([root / split, root / "images" / split])
-        digest = file_digest(source)
         for name, painter in painters.items():
-            masks[name] = Truth(painter.paint, lambda digest=digest: digest)  # type: ignore[misc]
+            masks[name] = Truth(painter.paint, source)
             labels[name] = painter.labels(len(classes))
         files |= found
         names[split] = tuple(painters)

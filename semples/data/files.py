@@ -15,7 +15,8 @@ from pathlib import Path, PurePath
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from semples.data.dataset import IGNORE, Dataset, Split, digest, file_digest
+from semples.data.dataset import IGNORE, Dataset, Split, digest
+from semples.data.digests import file_digests
 from semples.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -92,10 +93,10 @@ def index_files(folders: Sequence[Path]) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Truth:
-    """A true mask: `read()` gives uint8 (h, w) in 0..K and 255; `digest()` is of what it is read from."""
+    """A true mask: `read()` gives uint8 (h, w) in 0..K and 255; `source` is the file that it is read from."""
 
     read: Callable[[], np.ndarray]
-    digest: Callable[[], str]
+    source: Path
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def mask_file(path: Path | None, classes: int, values: Mapping[int, int] | None 
             raise UserError(f"{path}: value {wrong} is no class: expected {hint or f'0..{classes} and 255'}")
         return mask.astype(np.uint8)
 
-    return Truth(read, lambda: file_digest(path))
+    return Truth(read, path)
 
 
 def labels_from_table(path: Path, classes: int, columns: Sequence[int] = ()) -> Callable[[str], np.ndarray]:
@@ -218,8 +219,9 @@ def assemble(listing: Listing, holdout: int, seed: int) -> Dataset:
             paths.append(path)
         truths = [listing.mask(name) if name in measured else None for name in names]
         labels = np.stack([listing.labels(name) for name in names])
+        sha = file_digests([*paths, *(truth.source for truth in truths if truth)])
         for name, path, truth in zip(names, paths, truths, strict=True):
-            content.extend((name, file_digest(path), truth.digest() if truth else ""))
+            content.extend((name, sha[path], sha[truth.source] if truth else ""))
         content.append(labels.tobytes())
 
         def true_mask(i: int) -> np.ndarray | None:

@@ -1,0 +1,258 @@
+"""Who is at work on what: leases on any file system that fsspec knows, without trusting any clock.
+
+Every process that uses a store is a holder. It keeps a small file `holders/ID` and rewrites it every few seconds.
+Others look whether that file still changes, by their own monotonic clock; when it stood still for `ttl` seconds, or is
+gone, its holder is dead. A lease on a key is a file `leases/KEY.N` with the holder's ID in it, created only if there is
+none. The highest N counts. Whoever finds its holder dead takes over by creating N + 1, which succeeds once. That a
+holder uses a key is a file `uses/KEY.ID`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from semples.errors import UserError
+
+TTL = 12.0  # seconds without a sign of life after which a holder is taken for dead
+BEATS = 4  # signs of life in that time
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder on a file system of fsspec, and the few things that are done there. Names are relative to it.
+
+    Where it is not a local folder, whatever the file system raises becomes a UserError.
+    """
+
+    fs: Any
+    root: str
+    local: bool
+
+    @classmethod
+    def at(cls, url: str) -> Place:
+        """The place that a path or URL names. Raises UserError for a protocol that fsspec lacks."""
+        try:
+            fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"store {url}: fsspec cannot open it ({error})") from None
+        return cls(fs, root.rstrip("/"), isinstance(fs, LocalFileSystem))
+
+    def path(self, name: str) -> str:
+        """The full path of a name."""
+        return f"{self.root}/{name}".rstrip("/")
+
+    def read(self, name: str) -> bytes | None:
+        """Content, or None if there is no such file."""
+        with self._errors(), contextlib.suppress(FileNotFoundError):
+            content: bytes = self.fs.cat_file(self.path(name))
+            return content
+        return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Create or replace a file."""
+        with self._errors():
+            self._in_folder(lambda: self.fs.pipe_file(self.path(name), content), name)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Create a file, or return False if there is one: of any number of callers at most one gets True."""
+
+        def create() -> None:
+            if self.local:  # whose pipe_file looks first and writes then
+                with self.fs.open(self.path(name), "xb") as file:
+                    file.write(content)
+            else:
+                self.fs.pipe_file(self.path(name), content, mode="create")
+
+        with self._errors(), contextlib.suppress(FileExistsError):
+            self._in_folder(create, name)
+            return True
+        return False
+
+    def names(self, folder: str = "") -> list[str]:
+        """Last parts of the names in a folder, sorted; none if there is no such folder."""
+        with self._errors(), contextlib.suppress(FileNotFoundError):
+            self.fs.invalidate_cache()
+            return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in self.fs.ls(self.path(folder), detail=False))
+        return []
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        with self._errors(), contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(name))
+
+    def delete_folder(self, name: str) -> None:
+        """Delete an empty folder, if it is there and this file system has folders."""
+        with self._errors(), contextlib.suppress(OSError):
+            self.fs.rmdir(self.path(name))
+
+    def download(self, name: str, file: Path) -> None:
+        """Copy a file, if it is there, to a local one."""
+        with self._errors(), contextlib.suppress(FileNotFoundError):
+            self.fs.get_file(self.path(name), str(file))
+
+    def upload(self, file: Path, name: str) -> None:
+        """Copy a local file."""
+        with self._errors():
+            self._in_folder(lambda: self.fs.put_file(str(file), self.path(name)), name)
+
+    def time(self, name: str) -> float:
+        """When the file was written, in seconds since 1970 by the file system's clock. Raises FileNotFoundError."""
+        with self._errors():
+            return float(self.fs.modified(self.path(name)).timestamp())
+
+    def _in_folder(self, action: Callable[[], object], name: str) -> None:
+        try:
+            action()
+        except FileNotFoundError:  # the folder; file systems without folders never come here
+            self.fs.makedirs(self.path(name).rsplit("/", 1)[0], exist_ok=True)
+            action()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if self.local or isinstance(error, FileNotFoundError):
+                raise
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(
+                f"store {self.fs.unstrip_protocol(self.root)} cannot be reached ({reason}); finished results are kept "
+                "in the local folder and go there when the same command is given again"
+            ) from None
+
+
+class Holder:
+    """A process at a place: its sign of life, its leases, and the keys that it uses, which nobody may remove.
+
+    The sign of life is given by a thread from the first `use` or `acquire` on, until `close`.
+    """
+
+    def __init__(self, place: Place, ttl: float = TTL):
+        self.place, self.ttl = place, ttl
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._uses: set[str] = set()
+        self._leases: dict[str, int] = {}
+        self._seen: dict[str, tuple[bytes, float]] = {}
+        self._beat = 0
+        self._writing = threading.Lock()
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def use(self, key: str) -> None:
+        """Say that this process reads the result of a key, until `close`."""
+        if key not in self._uses:
+            self._show()
+            self._uses.add(key)
+            self.place.write(f"uses/{key}.{self.id}", b"")
+
+    def acquire(self, key: str) -> bool:
+        """Get the lease on a key, unless a living holder has it."""
+        owner, number = self._last(key)
+        if owner is not None:
+            return False
+        self._show()
+        # whoever found the same dead holder, or none, tries the same number
+        if not self.place.create(self._lease(key, number + 1), self.id.encode()):
+            return False
+        self._leases[key] = number + 1
+        return True
+
+    def release(self, key: str) -> None:
+        """Give a lease back, and clear away those of dead holders before it."""
+        own = self._leases.pop(key)
+        for number in self._numbers(key):
+            if number <= own:
+                self.place.delete(self._lease(key, number))
+
+    def holds(self, key: str) -> bool:
+        """Whether the lease that this process got is still the one that counts."""
+        return key in self._leases and max(self._numbers(key), default=0) == self._leases[key]
+
+    def owner(self, key: str) -> str | None:
+        """ID of the living holder of the lease on a key, or None."""
+        return self._last(key)[0]
+
+    def alive(self, holder: str) -> bool:
+        """Whether a holder gave a sign of life in the last `ttl` seconds, as far as this process could see."""
+        content = self.place.read(f"holders/{holder}")
+        if content is None:
+            return False
+        if self._changes(holder, content):
+            return True
+        self.place.delete(f"holders/{holder}")  # if it lives after all, its next sign of life brings it back
+        return False
+
+    def in_use(self) -> set[str]:
+        """The keys that living holders use."""
+        found = [name.split(".", 1) for name in self.place.names("uses")]
+        living = {holder for holder in {holder for _, holder in found} if holder == self.id or self.alive(holder)}
+        for key, holder in found:
+            if holder not in living:
+                self.place.delete(f"uses/{key}.{holder}")
+        return {key for key, holder in found if holder in living}
+
+    def close(self) -> None:
+        """Give everything back and stop the signs of life."""
+        self._end.set()
+        if self._thread:
+            self._thread.join()
+        for key in list(self._leases):
+            self.release(key)
+        for key in self._uses:
+            self.place.delete(f"uses/{key}.{self.id}")
+        self._uses.clear()
+        if self._thread:
+            self.place.delete(f"holders/{self.id}")
+        self._thread = None
+
+    def _last(self, key: str) -> tuple[str | None, int]:
+        """Living holder of the last lease on a key, and its number; 0 if there is no lease."""
+        number = max(self._numbers(key), default=0)
+        if not number:
+            return None, 0
+        name = self._lease(key, number)
+        content = self.place.read(name)
+        if content is None:  # given back just now; another may have one by now
+            return "unknown", number
+        holder = content.decode(errors="replace")
+        # one who died between creating the file and writing into it left it empty
+        alive = self.alive(holder) if holder else self._changes(name, content)
+        return (holder or "unknown") if alive else None, number
+
+    def _changes(self, name: str, content: bytes) -> bool:
+        now = time.monotonic()
+        if self._seen.get(name, (None,))[0] != content:
+            self._seen[name] = (content, now)
+        return now - self._seen[name][1] < self.ttl
+
+    def _numbers(self, key: str) -> list[int]:
+        return [int(name.rsplit(".", 1)[1]) for name in self.place.names("leases") if name.startswith(f"{key}.")]
+
+    def _lease(self, key: str, number: int) -> str:
+        return f"leases/{key}.{number}"
+
+    def _show(self) -> None:
+        with self._writing:
+            self._beat += 1
+            self.place.write(f"holders/{self.id}", str(self._beat).encode())
+        if self._thread is None:
+            self._end.clear()
+            self._thread = threading.Thread(target=self._live, name="signs of life", daemon=True)
+            self._thread.start()
+
+    def _live(self) -> None:
+        while not self._end.wait(self.ttl / BEATS):
+            with contextlib.suppress(OSError, UserError):  # a full disk or a lost link: the next one may come through
+                self._show()
