@@ -24,11 +24,12 @@ WEIGHTS = {"refine": generators.WEIGHTS, "prompts": prompts.WEIGHTS, "segment": 
 
 
 def headline(metrics: dict[str, float], config: Config) -> str:
-    """Both mIoUs with the way of choosing stamped on them."""
+    """Both mIoUs, as far as the run went, with the way of choosing stamped on them."""
     stamp = "chosen on holdout masks" if config.selection == "holdout" else "ORACLE: chosen on the evaluation masks"
     if config.segment.train_on == "truth":
         stamp += "; BOUND: the network was trained on true masks"
-    return f"pseudo mask mIoU {metrics['pseudo_miou']:.1f}, segmentation mIoU {metrics['seg_miou']:.1f} ({stamp})"
+    names = {"pseudo_miou": "pseudo mask mIoU", "seg_miou": "segmentation mIoU"}
+    return ", ".join(f"{name} {metrics[key]:.1f}" for key, name in names.items() if key in metrics) + f" ({stamp})"
 
 
 def write_run(result: Result, out: Path) -> None:
@@ -42,9 +43,11 @@ def write_run(result: Result, out: Path) -> None:
 
 
 def write_weights(folders: dict[str, Path], out: Path) -> None:
-    """Copy the mask generator, the prompts and the segmentation network from the results of their stages."""
+    """Copy the weights of mask generator, prompts and, if there is one, segmentation network from the stages' results."""
     out.mkdir(parents=True, exist_ok=True)
     for stage, file in WEIGHTS.items():
+        if stage not in folders:
+            continue
         shutil.copyfile(folders[stage] / file, out / file)
 
 
@@ -67,8 +70,6 @@ def _draw_gallery(result: Result, path: Path) -> None:
     data = load_data(result.config.data)
     split, runtime, test = data.holdout, result.config.runtime, result.config.segment.test
     chosen = figures.choose_examples(split, EXAMPLES)
-    network = segment.load_network(result.config.segment, data.num_classes, result.folders["segment"])
-    network.to(runtime.device)
     stored = archive.Reader(result.folders["heatmaps"] / FILES["holdout"])
     heat = {i: read_heatmaps(stored, split, i)[0] for i in chosen}
     made = archive.Reader(result.folders["masks"] / FILES["holdout"])
@@ -79,10 +80,12 @@ def _draw_gallery(result: Result, path: Path) -> None:
         "image": [images[i] for i in chosen],
         "CAM": [figures.paint_cam(images[i], heat[i]) for i in chosen],
         "pseudo mask": [figures.paint_mask(images[i], pseudo[i]) for i in chosen],
-        "prediction": [
-            figures.paint_mask(images[i], segment.predict(network, images[i], runtime, test)) for i in chosen
-        ],
-        "truth": [figures.paint_mask(images[i], mask) for i in chosen if (mask := truth[i]) is not None],
     }
+    if "segment" in result.folders:
+        network = segment.load_network(result.config.segment, data.num_classes, result.folders["segment"])
+        network.to(runtime.device)
+        predicted = {i: segment.predict(network, images[i], runtime, test) for i in chosen}
+        rows["prediction"] = [figures.paint_mask(images[i], predicted[i]) for i in chosen]
+    rows["truth"] = [figures.paint_mask(images[i], mask) for i in chosen if (mask := truth[i]) is not None]
     titles = [", ".join(data.classes[k] for k in np.flatnonzero(split.labels[i])) for i in chosen]
     figures.gallery(rows, titles, headline(result.metrics, result.config), path)

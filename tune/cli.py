@@ -151,7 +151,8 @@ def _show(study: optuna.Study, sweep: Sweep) -> None:
     for trial in best:
         table.add_column("default" if trial.number == 0 else str(trial.number), justify="right")
     table.add_row("objective", *(f"{trial.value:.1f}" for trial in best))
-    for metric in ("pseudo_miou", "seg_miou"):
+    metrics = ("pseudo_miou", "seg_miou") if sweep.objective == "seg_miou" else ("pseudo_miou",)
+    for metric in metrics:
         table.add_row(metric, *(f"{trial.user_attrs['metrics'][metric]:.1f}" for trial in best))
     table.add_section()
     for key in sweep.space:
@@ -159,7 +160,7 @@ def _show(study: optuna.Study, sweep: Sweep) -> None:
         table.add_row(key, *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values))
     console.print(table)
     if sweep.selection == "holdout":
-        console.print("pseudo_miou and seg_miou are of images that were never used to choose.", highlight=False)
+        console.print(f"{' and '.join(metrics)} of images that were never used to choose.", highlight=False)
     trials = study.get_trials(deepcopy=False)
     states = Counter(trial.user_attrs.get("state", trial.state.name) for trial in trials)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))

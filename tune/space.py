@@ -66,12 +66,13 @@ class Sweep(Section):
     """A sweep file.
 
     selection: which masks choose, see semples.config.Config. objective: the metric that is maximised, measured on those
-    masks. parallel: trials at a time, 0 = as many as the cluster has room for. early_stopping: "median" stops a trial
-    whose score at a milestone is below the median of the others at the same milestone. seed: of the sampler; the seed
-    of the runs is base.seed. mlflow: tracking URI; empty = $MLFLOW_TRACKING_URI, else a SQLite file beside the sweep.
-    store: stage results to share, a folder that all nodes see or a URL (s3://...); empty = in the sweep's own folder.
-    store_gb: what it may take, the least worth keeping goes first; empty = no limit.
-    preset: a preset of semples (voc, coco) or a YAML file that base is relative to; empty = the defaults for scenes.
+    masks; with "pseudo_miou" trials end at the pseudo masks and train no network. parallel: trials at a time, 0 = as
+    many as the cluster has room for. early_stopping: "median" stops a trial whose score at a milestone is below the
+    median of the others at the same milestone. seed: of the sampler; the seed of the runs is base.seed. mlflow:
+    tracking URI; empty = $MLFLOW_TRACKING_URI, else a SQLite file beside the sweep. store: stage results to share, a
+    folder that all nodes see or a URL (s3://...); empty = in the sweep's own folder. store_gb: what it may take, the
+    least worth keeping goes first; empty = no limit. preset: a preset of semples (voc, coco) or a YAML file that base
+    is relative to; empty = the defaults for scenes.
     base: differences from it. space: what is searched, by dotted key.
     """
 

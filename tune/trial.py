@@ -24,6 +24,7 @@ from semples.store import open_store
 
 REPORT_EVERY = 2.0  # seconds between two reports from inside a stage
 MILESTONES = tuple(name for name, stage in STAGES.items() if stage.milestone)
+LAST_STAGE = {"pseudo_miou": "masks", "seg_miou": "segment"}  # by objective: what comes after it is not computed
 SWEEP_FILE = "sweep.yaml"
 STORE = "store"
 
@@ -84,7 +85,7 @@ def run_trial(
             raise UserError(f"{sweep} is not visible on this node; launch with --out on a folder that all nodes share")
         config = with_changes(parse(base, "base"), suggestion["parameters"], "suggestion")
         with open_store(store, sweep / STORE, quota) as results:
-            result = run(config, results, report)
+            result = run(config, results, report, until=LAST_STAGE[objective])
             write_run(result, out)
         end = {
             "ended": "COMPLETE",

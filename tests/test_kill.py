@@ -1,0 +1,127 @@
+"""Processes are killed at random moments, again and again: nothing is computed twice, nothing half-written is read."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semples.config import Config
+from semples.pipeline import run
+from semples.store import WORK, Store, read_mark
+
+pytestmark = pytest.mark.slow
+TTL = 2.0
+ROUNDS, AT_ONCE, PROCESSES = 200, 4, 8
+KILLS = 50
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[Any]:
+    """Processes that begin with everything imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["semples.pipeline"])
+    yield context
+
+
+def ask(root: Path, key: str) -> None:
+    """Obtain a result that takes a moment; every computation leaves its process id."""
+
+    def compute(out: Path) -> dict[str, Any]:
+        with (root / f"{key}.computed").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        (out / "data.bin").write_text("half")
+        time.sleep(1)
+        (out / "data.bin").write_text(f"whole {key}")
+        return {"metrics": {}, "curves": [], "seconds": 1.0}
+
+    while not (root / f"{key}.go").exists():
+        time.sleep(0.01)
+    with Store(root / "store", ttl=TTL) as store:
+        folder, _ = store.obtain(key, compute)
+        text = (folder / "data.bin").read_text()
+    with (root / f"{key}.read").open("a") as file:
+        file.write(f"{text}\n")
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_when_whoever_computes_is_killed_one_other_takes_over(tmp_path: Path, context: Any) -> None:
+    for first in range(0, ROUNDS, AT_ONCE):
+        keys = [f"{i:08x}" for i in range(first, first + AT_ONCE)]
+        asking: dict[str, list[BaseProcess]] = {
+            key: [context.Process(target=ask, args=(tmp_path, key)) for _ in range(PROCESSES)] for key in keys
+        }
+        for process in (process for processes in asking.values() for process in processes):
+            process.start()
+        for key in keys:
+            (tmp_path / f"{key}.go").touch()
+        killed: dict[str, float] = {}
+        end = time.monotonic() + 120
+        while len(killed) < len(keys) and time.monotonic() < end:
+            for key in keys:
+                if key not in killed and (computing := lines(tmp_path / f"{key}.computed")):
+                    os.kill(int(computing[0]), signal.SIGKILL)
+                    killed[key] = time.monotonic()
+            time.sleep(0.02)
+        for key, processes in asking.items():
+            for process in processes:
+                process.join(60)
+            assert time.monotonic() - killed[key] < 30
+            assert len(lines(tmp_path / f"{key}.computed")) == 2, "once by the killed one, once by its heir"
+            assert lines(tmp_path / f"{key}.read") == [f"whole {key}"] * (PROCESSES - 1)
+    with Store(tmp_path / "store", ttl=TTL) as store:
+        assert set(store.verify().values()) == {True} and len(store.entries()) == ROUNDS
+        assert not list((store.root / WORK).glob("*"))
+
+
+def go(config: Config, root: Path) -> None:
+    with Store(root, ttl=0.5) as store:
+        run(config, store, lambda event: None)
+
+
+def outcome(config: Config, root: Path) -> dict[str, Any]:
+    """Metrics, curves and digests of every stage."""
+    with Store(root) as store:
+        result = run(config, store, lambda event: None)
+        assert len(result.reused) == len(result.folders), "finished before"
+        marks = {name: read_mark(folder) for name, folder in result.folders.items()}
+        assert set(store.verify().values()) == {True}
+    return {name: [mark[what] for what in ("metrics", "curves", "files")] for name, mark in marks.items()}
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
+    tmp_path: Path, tiny: Config, context: Any
+) -> None:
+    start = time.monotonic()
+    calm = context.Process(target=go, args=(tiny, tmp_path / "calm"))
+    calm.start()
+    calm.join()
+    length, chance, kills, finished = time.monotonic() - start, random.Random(0), 0, 0
+    expected = outcome(tiny, tmp_path / "calm")
+    while kills < KILLS:
+        process = context.Process(target=go, args=(tiny, tmp_path / f"store{finished}"))
+        process.start()
+        process.join(chance.uniform(0, length / 2))
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+            continue
+        assert process.exitcode == 0
+        assert outcome(tiny, tmp_path / f"store{finished}") == expected
+        finished += 1
+    process = context.Process(target=go, args=(tiny, tmp_path / f"store{finished}"))
+    process.start()
+    process.join()
+    assert outcome(tiny, tmp_path / f"store{finished}") == expected
