@@ -43,7 +43,7 @@ def write_run(result: Result, out: Path) -> None:
 
 
 def write_weights(folders: dict[str, Path], out: Path) -> None:
-    """Copy the weights of mask generator, prompts and, if there is one, segmentation network from the stages' results."""
+    """Copy the weights of mask generator, prompts and, if there is one, network from the results of their stages."""
     out.mkdir(parents=True, exist_ok=True)
     for stage, file in WEIGHTS.items():
         if stage not in folders:
