@@ -4,8 +4,8 @@ stage once" in the README.
     python benchmarks/reuse.py [--trials 24] [--json FILE] [key=value ...]
 
 Trials on scenes that differ in background score and CRF strength, up to the pseudo masks: each with an empty store of
-its own, then all with one store. Compares their seconds and, bit for bit, their metrics. overhead: the seconds of a cold
-run beyond those of its stages, in percent.
+its own, then all with one store. Compares their seconds and, bit for bit, their metrics. overhead: the seconds of a
+cold run beyond those of its stages, in percent.
 """
 
 from __future__ import annotations

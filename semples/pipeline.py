@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,9 @@ from semples.data.dataset import Dataset, file_digest
 from semples.log import Log
 from semples.stages import classify, heatmaps, masks, match, prompts, refine, segment
 from semples.store import Store, make_key, read_mark
-from semples.training import prepare, resolve_device, seed_stream
+from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
+
+SECONDS = "seconds"  # file: compute seconds of a stage that is under way
 
 
 class Run(Protocol):
@@ -213,17 +216,27 @@ def run(config: Config, store: Store, report: Callable[[Event], None], until: st
 def _compute(
     name: str, config: Config, data: Dataset, inputs: dict[str, Path], out: Path, report: Callable[[Event], None]
 ) -> dict[str, Any]:
-    """Run one stage into the folder `out`; what is recorded with its result."""
+    """Run one stage into the folder `out`, or go on with it where an earlier attempt left its checkpoint there; what is
+    recorded with its result."""
+    spent = out / SECONDS
+    for path in out.iterdir():
+        if path not in (spent, out / CHECKPOINT):
+            path.unlink()
+    before = float(spent.read_text()) if spent.exists() else 0.0
     curves: list[dict[str, float]] = []
+    start = time.perf_counter()
 
     def log(epoch: int, epochs: int, **values: float) -> None:
         if values:
             curves.append(values)
+        (out / f".{SECONDS}").write_text(str(before + time.perf_counter() - start))
+        os.replace(out / f".{SECONDS}", spent)
         report(Event(name, epoch, epochs, values))
 
     report(Event(name, 0, 1))
-    start = time.perf_counter()
     seed_stream(config.seed, STAGES[name].stream or name)
     metrics = STAGES[name].run(config, data, inputs, out, log)
     metrics = {metric: value for metric, value in metrics.items() if math.isfinite(value)}  # no IoU of absent classes
-    return {"metrics": metrics, "curves": curves, "seconds": time.perf_counter() - start}
+    for path in (spent, out / CHECKPOINT):
+        path.unlink(missing_ok=True)
+    return {"metrics": metrics, "curves": curves, "seconds": before + time.perf_counter() - start}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +25,7 @@ from semples.data.dataset import Dataset, Split, digest
 from semples.errors import UserError
 from semples.log import Log
 
+CHECKPOINT = "checkpoint.pt"  # of a training that is under way, in its stage's folder
 Pair = tuple[Tensor, Tensor]
 
 
@@ -111,27 +115,45 @@ def poly(done: float) -> float:
 
 def fit(
     name: str,
-    parameters: Iterable[nn.Parameter],
+    model: nn.Module,
     loader: DataLoader[Pair],
     settings: Training,
     runtime: RuntimeConfig,
     losses: Callable[[Tensor, Tensor], dict[str, Tensor]],
+    out: Path,
     schedule: Schedule = cosine,
     warmup: float = 0,
+    memory: dict[str, Any] | None = None,
 ) -> Iterator[dict[str, float]]:
-    """Train with AdamW, and yield the mean of every loss after each epoch.
+    """Train what of the model requires a gradient with AdamW, and yield the mean of every loss after each epoch.
 
     losses: batch -> scalars, of which "loss" is minimised. schedule: share of the training done -> factor of the
-    learning rate; over the first `warmup` epochs it rises linearly instead. Raises UserError when the loss is not
-    finite any more.
+    learning rate; over the first `warmup` epochs it rises linearly instead.
+
+    When the next epoch is asked for, all that is needed to go on is written to `out`/CHECKPOINT. Where there is one,
+    the training goes on from it with the same bits: the epochs before are yielded again, with what the caller added to
+    their values, and `memory` holds what the caller had put there.
+
+    Raises UserError when the loss is not finite any more.
     """
+    memory = {} if memory is None else memory
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, settings.lr, eps=1e-8, weight_decay=settings.weight_decay)
     steps, rise = settings.epochs * len(loader), warmup * len(loader)
     factor = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: (step + 1) / rise if step < rise else schedule(min(1, (step - rise) / max(1, steps - rise))),
     )
-    for epoch in range(settings.epochs):
+    history: list[dict[str, float]] = []
+    if state := _read_checkpoint(out, runtime.device):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        factor.load_state_dict(state["factor"])
+        history = state["history"]
+        memory.update(state["memory"])
+        yield from history
+        _set_random_state(state["random"])  # last: the caller may have drawn numbers too
+    for epoch in range(len(history) + 1, settings.epochs + 1):
         sums: dict[str, float] = defaultdict(float)
         for images, targets in loader:
             with autocast(runtime):
@@ -144,22 +166,55 @@ def fit(
                 sums[term] += value.item()
         means = {term: total / len(loader) for term, total in sums.items()}
         if not np.isfinite(means["loss"]):
-            raise UserError(f"{name}: the loss is not finite in epoch {epoch + 1}; lower {name}.lr")
+            raise UserError(f"{name}: the loss is not finite in epoch {epoch}; lower {name}.lr")
         yield means
+        history.append(means)
+        state = {"history": history, "memory": memory, "random": _random_state()}
+        state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "factor": factor.state_dict()}
+        torch.save(state, out / f".{CHECKPOINT}")
+        os.replace(out / f".{CHECKPOINT}", out / CHECKPOINT)
+
+
+def _read_checkpoint(folder: Path, device: str) -> dict[str, Any] | None:
+    try:
+        state: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):  # none, or a damaged one: begin anew
+        return None
+    return state
+
+
+def _random_state() -> dict[str, Any]:
+    _, words, *rest = np.random.get_state(legacy=True)
+    return {
+        "random": random.getstate(),
+        "numpy": [torch.from_numpy(np.asarray(words, np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["random"])
+    words, *rest = state["numpy"]
+    np.random.set_state(("MT19937", words.cpu().numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    for device, of_device in enumerate(state["cuda"]):
+        torch.cuda.set_rng_state(of_device.cpu(), device)
 
 
 def train(
     name: str,
-    parameters: Iterable[nn.Parameter],
+    model: nn.Module,
     loader: DataLoader[Pair],
     settings: Training,
     runtime: RuntimeConfig,
     losses: Callable[[Tensor, Tensor], dict[str, Tensor]],
+    out: Path,
     log: Log,
     warmup: float = 0,
 ) -> dict[str, float]:
     """`fit` to its end, every epoch logged; the means of the last epoch."""
     means: dict[str, float] = {}
-    for epoch, means in enumerate(fit(name, parameters, loader, settings, runtime, losses, warmup=warmup), 1):
+    for epoch, means in enumerate(fit(name, model, loader, settings, runtime, losses, out, warmup=warmup), 1):
         log(epoch, settings.epochs, **means)
     return means

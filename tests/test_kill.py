@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from semples.config import Config
+from semples.config import Config, with_changes
 from semples.pipeline import run
 from semples.store import WORK, Store, read_mark
 
@@ -28,7 +28,7 @@ KILLS = 50
 def context() -> Iterator[Any]:
     """Processes that begin with everything imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["semples.pipeline"])
+    context.set_forkserver_preload(["semples.pipeline", "pytest"])
     yield context
 
 
@@ -103,6 +103,7 @@ def outcome(config: Config, root: Path) -> dict[str, Any]:
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
     tmp_path: Path, tiny: Config, context: Any
 ) -> None:
+    tiny = with_changes(tiny, {f"{stage}.epochs": 3 for stage in ("classify", "match", "prompts", "refine")}, "test")
     start = time.monotonic()
     calm = context.Process(target=go, args=(tiny, tmp_path / "calm"))
     calm.start()

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from semples import ablation, generators
@@ -15,10 +17,11 @@ from semples.crf import smooth_labels, smooth_probabilities
 from semples.data import load_data
 from semples.errors import UserError
 from semples.output import headline, read_run, write_masks, write_run, write_weights
-from semples.pipeline import STAGES, Event, Result, stage_keys
+from semples.pipeline import STAGES, Event, Result, run, stage_keys
 from semples.stages import heatmaps, segment
 from semples.stages.masks import label_pixels, make_mask
-from semples.store import Store, read_mark
+from semples.store import WORK, Store, read_mark
+from semples.training import CHECKPOINT
 
 Runner = Callable[..., Result]
 
@@ -254,3 +257,56 @@ def test_a_gpu_in_bfloat16_gives_about_what_the_cpu_gives(generator: str, tmp_pa
         means[device] = ablation.figures(values)
     for step in ("classify_cam", "match_cam", "refine_cam", "masks", "segment_true_masks"):
         assert abs(means["cpu"][step] - means["cuda"][step]) < 4, (step, means)
+
+
+TRAINED = ("classify", "match", "prompts", "refine", "segment")
+
+
+@pytest.fixture
+def longer(tiny: Config) -> Config:
+    """Three epochs a stage, images loaded by a process of their own."""
+    return with_changes(tiny, {**{f"{stage}.epochs": 3 for stage in TRAINED}, "runtime.workers": 1}, "test")
+
+
+class InterruptionError(Exception):
+    pass
+
+
+def interrupt(stage: str, epoch: int) -> Callable[[Event], None]:
+    def report(event: Event) -> None:
+        if (event.stage, event.epoch) == (stage, epoch) and event.metrics is None:
+            raise InterruptionError
+
+    return report
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_interrupted_stages_go_on_to_the_same_bytes(
+    longer: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    steps, step = [], torch.optim.AdamW.step
+
+    def count(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        steps.append(self)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", count)
+    with Store(tmp_path / "calm") as store:
+        calm = run(longer, store, lambda event: None)
+    needed = len(steps)
+    steps.clear()
+    for stage in TRAINED:
+        with Store(tmp_path / "broken") as store, pytest.raises(InterruptionError):
+            run(longer, store, interrupt(stage, 2))
+        for checkpoint in (tmp_path / "broken" / WORK).glob(f"*/{CHECKPOINT}") if damaged else ():
+            checkpoint.write_bytes(checkpoint.read_bytes()[:-999])
+    events: list[Event] = []
+    with Store(tmp_path / "broken") as store:
+        broken = run(longer, store, events.append)
+    # what was interrupted in its second epoch repeats that one; from a damaged checkpoint, the first as well
+    assert len(steps) == needed + needed // 3 * (2 if damaged else 1)
+    assert broken.metrics == calm.metrics
+    for name, folder in calm.folders.items():
+        one, other = read_mark(folder), read_mark(broken.folders[name])
+        assert one["files"] == other["files"] and one["curves"] == other["curves"]
+        assert CHECKPOINT not in one["files"]

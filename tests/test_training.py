@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -14,7 +16,8 @@ CPU = RuntimeConfig(device="cpu")
 
 def rates(epochs: int, warmup: float) -> list[float]:
     """How far one parameter with gradient 1 moves in every step: AdamW's step is the learning rate."""
-    weight = torch.nn.Parameter(torch.zeros(()))
+    model = torch.nn.ParameterList([torch.zeros(())])
+    (weight,) = model
     seen = [0.0]
 
     def losses(images: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -23,7 +26,8 @@ def rates(epochs: int, warmup: float) -> list[float]:
 
     loader = DataLoader(TensorDataset(torch.zeros(4, 1), torch.zeros(4, 1)), 1)
     settings = ClassifyConfig(epochs=epochs, lr=1.0, weight_decay=0.0)
-    train("classify", [weight], loader, settings, CPU, losses, lambda *a, **k: None, warmup)
+    with TemporaryDirectory() as out:
+        train("classify", model, loader, settings, CPU, losses, Path(out), lambda *a, **k: None, warmup)
     seen.append(float(weight.detach()))
     return [a - b for a, b in itertools.pairwise(seen[1:])]
 

@@ -3,6 +3,7 @@
 run(config, data, inputs, out, log) -> metrics
 
 config: the whole configuration, of which the stage reads what pipeline.STAGES says; data: the data set; inputs: result
-folders of the stages it depends on, by name; out: an empty folder for its files; log(epoch, of, **values): one point of
-the curves; metrics: final figures by name, mIoU in points.
+folders of the stages it depends on, by name; out: a folder for its files, empty but for the checkpoint of an attempt
+that was interrupted (training.fit); log(epoch, of, **values): one point of the curves; metrics: final figures by name,
+mIoU in points.
 """

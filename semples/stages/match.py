@@ -29,6 +29,6 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         return {"loss": match_loss(v_f, v_b, t[k], settings.lambda_b)}
 
     loader = label_batches(config, data, settings.batch)
-    train("match", generator.late_parameters(), loader, settings, config.runtime, losses, log)
+    train("match", generator, loader, settings, config.runtime, losses, out, log)
     generators.save(generator, out)
     return score_cams(generator, config, data)

@@ -41,7 +41,7 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         }
 
     loader = label_batches(config, data, settings.batch, only_crop_and_flip=True)
-    means = train("prompts", [prompts], loader, settings, config.runtime, losses, log)
+    means = train("prompts", nn.ParameterList([prompts]), loader, settings, config.runtime, losses, out, log)
     save_file({"prompts": prompts.detach().cpu().contiguous()}, out / WEIGHTS)
     return {name: means[name] for name in ("background_cosine", "label_cosine")}
 

@@ -35,6 +35,6 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         return {"loss": match + settings.lambda_r * refine, "match": match.detach(), "refine": refine.detach()}
 
     loader = label_batches(config, data, settings.batch)
-    train("refine", generator.late_parameters(), loader, settings, config.runtime, losses, log)
+    train("refine", generator, loader, settings, config.runtime, losses, out, log)
     generators.save(generator, out)
     return score_cams(generator, config, data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -28,6 +29,7 @@ from semples.stages.heatmaps import FILES
 from semples.training import Pair, autocast, batches, cosine, fit, poly
 
 WEIGHTS = "network.safetensors"
+JUDGED = "seg_miou_judged"  # the curve by which the epoch is chosen
 Masks = Callable[[int], np.ndarray | None]  # of the training images, uint8 (h, w); every one is there
 ONE_SCALE = TestConfig.model_validate({"flip": False, "crf": {"iterations": 0}})  # how epochs are compared
 MULTIPLE = 32  # sides of the image are padded to a multiple of this, as encoders need it
@@ -117,7 +119,7 @@ def evaluate(
 
 
 def train_on(
-    masks: Masks, indices: Sequence[int], config: Config, data: Dataset, log: Log
+    masks: Masks, indices: Sequence[int], config: Config, data: Dataset, out: Path, log: Log
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Train on the training images `indices` with masks(i), uint8 (h, w); the epoch is chosen by `selection`.
 
@@ -136,20 +138,23 @@ def train_on(
     judge = data.holdout if config.selection == "holdout" else data.test
     loader = batches(MaskedImages(data.train, masks, indices, settings.size), config, settings.batch)
     schedule = {"cosine": cosine, "poly": poly}[settings.schedule]
-    best, score, chosen = {}, -1.0, 0
-    for epoch, means in enumerate(fit("segment", network.parameters(), loader, settings, runtime, losses, schedule), 1):
-        now = miou(evaluate(network, judge, classes, runtime))
-        network.train()
-        log(epoch, settings.epochs, **means, seg_miou_judged=now)
-        if now > score:
-            best, score, chosen = {k: v.clone() for k, v in network.state_dict().items()}, now, epoch
-    network.load_state_dict(best)
+    best: dict[str, Any] = {"score": -1.0}
+    epochs = fit("segment", network, loader, settings, runtime, losses, out, schedule, memory=best)
+    for epoch, values in enumerate(epochs, 1):
+        if JUDGED not in values:  # it is there where an interrupted training goes on
+            values[JUDGED] = miou(evaluate(network, judge, classes, runtime))
+            network.train()
+            if values[JUDGED] > best["score"]:
+                weights = {k: v.clone() for k, v in network.state_dict().items()}
+                best.update(weights=weights, score=values[JUDGED], epoch=epoch)
+        log(epoch, settings.epochs, **values)
+    network.load_state_dict(best["weights"])
     counts = evaluate(network, data.test, classes, runtime, settings.test)
     per_class = zip(("background", *data.classes), iou(counts), strict=True)
-    return best, {
+    return best["weights"], {
         "seg_miou": miou(counts),
         "holdout/seg_miou": miou(evaluate(network, data.holdout, classes, runtime, settings.test)),
-        "seg_epoch": float(chosen),
+        "seg_epoch": float(best["epoch"]),
         **{f"seg_iou/{c}": float(v) for c, v in per_class},
     }
 
@@ -157,9 +162,9 @@ def train_on(
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
     """Writes the network's weights at its chosen epoch."""
     if config.segment.train_on == "truth":
-        weights, metrics = train_on(data.train.mask, data.train.masked, config, data, log)
+        weights, metrics = train_on(data.train.mask, data.train.masked, config, data, out, log)
     else:
         stored, names = archive.Reader(inputs["masks"] / FILES["train"]), data.train.names
-        weights, metrics = train_on(lambda i: stored.read(names[i]), range(len(names)), config, data, log)
+        weights, metrics = train_on(lambda i: stored.read(names[i]), range(len(names)), config, data, out, log)
     save_file({k: v.contiguous().cpu() for k, v in weights.items()}, out / WEIGHTS)
     return metrics
