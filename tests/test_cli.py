@@ -69,6 +69,39 @@ def test_run_predict_evaluate(command: Command) -> None:
     assert code == 0 and all(name in out for name in scenes.CLASSES)
 
 
+def test_stages_and_store(command: Command) -> None:
+    code, out, _ = command("semples", "stages", tiny_file(), "--out", "r")
+    assert code == 0 and out.count("missing") == 7
+    assert command("semples", "run", tiny_file(), "--out", "r")[0] == 0
+    code, out, _ = command("semples", "stages", tiny_file(), "masks.background=0.7", "--out", "r")
+    assert code == 0 and out.count("stored") == 5 and out.count("missing") == 2
+    new = next(line.split("│")[2].strip() for line in out.splitlines() if "masks" in line)
+    _, out, _ = command("semples", "store", "ls", "r/store")
+    keys = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in out.splitlines() if "│" in line}
+    assert len(keys) == 7
+    why = ("semples", "stages", tiny_file(), "masks.background=0.7", "--out", "r", "--why")
+    assert command(*why, keys["masks"], new) == (0, "masks.background: 0.5, 0.7\n", "")
+    assert command("semples", "run", tiny_file(), "match.lambda_b=2", "--out", "r")[0] == 0
+    _, out, _ = command("semples", "store", "ls", "r/store")
+    refined = [line.split("│")[2].strip() for line in out.splitlines() if "refine" in line]
+    code, out, _ = command(*why, *refined)
+    assert (code == 0 and sorted(out.split()) == sorted(["match.lambda_b:", "1.0,", "2.0"])) or "2.0, 1.0" in out
+    code, _, err = command(*why, "zz", new)
+    assert code == 2 and "--why zz: 0 known keys" in err
+
+    code, out, _ = command("semples", "store", "du", "r/store")
+    assert code == 0 and "all" in out and " 13 " in out
+    assert command("semples", "store", "verify", "r/store") == (0, "13 results are as they were written\n", "")
+    weights = next(path for path in Path("r/store").rglob("generator.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    code, out, err = command("semples", "store", "verify", "r/store")
+    assert code == 2 and "12 results" in out and "1 damaged" in err
+    code, out, _ = command("semples", "store", "prune", "r/store", "--keep", 0)
+    assert code == 0 and "dropped 12 results" in out
+    code, _, err = command("semples", "store", "ls", "nowhere")
+    assert code == 2 and "nowhere: no such folder" in err
+
+
 def test_evaluate_by_hand(command: Command) -> None:
     for folder, rows in (("truth", [[1, 1, 2, 255]]), ("made", [[1, 0, 1, 2]])):
         Path(folder).mkdir()

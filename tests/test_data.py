@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ import pytest
 from PIL import Image
 
 from semples.config import CocoData, DataConfig, FolderData, VocData
-from semples.data import LAYOUTS, coco, load_data, scenes, voc
+from semples.data import LAYOUTS, coco, digests, load_data, scenes, voc
 from semples.data.archive import encode_mask
 from semples.data.check import check, recognise
-from semples.data.dataset import Dataset
+from semples.data.dataset import Dataset, file_digest
 from semples.data.files import Truth, read_image, read_truth
 from semples.errors import UserError
 
@@ -463,3 +464,31 @@ def test_a_part_of_the_masks_of_coco_is_measured(tmp_path: Path) -> None:
     config = write_coco_toco(tmp_path)
     data = load(config.model_copy(update={"measured": 12}))
     assert len(data.train) == 24 and len(data.holdout) == 8 and len(data.train.masked) == 4
+
+
+def test_digests_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    files = [tmp_path / f"{i}.bin" for i in range(5)]
+    for i, file in enumerate(files):
+        file.write_bytes(bytes([i]) * 10)
+    monkeypatch.setattr(digests, "SETTLED", 0.0)
+    read: list[Path] = []
+
+    def count(path: Path) -> str:
+        read.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr(digests, "file_digest", count)
+    first = digests.file_digests(files)
+    assert first == {file: file_digest(file) for file in files} and sorted(read) == files
+    read.clear()
+    assert digests.file_digests(files) == first and read == []
+    # the same size and the same time of modification do not hide a change
+    status = files[2].stat()
+    files[2].write_bytes(b"changed...")
+    os.utime(files[2], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert digests.file_digests(files)[files[2]] == file_digest(files[2]) and read == [files[2]]
+    # what cannot be remembered is read
+    read.clear()
+    digests.memory().write_bytes(b"no database")
+    assert digests.file_digests(files)[files[0]] == first[files[0]] and len(read) == 5

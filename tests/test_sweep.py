@@ -78,8 +78,15 @@ def test_a_sweep_from_launch_to_export(tmp_path: Path) -> None:
         assert run.data.tags["state"] == "COMPLETE"
         assert {"pseudo_miou", "seg_miou", "match/loss", "segment/loss", "refine/cam_miou"} <= set(run.data.metrics)
         assert run.data.params["match.lambda_b"] == "1.0"
+        assert run.data.metrics["seconds_computed"] > 0
         files = {f.path for f in client.list_artifacts(run.info.run_id)}
         assert {"config.yaml", "result.json", "gallery.png"} <= files
+
+    # no stage was computed twice, and what that saved is told
+    keys = [json.loads((out / f"tiny/trials/{t.number:04d}/result.json").read_text())["keys"] for t in study.trials]
+    computed = [t.user_attrs["stages"][s]["reused"] for t in study.trials for s in t.user_attrs["stages"]].count(False)
+    assert computed == len({key for of_trial in keys for key in of_trial.values()})
+    assert parent.data.metrics["seconds_saved"] > 0 and "saved by stored stages" in done.stdout
 
     # the best configuration repeats its trial, bit for bit, with a store of its own
     again = program("semples", "run", out / "tiny" / "best.yaml", "--out", tmp_path / "again")
@@ -103,6 +110,19 @@ def test_a_sweep_from_launch_to_export(tmp_path: Path) -> None:
     assert "5 COMPLETE" in program("semples-tune", "status", "--out", out).stdout
     best_yaml = program("semples-tune", "best", "--out", out).stdout
     assert yaml.safe_load(best_yaml)["selection"] == "holdout"
+
+
+def test_a_sweep_for_pseudo_masks_trains_no_network_and_sweeps_share_a_store(tmp_path: Path) -> None:
+    out, store = tmp_path / "sweeps", tmp_path / "shared"
+    file = sweep_file(tmp_path, objective="pseudo_miou", trials=2, store=str(store), store_gb=1.0)
+    assert program("semples-tune", "launch", file, "--out", out).returncode == 0
+    again = program("semples-tune", "launch", file, "--out", out, "--name", "again")
+    assert again.returncode == 0 and "0.0 minutes of compute" in again.stdout
+    exported = program("semples-tune", "export", tmp_path / "export", "--out", out)
+    assert exported.returncode == 0, exported.stderr
+    assert {path.name for path in (tmp_path / "export").iterdir()} == {
+        "config.yaml", "result.json", "gallery.png", "generator.safetensors", "prompts.safetensors",
+    }  # fmt: skip
 
 
 def wait_for(text: str, log: Path, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
