@@ -126,3 +126,34 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
     process.start()
     process.join()
     assert outcome(tiny, tmp_path / f"store{finished}") == expected
+
+
+QUOTA_MB, RESULT_MB = 200, 5
+
+
+def fill(root: Path, worker: int) -> None:
+    """Trials that write 250 MB and read what they wrote."""
+
+    def compute(out: Path) -> dict[str, Any]:
+        (out / "data.bin").write_bytes(os.urandom(RESULT_MB * 10**6))
+        return {"metrics": {}, "curves": [], "seconds": 1.0}
+
+    for trial in range(10):
+        with Store(root, quota=QUOTA_MB / 1000, ttl=TTL) as store:
+            folders = [store.obtain(f"{worker:04x}{trial:04x}{stage:04x}", compute)[0] for stage in range(5)]
+            time.sleep(0.1)
+            assert all(len((folder / "data.bin").read_bytes()) == RESULT_MB * 10**6 for folder in folders)
+
+
+def test_the_quota_holds_while_a_sweep_writes_five_times_as_much(tmp_path: Path, context: Any) -> None:
+    workers = [context.Process(target=fill, args=(tmp_path, worker)) for worker in range(4)]
+    for worker in workers:
+        worker.start()
+    most = 0.0
+    with Store(tmp_path, ttl=TTL) as store:
+        while any(worker.is_alive() for worker in workers):
+            most = max(most, sum(entry.mark["bytes"] for entry in store.entries()) / 1e6)
+            time.sleep(0.02)
+        assert [worker.exitcode for worker in workers] == [0] * 4
+        assert QUOTA_MB / 2 < most <= QUOTA_MB
+        assert set(store.verify().values()) == {True}
