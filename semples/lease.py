@@ -26,6 +26,7 @@ from fsspec.implementations.local import LocalFileSystem
 from semples.errors import UserError
 
 TTL = 12.0  # seconds without a sign of life after which a holder is taken for dead
+CREATING = threading.Lock()  # memory:// looks first and writes then, but only threads of one process share it
 BEATS = 4  # signs of life in that time
 
 
@@ -75,7 +76,7 @@ class Place:
             else:
                 self.fs.pipe_file(self.path(name), content, mode="create")
 
-        with self._errors(), contextlib.suppress(FileExistsError):
+        with self._errors(), contextlib.suppress(FileExistsError), CREATING:
             self._in_folder(create, name)
             return True
         return False
@@ -157,17 +158,17 @@ class Holder:
             self._uses.add(key)
             self.place.write(f"uses/{key}.{self.id}", b"")
 
-    def acquire(self, key: str) -> bool:
-        """Get the lease on a key, unless a living holder has it."""
+    def acquire(self, key: str) -> int:
+        """Get the lease on a key: its number, from 1; or 0 if a living holder has it."""
         owner, number = self._last(key)
         if owner is not None:
-            return False
+            return 0
         self._show()
         # whoever found the same dead holder, or none, tries the same number
         if not self.place.create(self._lease(key, number + 1), self.id.encode()):
-            return False
+            return 0
         self._leases[key] = number + 1
-        return True
+        return number + 1
 
     def release(self, key: str) -> None:
         """Give a lease back, and clear away those of dead holders before it."""

@@ -83,7 +83,7 @@ class Store:
 
     def close(self) -> None:
         """Nothing is in use by this process any more."""
-        for holder in (self.here, self.there):
+        for holder in (self.here, self.there):  # which may be one
             with contextlib.suppress(OSError, UserError):  # others will take this process for dead
                 holder.close()
 
@@ -101,15 +101,15 @@ class Store:
             if owner is None:
                 if folder := self.find(key):
                     return folder, True
-                if self.there.acquire(key):
+                if number := self.there.acquire(key):
                     try:
                         if folder := self.find(key):  # published between the two looks
                             return folder, True
-                        return self._compute(key, write), False
+                        return self._compute(key, number, write), False
                     except FileNotFoundError:
                         if self.there.holds(key):
                             raise
-                        # taken for dead, and the folder taken over: as good as waiting
+                        # taken for dead, and the folder of work taken over: as good as waiting
                     finally:
                         self.there.release(key)
             else:
@@ -148,13 +148,22 @@ class Store:
         return sound
 
     def prune(self, limit: float) -> list[Entry]:
-        """Drop results until at most `limit` bytes are left, and what dead processes left behind; the dropped ones."""
+        """Drop results until at most `limit` bytes are left, and what dead processes left behind; the dropped ones.
+
+        Who is dead shows only after a while, so this takes `ttl` seconds.
+        """
+        self._tidy()
+        time.sleep(self.here.ttl * 1.1)
         self._tidy()
         return self._evict(self.there, limit)
 
-    def _compute(self, key: str, write: Write) -> Path:
-        work, folder = self.root / WORK / key, self.root / key
-        work.mkdir(parents=True, exist_ok=True)
+    def _compute(self, key: str, lease: int, write: Write) -> Path:
+        work, folder = self.root / WORK / f"{key}.{lease}", self.root / key
+        work.parent.mkdir(exist_ok=True)
+        for left in sorted(work.parent.glob(f"{key}.*")):  # of one that died, who may not be as dead as it seemed
+            with contextlib.suppress(OSError):  # the second of two
+                os.rename(left, work)
+        work.mkdir(exist_ok=True)
         mark = write(work)
         files = [path for path in sorted(work.iterdir()) if path.name not in (MARK, USED)]
         mark["files"] = {path.name: file_digest(path) for path in files}
@@ -168,7 +177,7 @@ class Store:
         """Make a folder that has all its files the result of its key."""
         (work / USED).touch()
         (work / MARK).write_text(json.dumps(mark))
-        folder = self.root / work.name.partition("@")[0]
+        folder = self.root / _key_of(work)
         with self._room(self.here, mark["bytes"]):
             try:
                 os.rename(work, folder)
@@ -194,9 +203,12 @@ class Store:
     def _tidy(self) -> None:
         """Remove what processes that died left behind in the local folder."""
         for folder in (self.root / WORK).glob("*"):
-            key, _, holder = folder.name.partition("@")
-            if not (self.here.alive(holder) if holder else self.there.owner(key)):
+            holder = folder.name.partition("@")[2]
+            if not (self.here.alive(holder) if holder else self.there.owner(_key_of(folder))):
                 shutil.rmtree(folder, ignore_errors=True)
+        for holder in self.here.place.names("holders"):
+            self.here.alive(holder)
+        self.here.in_use()
 
     def _download(self, key: str) -> bool:
         """Copy a result from the URL; False if it is not there, or is not as it was written."""
@@ -285,6 +297,11 @@ class Store:
 
 def _keys(place: Place) -> list[str]:
     return [name for name in place.names() if name not in (WORK, "leases", "holders", "uses")]
+
+
+def _key_of(work: Path) -> str:
+    """KEY.LEASE of a computation, KEY@HOLDER of a copy -> KEY."""
+    return work.name.partition("@")[0].partition(".")[0]
 
 
 def _drop(place: Place, key: str) -> None:

@@ -244,10 +244,38 @@ def test_pruning_drops_results_and_what_the_dead_left(node: Open) -> None:
         store.obtain("b", write("x" * 100, seconds=9))
         with pytest.raises(RuntimeError):
             store.obtain("c", fail)
+    dead = node()
+    dead.obtain("b", refuse)
+    assert dead.there.acquire("d")
+    die(dead)
     with node() as store:
         assert [entry.key for entry in store.prune(100)] == ["a"]
         assert [entry.key for entry in store.entries()] == ["b"]
-        assert not list((store.root / WORK).glob("*")) if (store.root / WORK).exists() else True
+        assert not (store.root / WORK).exists() or list((store.root / WORK).iterdir()) == []
+    with node() as store:
+        place = store.here.place
+        assert (place.names("holders"), place.names("uses")) == ([], [])
+
+
+def test_one_who_was_taken_for_dead_does_no_harm(node: Open) -> None:
+    """It stood still for longer than the lease lasts, and comes back while its heir computes, or after that."""
+    for when in ("while", "after"):
+        zombie, heir, key, told = node(), node(), f"{KEY}{when}", []
+
+        def stands_still(out: Path) -> dict[str, Any]:
+            (out / "data.bin").write_text("right")
+            zombie.here.place.delete(f"holders/{zombie.here.id}")  # noqa: B023
+            zombie.there.place.delete(f"holders/{zombie.there.id}")  # noqa: B023
+            if when == "after":  # noqa: B023
+                told.append(heir.obtain(key, write("right")))  # noqa: B023
+            else:
+                assert heir.there.acquire(key) == 2  # noqa: B023
+                heir.there.release(key)  # noqa: B023
+            return write("right")(out)
+
+        folder, _ = zombie.obtain(key, stands_still)
+        assert (folder / "data.bin").read_text() == "right"
+        assert node().find(key) is not None and set(node().verify().values()) == {True}
 
 
 def half(path: str, content: bytes) -> bytes | None:
