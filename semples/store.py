@@ -204,7 +204,8 @@ class Store:
         """Remove what processes that died left behind in the local folder."""
         for folder in (self.root / WORK).glob("*"):
             holder = folder.name.partition("@")[2]
-            if not (self.here.alive(holder) if holder else self.there.owner(_key_of(folder))):
+            living = holder == self.here.id or self.here.alive(holder) if holder else self.there.owner(_key_of(folder))
+            if not living:
                 shutil.rmtree(folder, ignore_errors=True)
         for holder in self.here.place.names("holders"):
             self.here.alive(holder)
