@@ -7,14 +7,15 @@ import os
 import pickle
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import create_transform
+from safetensors.torch import save
+from timm.data import auto_augment, create_transform
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -27,6 +28,10 @@ from semples.log import Log
 
 CHECKPOINT = "checkpoint.pt"  # of a training that is under way, in its stage's folder
 Pair = tuple[Tensor, Tensor]
+
+# RandAugment at its highest level would keep 0 bits of a colour, which Pillow refuses
+_posterize = auto_augment.LEVEL_TO_ARG["PosterizeIncreasing"]
+auto_augment.LEVEL_TO_ARG["PosterizeIncreasing"] = lambda level, params: (max(1, _posterize(level, params)[0]),)
 
 
 def resolve_device(runtime: RuntimeConfig) -> RuntimeConfig:
@@ -218,3 +223,8 @@ def train(
     for epoch, means in enumerate(fit(name, model, loader, settings, runtime, losses, out, warmup=warmup), 1):
         log(epoch, settings.epochs, **means)
     return means
+
+
+def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors. Not by its `save_file`, which reports a full disk by an error of its own kind."""
+    path.write_bytes(save({k: v.contiguous().cpu() for k, v in state.items()}))

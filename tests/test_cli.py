@@ -209,7 +209,7 @@ def test_a_full_disk_is_said_and_nothing_is_left(command: Command, monkeypatch: 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("semples.generators.save_file", full)
+        patch.setattr("semples.generators.save_weights", full)
         code, _, err = command("semples", "run", tiny_file(), "--out", "r")
     assert code == 2 and "No space left on device; make room" in err and err.count("\n") == 1
     assert list(Path("r/store").iterdir()) == []

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semples.config import GeneratorConfig, OtherGenerator, WeakTrConfig
@@ -22,6 +22,7 @@ from semples.errors import UserError, nearest
 from semples.generators.body import SCENES_VIT_WEIGHTS, scenes_vit
 from semples.generators.cnn import Cnn
 from semples.generators.weaktr import WeakTr
+from semples.training import save_weights
 
 WEIGHTS = "generator.safetensors"
 
@@ -105,7 +106,7 @@ def load(config: GeneratorConfig, classes: int, folder: Path, device: str) -> An
 
 def save(generator: nn.Module, folder: Path) -> None:
     """Write the weights into a stage's result folder."""
-    save_file({k: v.contiguous().cpu() for k, v in generator.state_dict().items()}, folder / WEIGHTS)
+    save_weights(generator.state_dict(), folder / WEIGHTS)
 
 
 def minmax(maps: Tensor, eps: float) -> Tensor:

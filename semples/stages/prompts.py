@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semples import generators
@@ -15,7 +15,7 @@ from semples.data.dataset import Dataset
 from semples.log import Log
 from semples.losses import prompt_loss, similarity
 from semples.stages.cutouts import embed_cutouts
-from semples.training import label_batches, train
+from semples.training import label_batches, save_weights, train
 
 WEIGHTS = "prompts.safetensors"
 
@@ -42,7 +42,7 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
 
     loader = label_batches(config, data, settings.batch, only_crop_and_flip=True)
     means = train("prompts", nn.ParameterList([prompts]), loader, settings, config.runtime, losses, out, log)
-    save_file({"prompts": prompts.detach().cpu().contiguous()}, out / WEIGHTS)
+    save_weights({"prompts": prompts.detach()}, out / WEIGHTS)
     return {name: means[name] for name in ("background_cosine", "label_cosine")}
 
 

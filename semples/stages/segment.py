@@ -10,7 +10,7 @@ import numpy as np
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
@@ -26,7 +26,7 @@ from semples.generators import enlarge
 from semples.log import Log
 from semples.metrics import confusion, iou, miou
 from semples.stages.heatmaps import FILES
-from semples.training import Pair, autocast, batches, cosine, fit, poly
+from semples.training import Pair, autocast, batches, cosine, fit, poly, save_weights
 
 WEIGHTS = "network.safetensors"
 JUDGED = "seg_miou_judged"  # the curve by which the epoch is chosen
@@ -166,5 +166,5 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
     else:
         stored, names = archive.Reader(inputs["masks"] / FILES["train"]), data.train.names
         weights, metrics = train_on(lambda i: stored.read(names[i]), range(len(names)), config, data, out, log)
-    save_file({k: v.contiguous().cpu() for k, v in weights.items()}, out / WEIGHTS)
+    save_weights(weights, out / WEIGHTS)
     return metrics
