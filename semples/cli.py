@@ -117,7 +117,7 @@ def _progress(console: Console) -> Iterator[Report]:
         try:
             yield report
         except KeyboardInterrupt:
-            print("interrupted; finished stages are kept, the same command goes on from there", file=sys.stderr)
+            print("interrupted; finished stages and epochs are kept, the same command goes on from there", file=sys.stderr)
             raise typer.Exit(130) from None
 
 
@@ -512,7 +512,7 @@ def pretrain(
     steps: Annotated[int | None, typer.Option(help="Training steps, to try it out; default: the recipe's.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of pictures and weights.")] = 0,
 ) -> None:
-    """Train the miniature CLIP from captioned scenes and WeakTr's vision transformer from the same pictures (about 15
+    """Train the miniature CLIP from captioned scenes and WeakTr's vision transformer from the same pictures (about 40
     minutes on two cores) and measure what they can do."""
     from dataclasses import replace
 

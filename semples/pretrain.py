@@ -142,7 +142,7 @@ class Recipe:
 
 
 CLIP_RECIPE = Recipe(2000, 128, 2e-3, 16000)
-BODY_RECIPE = Recipe(1000, 64, 2e-3, 16000)
+BODY_RECIPE = Recipe(4000, 64, 2e-3, 16000)
 Progress = Callable[[int, int, float], None]  # step, of, loss
 
 
