@@ -211,7 +211,7 @@ def stages(
     """
     import time
 
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from semples.data import load_data
     from semples.pipeline import STAGES, differences, key_parts
@@ -231,11 +231,12 @@ def stages(
             one, other = (known[_complete(prefix, known)] for prefix in why)
             print("\n".join(differences(one, other, known)) or "they are the same key")
             return
-        table = Table("stage", "key", "reads", "state", "MB", "last used", "seconds")
+        table = Table("stage", Column("key", no_wrap=True), "reads", "state", "MB", "last used", "seconds")
         for name, own in parts.items():
             key = make_key(**own)
             entry, owner = stored.get(key), store.there.owner(key)
-            row = [f"being computed by {owner}" if owner else "missing", "", "", ""]
+            # an owner is host, process and a token
+            row = [f"computed now by {owner.rpartition('-')[0]}" if owner else "missing", "", "", ""]
             if entry:
                 age = f"{max(0.0, time.time() - entry.used) / 3600:.1f} h ago"
                 row = ["stored", f"{entry.mark['bytes'] / 1e6:.2f}", age, f"{entry.mark['seconds']:.1f}"]
@@ -271,9 +272,9 @@ def list_store(place: Place) -> None:
     """Every result: stage, key, size, time since it was last used, seconds that it took to compute."""
     import time
 
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("stage", "key", "MB", "last used", "seconds")
+    table = Table("stage", Column("key", no_wrap=True), "MB", "last used", "seconds")
     with _existing(place) as store:
         for entry in store.entries():
             age = f"{max(0.0, time.time() - entry.used) / 3600:.1f} h ago"
