@@ -117,7 +117,7 @@ def _progress(console: Console) -> Iterator[Report]:
         try:
             yield report
         except KeyboardInterrupt:
-            print("interrupted; finished stages and epochs are kept, the same command goes on from there", file=sys.stderr)
+            print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
             raise typer.Exit(130) from None
 
 
