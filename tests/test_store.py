@@ -15,8 +15,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 
+from semples.config import Config
 from semples.errors import UserError
 from semples.lease import Holder, Place
+from semples.pipeline import run
 from semples.store import MARK, WORK, Store, Write, make_key, read_mark
 
 TTL = 1.0
@@ -357,6 +359,13 @@ def test_a_holder_that_went_away_leaves_nothing(tmp_path: Path) -> None:
     assert holder.acquire("k") and Holder(place, TTL).in_use() == {"k"}
     holder.close()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_runs_on_two_nodes_share_their_stages(node: Open, tiny: Config) -> None:
+    first = run(tiny, node(), lambda event: None, until="prompts")
+    second = run(tiny, node(), lambda event: None, until="prompts")
+    assert second.reused == ("classify", "match", "prompts") and second.metrics == first.metrics
+    assert {entry.mark["stage"] for entry in node().entries()} == set(second.reused)
 
 
 def test_keys_depend_on_content_not_on_order() -> None:
