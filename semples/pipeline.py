@@ -65,7 +65,7 @@ STAGES: dict[str, Stage] = {
         stream="match",
         version=2,
     ),
-    "heatmaps": Stage(heatmaps.run, _after("refine"), ("generator", "heatmaps"), "cam_miou", version=2),
+    "heatmaps": Stage(heatmaps.run, _after("refine"), ("generator", "heatmaps"), "cam_miou", version=3),
     "masks": Stage(masks.run, _after("heatmaps"), ("masks",), "pseudo_miou", headline=True),
     "segment": Stage(
         segment.run,

@@ -27,15 +27,15 @@ def encode_mask(mask: np.ndarray) -> Image.Image:
     return image
 
 
-def write(path: Path, images: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Write (name, uint8 (h, w)) pairs as NAME.png into one uncompressed zip file.
+def write(path: Path, images: Iterable[tuple[str, Image.Image]]) -> None:
+    """Write (name, image) pairs as NAME.png into one uncompressed zip file.
 
     The time stamps inside are fixed, so equal images give equal bytes.
     """
     with zipfile.ZipFile(path, "w") as archive:
-        for name, array in images:
+        for name, image in images:
             buffer = io.BytesIO()
-            encode_mask(array).save(buffer, "PNG")
+            image.save(buffer, "PNG")
             archive.writestr(zipfile.ZipInfo(f"{name}.png"), buffer.getvalue())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from semples import generators
 from semples.clip import Clip
@@ -109,7 +110,7 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
     for name, file in FILES.items():
         split = getattr(data, name)
 
-        def written(split: Split = split) -> Iterator[tuple[str, np.ndarray]]:
+        def written(split: Split = split) -> Iterator[tuple[str, Image.Image]]:
             nonlocal done
             for i, maps, _ in compute_heatmaps(
                 generator, split, range(len(split)), config, settings.scales, settings.flip
@@ -117,7 +118,8 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
                 done += 1
                 if done % CHUNK == 0 or done == total:
                     log(done, total)
-                yield split.names[i], maps.reshape(-1, maps.shape[-1])
+                # grey: PNG predicts the pixels of a palette image by nothing, and takes half as much again
+                yield split.names[i], Image.fromarray(maps.reshape(-1, maps.shape[-1]))
 
         archive.write(out / file, written())
         stored = archive.Reader(out / file)

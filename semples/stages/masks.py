@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -77,7 +78,7 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
             num_workers=config.runtime.workers,
         )
 
-        def masks() -> Iterator[tuple[str, np.ndarray]]:
+        def masks() -> Iterator[tuple[str, Image.Image]]:
             nonlocal done
             for i, mask in enumerate(loader):  # noqa: B023
                 truth = split.mask(i)  # noqa: B023
@@ -86,7 +87,7 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
                 done += 1
                 if done % PROGRESS_EVERY == 0 or done == total:
                     log(done, total)
-                yield split.names[i], mask  # noqa: B023
+                yield split.names[i], archive.encode_mask(mask)  # noqa: B023
 
         archive.write(out / file, masks())
     metrics = {"pseudo_miou": miou(counts["train"]), "holdout/pseudo_miou": miou(counts["holdout"])}
