@@ -1,10 +1,10 @@
 """Who is at work on what: leases on any file system that fsspec knows, without trusting any clock.
 
 Every process that uses a store is a holder. It keeps a small file `holders/ID` and rewrites it every few seconds.
-Others look whether that file still changes, by their own monotonic clock; when it stood still for `ttl` seconds, or is
-gone, its holder is dead. A lease on a key is a file `leases/KEY.N` with the holder's ID in it, created only if there is
-none. The highest N counts. Whoever finds its holder dead takes over by creating N + 1, which succeeds once. That a
-holder uses a key is a file `uses/KEY.ID`.
+Others look whether that file still changes, by their own monotonic clock; when it stood still for `ttl` seconds its
+holder is dead. A lease on a key is a file `leases/KEY.N` with the holder's ID in it, created only if there is none.
+The highest N counts. Whoever finds its holder dead takes over by creating N + 1, which succeeds once. That a holder
+uses a key is a file `uses/KEY.ID`.
 """
 
 from __future__ import annotations
@@ -165,7 +165,9 @@ class Holder:
             return 0
         self._show()
         # whoever found the same dead holder, or none, tries the same number
-        if not self.place.create(self._lease(key, number + 1), self.id.encode()):
+        name = self._lease(key, number + 1)
+        # a create that was repeated after a lost answer finds the file of its first attempt
+        if not self.place.create(name, self.id.encode()) and self.place.read(name) != self.id.encode():
             return 0
         self._leases[key] = number + 1
         return number + 1
@@ -188,11 +190,10 @@ class Holder:
     def alive(self, holder: str) -> bool:
         """Whether a holder gave a sign of life in the last `ttl` seconds, as far as this process could see."""
         content = self.place.read(f"holders/{holder}")
-        if content is None:
-            return False
         if self._changes(holder, content):
             return True
-        self.place.delete(f"holders/{holder}")  # if it lives after all, its next sign of life brings it back
+        if content is not None:
+            self.place.delete(f"holders/{holder}")  # if it lives after all, its next sign of life brings it back
         return False
 
     def in_use(self) -> set[str]:
@@ -232,11 +233,12 @@ class Holder:
         alive = self.alive(holder) if holder else self._changes(name, content)
         return (holder or "unknown") if alive else None, number
 
-    def _changes(self, name: str, content: bytes) -> bool:
-        now = time.monotonic()
-        if self._seen.get(name, (None,))[0] != content:
-            self._seen[name] = (content, now)
-        return now - self._seen[name][1] < self.ttl
+    def _changes(self, name: str, content: bytes | None) -> bool:
+        """Whether a file changed in the last `ttl` seconds; that it is not there is no change, nor yet a death."""
+        now, seen = time.monotonic(), self._seen.get(name)
+        if seen is None or (content is not None and content != seen[0]):
+            seen = self._seen[name] = content or b"", now
+        return now - seen[1] < self.ttl
 
     def _numbers(self, key: str) -> list[int]:
         return [int(name.rsplit(".", 1)[1]) for name in self.place.names("leases") if name.startswith(f"{key}.")]

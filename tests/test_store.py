@@ -21,7 +21,7 @@ from semples.lease import Holder, Place
 from semples.pipeline import run
 from semples.store import MARK, WORK, Store, Write, make_key, read_mark
 
-TTL = 1.0
+TTL = 2.0  # signs of life are given four times as often, also on a busy machine
 KEY = "0123abcd"
 
 
@@ -68,7 +68,7 @@ Open = Callable[..., Store]
 
 @pytest.fixture(params=["folder", "memory", "s3", "faulty"])
 def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    """Opens the same store from one more node: node(), node(quota=...)."""
+    """Opens the same store from one more node: node(), node(quota=..., ttl=...)."""
     opened: list[Store] = []
     url = {"memory": f"memory://{tmp_path}", "faulty": f"faulty://{tmp_path}"}.get(request.param)
     if request.param == "s3":
@@ -76,7 +76,7 @@ def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
 
     def open_store(**settings: Any) -> Store:
         root = tmp_path / (f"node{len(opened)}" if url else "store")
-        opened.append(Store(root, url, ttl=TTL, **settings))
+        opened.append(Store(root, url, **{"ttl": TTL, **settings}))
         return opened[-1]
 
     yield open_store
@@ -96,12 +96,18 @@ def refuse(out: Path) -> dict[str, Any]:
     raise AssertionError("computed again")
 
 
-def die(store: Store) -> None:
-    """What is left of a process that is killed: no more signs of life, nothing given back."""
+def stand_still(store: Store) -> None:
+    """No more signs of life."""
     for holder in (store.here, store.there):
         holder._end.set()
         if holder._thread:
             holder._thread.join()
+
+
+def die(store: Store) -> None:
+    """What is left of a process that is killed: nothing is given back."""
+    stand_still(store)
+    for holder in (store.here, store.there):
         holder._leases.clear()
         holder._uses.clear()
         holder._thread = None
@@ -171,7 +177,7 @@ def test_of_many_at_once_one_computes(node: Open) -> None:
         folder, _ = store.obtain(KEY, slow, waited.append)
         results.append((folder / "data.bin").read_text())
 
-    stores = [node() for _ in range(5)]
+    stores = [node(ttl=60) for _ in range(5)]
     threads = [threading.Thread(target=ask, args=(store,)) for store in stores]
     for thread in threads:
         thread.start()
@@ -194,7 +200,7 @@ def test_when_the_holder_dies_another_takes_over(node: Open, empty: bool, monkey
     monkeypatch.setattr(time, "time", lambda: clock() + 600)
     start = time.monotonic()
     assert heir.obtain(KEY, write("right"))[1] is False
-    assert TTL * 0.9 < time.monotonic() - start < 5 * TTL
+    assert TTL * 0.9 < time.monotonic() - start < 30
     assert third.obtain(KEY, refuse)[1]
     assert heir.there.place.names("leases") == []
 
@@ -202,7 +208,7 @@ def test_when_the_holder_dies_another_takes_over(node: Open, empty: bool, monkey
 def test_who_lives_keeps_the_lease(node: Open) -> None:
     holder, other = node(), node()
     assert holder.there.acquire(KEY)
-    for _ in range(15):
+    for _ in range(8):
         assert not other.there.acquire(KEY)
         time.sleep(TTL / 5)
     assert holder.there.holds(KEY)
@@ -262,16 +268,17 @@ def test_pruning_drops_results_and_what_the_dead_left(node: Open) -> None:
 def test_one_who_was_taken_for_dead_does_no_harm(node: Open) -> None:
     """It stood still for longer than the lease lasts, and comes back while its heir computes, or after that."""
     for when in ("while", "after"):
-        zombie, heir, key, told = node(), node(), f"{KEY}{when}", []
+        zombie, heir, key = node(), node(), f"{KEY}{when}"
 
         def stands_still(out: Path) -> dict[str, Any]:
             (out / "data.bin").write_text("right")
-            zombie.here.place.delete(f"holders/{zombie.here.id}")  # noqa: B023
-            zombie.there.place.delete(f"holders/{zombie.there.id}")  # noqa: B023
+            stand_still(zombie)  # noqa: B023
             if when == "after":  # noqa: B023
-                told.append(heir.obtain(key, write("right")))  # noqa: B023
+                heir.obtain(key, write("right"))  # noqa: B023
             else:
-                assert heir.there.acquire(key) == 2  # noqa: B023
+                while not (number := heir.there.acquire(key)):  # noqa: B023
+                    time.sleep(0.1)
+                assert number == 2
                 heir.there.release(key)  # noqa: B023
             return write("right")(out)
 
