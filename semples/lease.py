@@ -26,7 +26,7 @@ from fsspec.implementations.local import LocalFileSystem
 from semples.errors import UserError
 
 TTL = 12.0  # seconds without a sign of life after which a holder is taken for dead
-CREATING = threading.Lock()  # memory:// looks first and writes then, but only threads of one process share it
+ONE_AT_A_TIME = threading.Lock()  # what memory:// does not do at once: create, and read from a file that others read
 BEATS = 4  # signs of life in that time
 
 
@@ -76,7 +76,7 @@ class Place:
             else:
                 self.fs.pipe_file(self.path(name), content, mode="create")
 
-        with self._errors(), contextlib.suppress(FileExistsError), CREATING:
+        with self._errors(), contextlib.suppress(FileExistsError), ONE_AT_A_TIME:
             self._in_folder(create, name)
             return True
         return False
@@ -100,7 +100,7 @@ class Place:
 
     def download(self, name: str, file: Path) -> None:
         """Copy a file, if it is there, to a local one."""
-        with self._errors(), contextlib.suppress(FileNotFoundError):
+        with self._errors(), contextlib.suppress(FileNotFoundError), ONE_AT_A_TIME:
             self.fs.get_file(self.path(name), str(file))
 
     def upload(self, file: Path, name: str) -> None:

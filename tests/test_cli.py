@@ -204,7 +204,7 @@ def test_a_broken_image_is_named(command: Command) -> None:
     assert code == 2 and f"{path.name}: broken image" in err and err.count("\n") == 1
 
 
-def test_a_full_disk_is_said_and_nothing_is_left(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_and_nothing_is_lost(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -212,8 +212,10 @@ def test_a_full_disk_is_said_and_nothing_is_left(command: Command, monkeypatch: 
         patch.setattr("semples.generators.save_weights", full)
         code, _, err = command("semples", "run", tiny_file(), "--out", "r")
     assert code == 2 and "No space left on device; make room" in err and err.count("\n") == 1
-    assert list(Path("r/store").iterdir()) == []
+    assert list(Path("r/store").glob("*/result.json")) == []
+    (checkpoint,) = Path("r/store/work").glob("*/checkpoint.pt")
     assert command("semples", "run", tiny_file(), "--out", "r")[0] == 0
+    assert not checkpoint.parent.exists()
 
 
 @pytest.mark.parametrize(
