@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from semples import generators
 from semples.clip import weights_file
 from semples.config import Config, flatten, to_dict
@@ -150,7 +152,8 @@ class Event:
 @dataclass(frozen=True)
 class Result:
     """A finished run: resolved configuration, all metrics (mIoU in points; `STAGE/name` for what several stages
-    report), result folders and seconds by stage, names of reused stages, the data's fingerprint."""
+    report), result folders and seconds by stage, names of reused stages, the data's fingerprint. gpu_gb: the most GPU
+    memory that a stage took when it was computed, 0 without a GPU."""
 
     config: Config
     metrics: dict[str, float]
@@ -159,6 +162,7 @@ class Result:
     reused: tuple[str, ...]
     fingerprint: str
     classes: tuple[str, ...]
+    gpu_gb: float
 
     def to_dict(self) -> dict[str, Any]:
         """What goes into result.json."""
@@ -189,6 +193,7 @@ def run(config: Config, store: Store, report: Callable[[Event], None], until: st
     metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}
     reused: list[str] = []
+    gpu_gb = 0.0
     for name, stage in STAGES.items():
         inputs = {i: folders[i] for i in stage.inputs(config)}
 
@@ -204,13 +209,14 @@ def run(config: Config, store: Store, report: Callable[[Event], None], until: st
         folders[name] = folder
         mark = read_mark(folder)
         seconds[name] = mark["seconds"]
+        gpu_gb = max(gpu_gb, mark["gpu_gb"])
         for metric, value in mark["metrics"].items():
             metrics[metric if stage.headline else f"{name}/{metric}"] = value
         curves = tuple(mark["curves"])
         report(Event(name, len(curves), len(curves), {}, mark["metrics"], curves, mark["seconds"], found))
         if name == until:
             break
-    return Result(config, metrics, folders, seconds, tuple(reused), data.fingerprint, data.classes)
+    return Result(config, metrics, folders, seconds, tuple(reused), data.fingerprint, data.classes, gpu_gb)
 
 
 def _compute(
@@ -234,9 +240,13 @@ def _compute(
         report(Event(name, epoch, epochs, values))
 
     report(Event(name, 0, 1))
+    on_gpu = config.runtime.device == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     seed_stream(config.seed, STAGES[name].stream or name)
     metrics = STAGES[name].run(config, data, inputs, out, log)
     metrics = {metric: value for metric, value in metrics.items() if math.isfinite(value)}  # no IoU of absent classes
     for path in (spent, out / CHECKPOINT):
         path.unlink(missing_ok=True)
-    return {"metrics": metrics, "curves": curves, "seconds": before + time.perf_counter() - start}
+    gpu_gb = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0
+    return {"metrics": metrics, "curves": curves, "seconds": before + time.perf_counter() - start, "gpu_gb": gpu_gb}

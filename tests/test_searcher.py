@@ -13,10 +13,10 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from semples.errors import UserError
-from tune.searcher import StudySearcher, finished, passed_milestones, ranked
+from tune.searcher import StudySearcher
 from tune.space import Sweep
-from tune.stopping import MedianStopping, falls_behind
-from tune.sweep import open_study
+from tune.stopping import MilestoneStopping, below_median
+from tune.study import finished, open_study, passed_milestones, ranked
 from tune.tracking import EXPERIMENT, Tracker, default_uri
 
 SWEEP = Sweep.model_validate(
@@ -40,7 +40,7 @@ def milestone(stage: str, score: float) -> dict[str, Any]:
 
 def complete(value: float) -> dict[str, Any]:
     metrics = {"pseudo_miou": 50.0, "seg_miou": value - 1}
-    return message(ended="COMPLETE", value=value, metrics=metrics)
+    return message(ended="COMPLETE", values=[value], metrics=metrics, taken={"seconds": 9.0, "gpu_gb": 0.0})
 
 
 class World:
@@ -52,7 +52,7 @@ class World:
         self.notices: list[tuple[int, dict[str, Any]]] = []
         start = lambda number, parameters: self.tracker.start(f"s-{number}", None, {"x": parameters}, {})  # noqa: E731
         self.searcher = StudySearcher(
-            self.study, SWEEP.distributions(), folder, self.tracker, start, lambda n, r: self.notices.append((n, r))
+            self.study, SWEEP, folder, self.tracker, start, lambda n, r: self.notices.append((n, r))
         )
         self.client = MlflowClient(default_uri(folder))
 
@@ -88,10 +88,10 @@ def test_every_kind_of_end_is_told_once_and_the_same_to_both(tmp_path: Path) -> 
     runs = world.runs()
     assert [runs[f"s-{i}"].data.tags["state"] for i in range(5)] == [state for _, state in states]
     assert [runs[f"s-{i}"].info.status for i in range(5)] == ["FINISHED", "FINISHED", "FAILED", "FAILED", "FAILED"]
-    assert runs["s-0"].data.metrics["seg_miou"] == 59.0 and runs["s-0"].data.metrics["objective"] == 60.0
+    assert runs["s-0"].data.metrics["seg_miou"] == 59.0 and runs["s-0"].data.metrics["objective/seg_miou"] == 60.0
     assert runs["s-2"].data.tags["reason"] == "no memory"
     assert "below the median at match" in runs["s-1"].data.tags["reason"]
-    assert [t.number for t in ranked(world.study)] == [0]
+    assert [t.number for t in ranked(world.study, SWEEP)] == [0]
 
 
 def test_a_pruned_trial_leaves_its_milestones_but_no_final_value(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_pruned_trial_leaves_its_milestones_but_no_final_value(tmp_path: Path)
     assert trial.state == TrialState.PRUNED and trial.value is None
     assert trial.intermediate_values == {0: 20.0, 1: 15.0}
     assert passed_milestones(world.study)["match"] == {0: 15.0}
-    assert ranked(world.study) == []
+    assert ranked(world.study, SWEEP) == []
     run = world.runs()["s-0"]
     assert run.data.tags["milestone"] == "match" and run.data.metrics["match/cam_miou"] == 15.0
 
@@ -196,9 +196,9 @@ def test_a_store_knows_its_runs(tmp_path: Path) -> None:
 
 
 def test_falling_behind_needs_enough_others() -> None:
-    assert not falls_behind(1.0, [2.0, 3.0, 4.0])
-    assert falls_behind(1.0, [2.0, 3.0, 4.0, 0.5])
-    assert not falls_behind(2.5, [2.0, 3.0, 4.0, 0.5])
+    assert not below_median(1.0, [2.0, 3.0, 4.0])
+    assert below_median(1.0, [2.0, 3.0, 4.0, 0.5])
+    assert not below_median(2.5, [2.0, 3.0, 4.0, 0.5])
 
 
 class _Trial:
@@ -208,7 +208,7 @@ class _Trial:
 
 def test_the_scheduler_compares_the_same_milestone_only() -> None:
     earlier = {"classify": {n: 10.0 + n for n in range(6)}, "match": {n: 40.0 + n for n in range(6)}}
-    scheduler = MedianStopping(earlier)
+    scheduler = MilestoneStopping("median", "segment", earlier)
     decide = lambda number, stage, score: scheduler.on_trial_result(None, _Trial(number), milestone(stage, score))  # noqa: E731
     assert decide(7, "classify", 14.0) == TrialScheduler.CONTINUE  # far below every score of match
     assert decide(7, "match", 14.0) == TrialScheduler.STOP
@@ -220,7 +220,7 @@ def test_the_scheduler_compares_the_same_milestone_only() -> None:
 
 
 def test_nobody_is_stopped_before_the_default_has_passed() -> None:
-    scheduler = MedianStopping({"match": {n: 40.0 + n for n in range(1, 7)}})
+    scheduler = MilestoneStopping("median", "segment", {"match": {n: 40.0 + n for n in range(1, 7)}})
     assert scheduler.on_trial_result(None, _Trial(7), milestone("match", 1.0)) == TrialScheduler.CONTINUE
 
 

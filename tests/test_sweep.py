@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 from conftest import TINY
 from mlflow import MlflowClient
 
-from tune.searcher import ranked
-from tune.sweep import load_study
+from tune.study import load_study, ranked
+from tune.sweep import load_launched
 from tune.tracking import EXPERIMENT, PARENT
 
 pytestmark = pytest.mark.ray
@@ -40,6 +41,10 @@ def sweep_file(folder: Path, **changes: Any) -> Path:
 def program(name: str, *words: object, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).parent / name), *(str(w) for w in words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
+
+
+def study_of(out: Path) -> optuna.Study:
+    return load_study(out / "tiny", load_launched(out / "tiny"))
 
 
 def trial_runs(uri: str) -> list[Any]:
@@ -63,10 +68,10 @@ def test_a_sweep_from_launch_to_export(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 COMPLETE" in done.stdout and "best.yaml" in done.stdout and "semples-tune ui" in done.stdout
 
-    study = load_study(out / "tiny")
+    study = study_of(out)
     suggested = [t.params for t in study.get_trials()]
     assert suggested[0] == {"masks.background": 0.5, "refine.lambda_r": 1.0}
-    best = ranked(study)[0]
+    best = ranked(study, load_launched(out / "tiny"))[0]
 
     # MLflow: one sweep run, one child run a trial, with both figures, curves, configuration and gallery
     uri = f"sqlite:///{out / 'mlflow.db'}"
@@ -104,7 +109,7 @@ def test_a_sweep_from_launch_to_export(tmp_path: Path) -> None:
     assert same.returncode == 0 and "trial   0  classify" not in same.stdout
     more = program("semples-tune", "launch", sweep_file(tmp_path), "--out", out, "--trials", 5)
     assert more.returncode == 0 and "5 COMPLETE" in more.stdout
-    assert [t.params for t in load_study(out / "tiny").get_trials()][:4] == suggested
+    assert [t.params for t in study_of(out).get_trials()][:4] == suggested
     other = program("semples-tune", "launch", sweep_file(tmp_path, seed=7), "--out", out)
     assert other.returncode == 2 and "holds a sweep with another 'seed'" in other.stderr
     assert "5 COMPLETE" in program("semples-tune", "status", "--out", out).stdout
@@ -189,9 +194,9 @@ def test_a_failing_trial_is_failed_with_its_reason_and_the_sweep_goes_on(tmp_pat
     path = sweep_file(tmp_path, trials=5, space=space, base={**TINY, "classify": {"epochs": 3}})
     done = program("semples-tune", "launch", path, "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
-    failed = [t for t in load_study(out / "tiny").get_trials() if t.user_attrs["state"] == "FAILED"]
+    failed = [t for t in study_of(out).get_trials() if t.user_attrs["state"] == "FAILED"]
     assert failed and all("lower classify.lr" in t.user_attrs["reason"] for t in failed)
-    assert all(t.params == {"classify.lr": 0.002} for t in ranked(load_study(out / "tiny")))
+    assert all(t.params == {"classify.lr": 0.002} for t in ranked(study_of(out), load_launched(out / "tiny")))
 
 
 def free_port() -> int:

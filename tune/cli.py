@@ -55,8 +55,8 @@ def _folder(out: Path, name: str | None) -> Path:
 class _Screen:
     """Prints a line for every milestone and end of a trial below a bar for the sweep and one for each running trial."""
 
-    def __init__(self, progress: Progress, trials: int, done: int, best: float):
-        self._progress = progress
+    def __init__(self, progress: Progress, objective: tuple[str, ...], trials: int | None, done: int, best: float):
+        self._progress, self._objective = progress, objective
         self._sweep = progress.add_task("sweep", total=trials, completed=done, note="")
         self._bars: dict[int, TaskID] = {}
         self._best = best
@@ -70,8 +70,11 @@ class _Screen:
             self._progress.advance(self._sweep)
             note = report.get("reason", "")
             if report["state"] == "COMPLETE":
-                self._best = max(self._best, report["value"])
-                note = f"objective {report['value']:.1f}, best {self._best:.1f}"
+                note = ", ".join(
+                    f"{name} {value:.1f}" for name, value in zip(self._objective, report["values"], strict=True)
+                )
+                self._best = max(self._best, report["values"][0])
+                note += f", best {self._best:.1f}" if len(self._objective) == 1 else ""
             note += f", computed {report['seconds_computed']:.0f} s, saved {report['seconds_saved']:.0f} s"
             say(f"trial {number:3d}  {report['state']:<9} {note}", highlight=False)
         elif "stage" in report:
@@ -92,6 +95,10 @@ def launch(
     sweep: Annotated[str, typer.Argument(help="A sweep file, or the name of one that ships with the package: scenes.")],
     changes: Changes = None,
     trials: Annotated[int | None, typer.Option(help="Number of trials, in all.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Compute time of all trials together (90s, 30m, 6h, 2d), then no more are begun.")
+    ] = None,
+    wall: Annotated[str | None, typer.Option(help="The same for the time from this launch on.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep; default: the one in the file.")] = None,
     out: Out = Path("sweeps"),
     address: Annotated[
@@ -104,34 +111,34 @@ def launch(
     (data.train, segment.epochs, ...). Ctrl-C ends the sweep in order.
     """
     from semples.config import assignments
-    from tune.searcher import ranked, succeeded
     from tune.space import find_sweep_file, load_sweep
-    from tune.sweep import BEST, STUDY, launch, load_study, tracking_uri
+    from tune.study import load_study, ranked, study_exists, succeeded
+    from tune.sweep import BEST, launch, tracking_uri
 
     settings: dict[str, Any] = assignments(changes or [])
-    settings |= {k: v for k, v in (("trials", trials), ("name", name)) if v is not None}
-    path = find_sweep_file(sweep)
-    spec = load_sweep(path, settings)
+    own = {"trials": trials, "budget": budget, "wall": wall, "name": name}
+    settings |= {key: value for key, value in own.items() if value is not None}
+    spec = load_sweep(find_sweep_file(sweep), settings)
     folder = out / spec.name
     done, best_value = 0, float("-inf")
-    if (folder / STUDY).exists():
-        study = load_study(folder)
+    if study_exists(folder, spec):
+        study = load_study(folder, spec)
         done = len(succeeded(study))
-        best_value = max((trial.value or 0.0 for trial in ranked(study)[:1]), default=best_value)
+        best_value = max((trial.values[0] for trial in ranked(study, spec)[:1]), default=best_value)
     console.print(
-        f"sweep '{spec.name}': {spec.trials} trials ({done} done), objective {spec.objective}, "
+        f"sweep '{spec.name}': {_extent(spec)} ({done} trials done), objective {' and '.join(spec.objective)}, "
         f"chosen on {spec.selection}; folder {folder}",
         soft_wrap=True,
         highlight=False,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
-        left = launch(spec, out, address, _Screen(progress, spec.trials, done, best_value))
-    study = load_study(folder)
-    _show(study, spec)
-    if left:
-        print(f"stopped with {left} trials to go; the same command goes on from here", file=sys.stderr)
+        why = launch(spec, out, address, _Screen(progress, spec.objective, spec.trials, done, best_value))
+    _show(load_study(folder, spec), spec)
+    if not why:
+        print("stopped before its end; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130)
+    console.print(f"ended: {why}", highlight=False)
     best = folder / BEST
     if best.exists():  # written by launch
         console.print(f"best configuration: {best}  (again: semples run {best})", soft_wrap=True, highlight=False)
@@ -140,31 +147,47 @@ def launch(
     console.print(f"browse: {browse}", soft_wrap=True, highlight=False)
 
 
+def _extent(sweep: Sweep) -> str:
+    """When a sweep ends, in words."""
+    parts = [f"{sweep.trials} trials"] if sweep.trials else []
+    parts += [f"{sweep.budget:.0f} s of compute"] if sweep.budget else []
+    parts += [f"{sweep.wall:.0f} s"] if sweep.wall else []
+    return " or ".join(parts) or "every point of its grid"
+
+
 def _show(study: optuna.Study, sweep: Sweep) -> None:
     """The best trials as a table, and how many ended how."""
-    from tune.searcher import effort, ranked, succeeded
+    from tune.space import OBJECTIVES
+    from tune.study import DUPLICATE, effort, front, ranked, succeeded
 
     how = "holdout masks" if sweep.selection == "holdout" else "ORACLE: the evaluation masks themselves"
-    best = ranked(study)[:TOP]
-    table = Table(title=f"{sweep.name}: best trials by {sweep.objective} on {how}", title_justify="left")
+    several = len(sweep.objective) > 1
+    best = (front(study, sweep) if several else ranked(study, sweep))[:TOP]
+    title = (
+        f"{sweep.name}: {'trials that no other beats' if several else 'best trials'} by {' and '.join(sweep.objective)}"
+    )
+    table = Table(title=f"{title} on {how}", title_justify="left")
     table.add_column("trial")
     for trial in best:
         table.add_column("default" if trial.number == 0 else str(trial.number), justify="right")
-    table.add_row("objective", *(f"{trial.value:.1f}" for trial in best))
-    metrics = ("pseudo_miou", "seg_miou") if sweep.objective == "seg_miou" else ("pseudo_miou",)
+    for i, name in enumerate(sweep.objective):
+        table.add_row(f"objective {name}" if several else "objective", *(f"{trial.values[i]:.1f}" for trial in best))
+    metrics = [m for m in OBJECTIVES if all(m in trial.user_attrs["metrics"] for trial in best)]
     for metric in metrics:
         table.add_row(metric, *(f"{trial.user_attrs['metrics'][metric]:.1f}" for trial in best))
     table.add_section()
     for key in sweep.space:
-        values = (trial.params[key] for trial in best)
+        values = (trial.params.get(key, "-") for trial in best)
         table.add_row(key, *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values))
     console.print(table)
-    if sweep.selection == "holdout":
+    if sweep.selection == "holdout" and best:
         console.print(f"{' and '.join(metrics)} of images that were never used to choose.", highlight=False)
     trials = study.get_trials(deepcopy=False)
-    states = Counter(trial.user_attrs.get("state", trial.state.name) for trial in trials)
+    own = [trial for trial in trials if DUPLICATE not in trial.user_attrs and trial.state.name != "WAITING"]
+    states = Counter(trial.user_attrs.get("state", trial.state.name) for trial in own)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    console.print(f"{len(succeeded(study))} of {sweep.trials} trials done: {counts}", highlight=False)
+    of = f" of {sweep.trials}" if sweep.trials else ""
+    console.print(f"{len(succeeded(study))}{of} trials done: {counts}", highlight=False)
     computed, saved = (seconds / 60 for seconds in effort(trials).values())
     console.print(f"{computed:.1f} minutes of compute; {saved:.1f} more were saved by stored stages", highlight=False)
     for trial in trials:
@@ -176,19 +199,23 @@ def _show(study: optuna.Study, sweep: Sweep) -> None:
 @app.command()
 def status(name: Name = None, out: Out = Path("sweeps")) -> None:
     """How far a sweep is: trials by state, and the best so far. Works while it runs."""
-    from tune.sweep import load_launched, load_study
+    from tune.study import load_study
+    from tune.sweep import load_launched
 
     folder = _folder(out, name)
-    _show(load_study(folder), load_launched(folder))
+    sweep = load_launched(folder)
+    _show(load_study(folder, sweep), sweep)
 
 
 @app.command()
 def best(name: Name = None, out: Out = Path("sweeps")) -> None:
     """Print the best configuration so far as YAML (`semples run` takes it as it is)."""
-    from tune.sweep import load_study, write_best
+    from tune.study import load_study
+    from tune.sweep import load_launched, write_best
 
     folder = _folder(out, name)
-    path = write_best(folder, load_study(folder))
+    sweep = load_launched(folder)
+    path = write_best(folder, load_study(folder, sweep), sweep)
     if path is None:
         raise UserError(f"{folder}: no trial is complete yet; see semples-tune status {folder.name} --out {out}")
     print(path.read_text(), end="")
@@ -208,16 +235,17 @@ def export(
 
     from semples.output import CONFIG, GALLERY, RESULT, read_run, write_weights
     from semples.store import open_store
-    from tune.searcher import ranked
-    from tune.sweep import load_launched, load_study, store_place
+    from tune.study import load_study, ranked
+    from tune.sweep import load_launched, store_place
     from tune.trial import STORE, trial_folder
 
     folder = _folder(out, name)
-    if not (leading := ranked(load_study(folder))[:1]):
+    sweep = load_launched(folder)
+    if not (leading := ranked(load_study(folder, sweep), sweep)[:1]):
         raise UserError(f"{folder}: no trial is complete yet; see semples-tune status {folder.name} --out {out}")
     trial = trial_folder(folder, leading[0].number)
     _, result = read_run(trial)
-    place = store_place(load_launched(folder), folder)
+    place = store_place(sweep, folder)
     with open_store(place, folder / STORE) as store:
         folders = {stage: store.find(key) for stage, key in result["keys"].items()}
         if missing := [stage for stage, found in folders.items() if found is None]:

@@ -7,68 +7,36 @@ handed out again first; Ray's own snapshots are not needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from semples.pipeline import STAGES
-from tune.tracking import Tracker
+from tune.space import Sweep
+from tune.stopping import RULES
+from tune.study import DUPLICATE, effort, finished
+from tune.tracking import Tracker, Untracked
 from tune.trial import MILESTONES, receive, trial_folder
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+REPEATS = 100  # suggestions in a row that were tried before, after which the space is taken to be exhausted
 
 
-def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that have ended in any way, by number."""
-    return study.get_trials(deepcopy=False, states=FINISHED)
-
-
-def succeeded(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that ended as they should: COMPLETE or PRUNED."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-
-
-def ranked(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """COMPLETE trials, best first, equal ones by number."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(complete, key=lambda t: (-(t.value or 0.0), t.number))
-
-
-def passed_milestones(study: optuna.Study) -> dict[str, dict[int, float]]:
-    """Scores by milestone and trial number."""
-    return {
-        name: {
-            t.number: t.intermediate_values[i] for t in study.get_trials(deepcopy=False) if i in t.intermediate_values
-        }
-        for i, name in enumerate(MILESTONES)
-    }
-
-
-def effort(trials: Iterable[optuna.Trial | optuna.trial.FrozenTrial]) -> dict[str, float]:
-    """Compute seconds of the stages that the trials computed, and of those that they found in the store."""
-    stages = [stage for trial in trials for stage in trial.user_attrs.get("stages", {}).values()]
-    return {
-        f"seconds_{what}": sum(stage["seconds"] for stage in stages if stage["reused"] == reused)
-        for what, reused in (("computed", False), ("saved", True))
-    }
-
-
-def how_it_ended(last: dict[str, Any], error: bool) -> dict[str, Any]:
+def how_it_ended(last: dict[str, Any], error: bool, rule: str) -> dict[str, Any]:
     """A trial's state, from its last message and whether Ray gave it up: COMPLETE, PRUNED, FAILED or LOST."""
     if error:
         return {"state": "LOST", "reason": "its process or node died more often than it is retried"}
     if last.get("ended") == "FAILED":
         return {"state": "FAILED", "reason": last["reason"]}
     if last.get("ended") == "COMPLETE":
-        if not math.isfinite(last["value"]):
-            return {"state": "FAILED", "reason": f"its final score is {last['value']}"}
-        return {"state": "COMPLETE", "value": last["value"], "metrics": last["metrics"]}
-    return {"state": "PRUNED", "reason": f"below the median at {last.get('milestone')}"}
+        if not all(map(math.isfinite, last["values"])):
+            return {"state": "FAILED", "reason": f"its final score is {', '.join(map(str, last['values']))}"}
+        return {"state": "COMPLETE", **{key: last[key] for key in ("values", "metrics", "taken")}}
+    return {"state": "PRUNED", "reason": f"{RULES[rule].reason} at {last.get('milestone')}"}
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
@@ -76,32 +44,40 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     start_run: trial number and parameters -> id of a new MLflow run. notice: called with (trial number, message)
     for every message of the trial, before them with {"started": parameters}, and at its end with {"state", ...}.
+    exhausted: why no more trials are suggested, "" as long as they are.
     """
 
     def __init__(
         self,
         study: optuna.Study,
-        distributions: dict[str, BaseDistribution],
+        sweep: Sweep,
         folder: Path,
-        tracker: Tracker,
+        tracker: Tracker | Untracked,
         start_run: Callable[[int, dict[str, Any]], str],
         notice: Callable[[int, dict[str, Any]], None],
     ):
         super().__init__()
-        self._study, self._distributions, self._folder = study, distributions, folder
+        self._study, self._sweep, self._folder = study, sweep, folder
+        self._distributions = sweep.distributions()
+        self._conditional = any(dimension.when for dimension in sweep.space.values())
         self._tracker, self._start_run, self._notice = tracker, start_run, notice
         self._live: dict[str, optuna.Trial] = {}
+        self._begun = time.monotonic()
+        self._spent = effort(study.get_trials(deepcopy=False))["seconds_computed"]
+        self._ended = {_identity(t.params): t for t in finished(study) if t.state != TrialState.FAIL}
+        self.exhausted = ""
         interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         self._again = [optuna.Trial(study, t._trial_id) for t in interrupted]
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """The next trial for Ray: {"number", "parameters"}."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next trial for Ray: {"number", "parameters"}; Searcher.FINISHED when there are to be no more."""
         if self._again:
             trial = self._again.pop(0)
-            for key, distribution in self._distributions.items():
-                trial._suggest(key, distribution)  # what it was given before, or what it lacks if that was cut short
+            self._draw(trial)  # what it was given before, or what it lacks if that was cut short
+        elif (found := self._next()) is None:
+            return str(Searcher.FINISHED)
         else:
-            trial = self._study.ask(self._distributions)
+            trial = found
         run_id = trial.user_attrs.get("run_id")
         if run_id is None:
             trial.set_user_attr("run_id", self._start_run(trial.number, trial.params))
@@ -110,6 +86,40 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._live[trial_id] = trial
         self._notice(trial.number, {"started": trial.params})
         return {"number": trial.number, "parameters": trial.params}
+
+    def _next(self) -> optuna.Trial | None:
+        """A new trial; one that repeats another is answered at once, by its end, and another is asked for."""
+        sweep = self._sweep
+        for _ in range(REPEATS):
+            if sweep.budget and self._spent >= sweep.budget:
+                self.exhausted = f"the budget of {sweep.budget:.0f} compute seconds is spent"
+            elif sweep.wall and time.monotonic() - self._begun >= sweep.wall:
+                self.exhausted = f"the wall time of {sweep.wall:.0f} s is over"
+            elif sweep.sampler == "grid" and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                self.exhausted = "every point of the grid was tried"
+            if self.exhausted:
+                return None
+            trial = self._study.ask({} if self._conditional else self._distributions)
+            self._draw(trial)
+            same = self._ended.get(_identity(trial.params))
+            if same is None:
+                return trial
+            trial.set_user_attr(DUPLICATE, same.number)
+            self._tell(trial, same.state, same.values)
+        self.exhausted = f"{REPEATS} suggestions in a row had been tried before"
+        return None
+
+    def _draw(self, trial: optuna.Trial) -> None:
+        for key, dimension in self._sweep.space.items():
+            if dimension.holds(trial.params):
+                trial._suggest(key, self._distributions[key])
+
+    def _tell(self, trial: optuna.Trial, state: TrialState, values: list[float] | None) -> None:
+        if state == TrialState.COMPLETE:
+            self._study.tell(trial, values)
+        else:
+            # not by `tell`, which makes the last intermediate score of a pruned trial its final value
+            self._study._storage.set_trial_state_values(trial._trial_id, state)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A report of a running trial, see tune.trial.run_trial."""
@@ -126,11 +136,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         stage, logged = message["stage"], trial.user_attrs.get("stages", {})
         if stage in logged:
             return
-        trial.set_user_attr("stages", {**logged, stage: {key: message[key] for key in ("seconds", "reused")}})
+        kept = {key: message[key] for key in ("seconds", "reused", "score") if key in message}
+        trial.set_user_attr("stages", {**logged, stage: kept})
+        self._spent += 0.0 if kept["reused"] else kept["seconds"]
         self._tracker.log(run_id, message["curves"], f"{stage}/")
         self._tracker.log(run_id, [message["metrics"]], f"{stage}/", first_step=len(message["curves"]))
         if "milestone" in message:
-            trial.report(message["score"], MILESTONES.index(message["milestone"]))
+            if len(self._sweep.objective) == 1:  # Optuna knows no intermediate values of several objectives
+                trial.report(message["score"], MILESTONES.index(message["milestone"]))
             self._tracker.tag(run_id, milestone=message["milestone"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -139,10 +152,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if trial is None:
             return
         last = receive(result or {})
-        end = how_it_ended(last, error)
+        end = how_it_ended(last, error, self._sweep.early_stopping)
         if end["state"] == "PRUNED":
             self._record(trial, last)  # Ray shows the report at which the scheduler stops a trial to nobody else
-        for key in ("state", "reason", "metrics"):
+        for key in ("state", "reason", "metrics", "taken"):
             if key in end:
                 trial.set_user_attr(key, end[key])
         run_id, stages = trial.user_attrs["run_id"], trial.user_attrs.get("stages", {})
@@ -151,14 +164,16 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._tracker.log(run_id, [spent])
         self._tracker.tag(run_id, reused=", ".join(name for name, stage in stages.items() if stage["reused"]))
         if end["state"] == "COMPLETE":
-            self._study.tell(trial, end["value"])
             # what single stages report was logged when they were done
             of_run = {k: v for k, v in end["metrics"].items() if k.split("/")[0] not in STAGES}
-            self._tracker.log(run_id, [{**of_run, "objective": end["value"]}])
-        else:
-            # not by `tell`, which makes the last intermediate score of a pruned trial its final value
-            state = TrialState.PRUNED if end["state"] == "PRUNED" else TrialState.FAIL
-            self._study._storage.set_trial_state_values(trial._trial_id, state)
+            chosen = zip(self._sweep.objective, end["values"], strict=True)
+            self._tracker.log(
+                run_id, [{**of_run, **end["taken"], **{f"objective/{name}": value for name, value in chosen}}]
+            )
+        state = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED}.get(end["state"], TrialState.FAIL)
+        self._tell(trial, state, end.get("values"))
+        if state != TrialState.FAIL:
+            self._ended[_identity(trial.params)] = self._study.get_trials(deepcopy=False)[trial.number]
         out = trial_folder(self._folder, trial.number)
         self._tracker.attach(run_id, *(out / f for f in ("config.yaml", "result.json", "gallery.png", "error.txt")))
         self._tracker.end(run_id, end["state"], **({"reason": end["reason"]} if "reason" in end else {}))
@@ -177,3 +192,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Called by Ray; nothing to restore."""
+
+
+def _identity(parameters: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(parameters.items()))

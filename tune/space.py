@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from semples.config import Config, Section, find_config, flatten, override, parse, read_yaml, to_dict, with_changes
 from semples.errors import UserError, nearest
+from semples.pipeline import STAGES
 
 SWEEPS = Path(__file__).parent / "sweeps"
+# what a trial may be judged by: the stage after which it is known, None where it belongs to the whole trial
+OBJECTIVES: dict[str, str | None] = {
+    **{stage.milestone: name for name, stage in STAGES.items() if stage.headline and stage.milestone},
+    "seconds": None,
+}
+LIMITS = ("seconds", "gpu_gb")
+GRID = 10_000  # points at most
 
 
 # named here because the fields of Dimension hide int and float
 _Ints = tuple[int, int]
 _Floats = tuple[float, float]
-_Choices = tuple[str | int | float | bool, ...]
+_Number = int | float
+_Choice = str | int | float | bool
+_Choices = tuple[_Choice, ...]
 
 
 class Dimension(Section):
-    """One searched key: `int: [low, high]` or `float: [low, high]`, both ends included, `log: true` for a log scale,
-    or `choice: [a, b, ...]`."""
+    """One searched key: `int: [low, high]` or `float: [low, high]`, both ends included, `log: true` for a log scale or
+    `step` for equal steps, or `choice: [a, b, ...]`. when: {key: value or values}: searched only in trials in which
+    another searched key has such a value; in the others it keeps its base value."""
 
     int: _Ints | None = None
     float: _Floats | None = None
     choice: _Choices | None = Field(default=None, min_length=1)
     log: bool = False
+    step: Annotated[_Number | None, Field(gt=0)] = None
+    when: dict[str, _Choice | _Choices] = Field(default={})
 
     @model_validator(mode="after")
     def _one_kind(self) -> Dimension:
@@ -39,20 +55,31 @@ class Dimension(Section):
             raise ValueError("the low end must be below the high end")
         if self.log and (not numbers or numbers[0] <= 0):
             raise ValueError("a log scale needs numbers above 0")
+        if self.step and (self.log or not numbers):
+            raise ValueError("a step needs numbers on a linear scale")
+        if self.step and self.int and int(self.step) != self.step:
+            raise ValueError("the step between whole numbers must be one too")
         return self
 
     def distribution(self) -> BaseDistribution:
         """The same as an Optuna distribution."""
         if self.int:
-            return IntDistribution(*self.int, log=self.log)
+            return IntDistribution(*self.int, log=self.log, step=round(self.step or 1))
         if self.float:
-            return FloatDistribution(*self.float, log=self.log)
+            return FloatDistribution(*self.float, log=self.log, step=self.step)
         return CategoricalDistribution(self.choice or ())
 
     @property
     def ends(self) -> tuple[Any, ...]:
         """The values that must be allowed for all to be allowed."""
         return self.int or self.float or self.choice or ()
+
+    def holds(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether a trial with these parameters searches this key."""
+        return all(
+            key in parameters and parameters[key] in (values if isinstance(values, tuple) else (values,))
+            for key, values in self.when.items()
+        )
 
 
 class Resources(Section):
@@ -62,34 +89,107 @@ class Resources(Section):
     gpu: Annotated[float, Field(ge=0)] = 0
 
 
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _reported(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in OBJECTIVES:
+            raise ValueError(
+                f"'{name}' is not reported by trials{nearest(name, OBJECTIVES)}; known: {_list(OBJECTIVES)}"
+            )
+    if len(set(names)) != len(names) or not any(OBJECTIVES[name] for name in names):
+        raise ValueError("name every objective once, and at least one mIoU")
+    return names
+
+
+def _seconds(value: Any) -> Any:
+    """Seconds of "90s", "30m", "6h", "2d" or several such in a row, "1h30m"; numbers are seconds already."""
+    if not isinstance(value, str):
+        return value
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value)
+    if not parts or "".join(f"{number}{unit}" for number, unit in parts) != value:
+        raise ValueError("give a time like 90s, 30m, 6h, 2d or 1h30m")
+    return sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for number, unit in parts)
+
+
+def _limits(limits: dict[str, float]) -> dict[str, float]:
+    for name in limits:
+        if name not in LIMITS:
+            raise ValueError(f"'{name}' cannot be limited{nearest(name, LIMITS)}; known: {_list(LIMITS)}")
+    return limits
+
+
+def _list(names: Any) -> str:
+    return ", ".join(names)
+
+
+_Seconds = Annotated[float | None, BeforeValidator(_seconds), Field(gt=0)]
+
+
 class Sweep(Section):
     """A sweep file.
 
-    selection: which masks choose, see semples.config.Config. objective: the metric that is maximised, measured on those
-    masks; with "pseudo_miou" trials end at the pseudo masks and train no network. parallel: trials at a time, 0 = as
-    many as the cluster has room for. early_stopping: "median" stops a trial whose score at a milestone is below the
-    median of the others at the same milestone. seed: of the sampler; the seed of the runs is base.seed. mlflow:
-    tracking URI; empty = $MLFLOW_TRACKING_URI, else a SQLite file beside the sweep. store: stage results to share, a
-    folder that all nodes see or a URL (s3://...); empty = in the sweep's own folder. store_gb: what it may take, the
-    least worth keeping goes first; empty = no limit. preset: a preset of semples (voc, coco) or a YAML file that base
-    is relative to; empty = the defaults for scenes.
+    selection: which masks choose, see semples.config.Config. objective: what is best, measured on those masks:
+    seg_miou, pseudo_miou (then trials end at the pseudo masks and train no network) or several, with seconds (compute
+    of all of a trial's stages) among them if you like; mIoU is maximised, seconds are minimised, and of several the
+    best are those that no other trial beats in all. limits: what a trial may take, `seconds` of compute and `gpu_gb` of
+    GPU memory; trials above are never the best.
+    trials: how many, in all. budget: compute seconds of all trials together, after which no trial is begun ("6h").
+    wall: the same for the time since the launch. Give at least one of the three. parallel: trials at a time, 0 = as
+    many as the cluster has room for.
+    sampler: who suggests. "cost-aware" weighs what a candidate promises against what it costs with the stages that are
+    stored, see tune.cost_aware; tpe, gp, nsga2, nsga3, cmaes, random and sobol are Optuna's; "grid" takes every point.
+    early_stopping: "median" stops a trial whose score at a milestone is below the median of the others at the same
+    milestone, "asha" (asynchronous successive halving) one that is not in the best third; "none" nobody. seed: of the
+    sampler; the seed of the runs is base.seed. warm_start: folder of another sweep, whose best trials are tried first,
+    as far as it searches the same keys.
+    study: where the Optuna study is kept; empty = a SQLite file in the sweep's folder, "journal" = a journal file there
+    (for network file systems), or a URL (postgresql://...). mlflow: tracking URI; empty = $MLFLOW_TRACKING_URI, else a
+    SQLite file beside the sweep. store: stage results to share, a folder that all nodes see or a URL (s3://...);
+    empty = in the sweep's own folder. store_gb: what it may take, the least worth keeping goes first; empty = no limit.
+    preset: a preset of semples (voc, coco) or a YAML file that base is relative to; empty = the defaults for scenes.
     base: differences from it. space: what is searched, by dotted key.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     selection: Literal["holdout", "oracle"]
-    objective: Literal["seg_miou", "pseudo_miou"]
-    trials: Annotated[int, Field(ge=1)]
+    objective: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_reported)]
+    limits: Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(_limits)] = Field(default={})
+    trials: Annotated[int | None, Field(ge=1)] = None
+    budget: _Seconds = None
+    wall: _Seconds = None
     parallel: Annotated[int, Field(ge=0)] = 0
-    early_stopping: Literal["median", "none"] = "median"
+    sampler: Literal["cost-aware", "tpe", "gp", "nsga2", "nsga3", "cmaes", "random", "sobol", "grid"] = "cost-aware"
+    early_stopping: Literal["median", "asha", "none"] = "median"
     seed: Annotated[int, Field(ge=0)] = 0
+    warm_start: str = ""
     resources: Resources = Resources()
+    study: str = ""
     mlflow: str = ""
     store: str = ""
     store_gb: Annotated[float | None, Field(gt=0)] = None
     preset: str = ""
     base: dict[str, Any] = Field(default={})
     space: dict[str, Dimension] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ends(self) -> Sweep:
+        if self.trials is None and self.budget is None and self.wall is None and self.sampler != "grid":
+            raise ValueError("say when it ends: give trials, budget or wall")
+        return self
+
+    @property
+    def last_stage(self) -> str:
+        """The stage after which all objectives are known; what comes after it is not computed."""
+        needed = [stage for name in self.objective if (stage := OBJECTIVES[name])]
+        return max(needed, key=list(STAGES).index)
+
+    @property
+    def directions(self) -> list[Literal["maximize", "minimize"]]:
+        """Optuna's word for every objective."""
+        return ["maximize" if OBJECTIVES[name] else "minimize" for name in self.objective]
 
     def base_config(self) -> Config:
         """The configuration that every trial starts from, and that the first trial is."""
@@ -105,9 +205,14 @@ class Sweep(Section):
         """The space for Optuna. Raises UserError where a key or a value is none that the configuration allows."""
         base = self.base_config()
         flat = dict(flatten(to_dict(base)))
-        result = {}
+        result: dict[str, BaseDistribution] = {}
         for key, dimension in self.space.items():
-            if key in ("selection", "segment.train_on") or key.startswith("data."):
+            for other in dimension.when:
+                if other not in result:
+                    raise UserError(
+                        f"space: {key} is searched when {other} has a value, so {other} must stand before it"
+                    )
+            if key in ("selection", "seed", "segment.train_on") or key.startswith(("data.", "runtime.")):
                 raise UserError(f"space: {key} cannot be searched: trials compare on the same data and rule only")
             if key.endswith(".kind"):
                 raise UserError(
@@ -132,8 +237,47 @@ class Sweep(Section):
 
     def default_parameters(self) -> dict[str, Any]:
         """The base configuration's values of the searched keys: the first trial."""
+        return self.searched(self.base_values())
+
+    def base_values(self) -> dict[str, Any]:
+        """Every searched key's value in the base configuration."""
         flat = dict(flatten(to_dict(self.base_config())))
         return {key: flat[key] for key in self.space}
+
+    def searched(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Of these values by key those that a trial with them searches."""
+        result: dict[str, Any] = {}
+        for key, dimension in self.space.items():
+            if key in values and dimension.holds(result):
+                result[key] = values[key]
+        return result
+
+    def grid(self) -> Iterator[dict[str, Any]]:
+        """Every point of a space of choices, whole numbers and steps, each once. Raises UserError for other spaces."""
+        axes = []
+        for key, dimension in self.space.items():
+            if dimension.float and not dimension.step:
+                raise UserError(f"space: a grid needs a step for {key}, or choices")
+            axes.append(_values(dimension))
+        if (points := math.prod(map(len, axes))) > GRID:
+            raise UserError(
+                f"space: a grid of {points} points is more than {GRID}; take larger steps or another sampler"
+            )
+        seen = set()
+        for values in itertools.product(*axes):
+            point = self.searched(dict(zip(self.space, values, strict=True)))
+            if (own := tuple(point.items())) not in seen:
+                seen.add(own)
+                yield point
+
+
+def _values(dimension: Dimension) -> list[Any]:
+    if dimension.choice:
+        return list(dimension.choice)
+    low, high = dimension.ends
+    step = dimension.step or 1
+    found = [low + i * step for i in range(int((high - low) / step + 1e-9) + 1)]
+    return [round(value, 12) for value in found] if dimension.float else [int(value) for value in found]
 
 
 def find_sweep_file(word: str) -> Path:
@@ -165,6 +309,9 @@ def load_sweep(path: Path, changes: Mapping[str, Any] = {}) -> Sweep:
             known = nearest(key, Sweep.model_fields)
             raise UserError(f"{path}: unknown key '{key}'{known}") from None
         reason = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path}: {key} is not allowed: {reason[0].lower()}{reason[1:]}") from None
+        what = f"{key} is not allowed: " if key else ""
+        raise UserError(f"{path}: {what}{reason[0].lower()}{reason[1:]}") from None
     sweep.distributions()
+    if sweep.sampler == "grid":
+        next(sweep.grid())
     return sweep

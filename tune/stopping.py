@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -10,34 +12,58 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tune.trial import receive
 
-AFTER = 4  # trials that must have passed a milestone before anyone is stopped there
+AFTER = 4  # different scores of others that a milestone must have before anyone is stopped there
+REDUCTION = 3  # of successive halving: one in so many goes on
 
 
-def falls_behind(score: float, others: list[float]) -> bool:
-    """Whether a score is below the median of the other trials' scores at the same milestone."""
+def below_median(score: float, others: list[float]) -> bool:
+    """Whether a score is below the median of the others' at the same milestone."""
     return len(others) >= AFTER and score < median(others)
 
 
-class MedianStopping(FIFOScheduler):
-    """Ray Tune scheduler that stops a trial at a milestone at which it falls behind.
+def outside_best(score: float, others: list[float]) -> bool:
+    """Asynchronous successive halving (arXiv 1810.05934): whether a score is not among the best 1 / REDUCTION of all
+    that have come to the milestone so far."""
+    better = sum(other > score for other in others)
+    return len(others) >= AFTER and better >= (len(others) + 1) / REDUCTION
 
-    passed: scores by milestone and trial number, of the trials of earlier launches. The default configuration (trial 0)
-    is never stopped, and nobody is before it has passed the same milestone.
+
+@dataclass(frozen=True)
+class Rule:
+    """Who is stopped at a milestone, and how that is said."""
+
+    stops: Callable[[float, list[float]], bool]
+    reason: str
+
+
+RULES = {
+    "median": Rule(below_median, "below the median"),
+    "asha": Rule(outside_best, f"not in the best 1/{REDUCTION}"),
+    "none": Rule(lambda score, others: False, "stopped"),
+}
+
+
+class MilestoneStopping(FIFOScheduler):
+    """Ray Tune scheduler that stops a trial at a milestone where the rule says so.
+
+    passed: scores by milestone and trial number, of the trials of earlier launches. last: the milestone after which
+    nothing is saved any more. The default configuration (trial 0) is never stopped, and nobody is before it has passed
+    the same milestone. Trials that share a stored result are one score.
     """
 
-    def __init__(self, passed: dict[str, dict[int, float]]):
+    def __init__(self, rule: str, last: str, passed: dict[str, dict[int, float]]):
         super().__init__()
+        self._stops, self._last = RULES[rule].stops, last
         self._passed: dict[str, dict[int, float]] = defaultdict(dict, {m: dict(s) for m, s in passed.items()})
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Ray after every report of a trial; returns its decision."""
         message, number = receive(result), trial.config["number"]
         milestone = message.get("milestone")
-        if milestone is None or milestone == "segment":  # after the last one nothing is saved
+        if milestone is None or milestone == self._last:
             decision: str = TrialScheduler.CONTINUE
             return decision
-        passed = self._passed[milestone]
-        passed[number] = message["score"]
-        others = [score for other, score in passed.items() if other != number]
-        stop = number != 0 and 0 in passed and falls_behind(message["score"], others)
+        passed, score = self._passed[milestone], message["score"]
+        passed[number] = score
+        stop = number != 0 and 0 in passed and self._stops(score, list({*passed.values()} - {score}))
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import shutil
 import signal
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,52 +22,35 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 import optuna
 import ray
 import yaml
-from optuna.trial import TrialState
 from ray import tune as ray_tune
 
 from semples.config import dump, to_dict, with_changes
 from semples.errors import UserError
 from semples.output import headline, read_run
 from semples.preflight import check
-from tune.searcher import StudySearcher, effort, finished, passed_milestones, ranked, succeeded
-from tune.space import Sweep
-from tune.stopping import MedianStopping
+from tune.searcher import StudySearcher
+from tune.space import OBJECTIVES, Sweep
+from tune.stopping import MilestoneStopping
+from tune.study import (
+    effort,
+    finished,
+    load_study,
+    open_study,
+    passed_milestones,
+    ranked,
+    study_exists,
+    succeeded,
+)
 from tune.tracking import Tracker, default_uri
 from tune.trial import STORE, SWEEP_FILE, run_trial, trial_folder
 
 BEST = "best.yaml"
-STUDY = "study.db"
+DONE = "all of its trials have run"
 RETRIES = 3  # of a trial whose process or node died
-STARTUP_TRIALS = 6  # random ones before the sampler trusts its model
-MAY_CHANGE = ("trials", "parallel", "resources", "mlflow", "store", "store_gb")  # between launches of one sweep
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
+# between launches of one sweep
+MAY_CHANGE = ("trials", "budget", "wall", "parallel", "resources", "sampler", "mlflow", "store", "store_gb")
 
 Notice = Callable[[int, dict[str, Any]], None]
-
-
-def open_study(folder: Path, sweep: Sweep) -> optuna.Study:
-    """The sweep's Optuna study, made if it is not there; its first trial is the base configuration."""
-    study = load_study(folder, create=True)
-    # a sampler starts anew at every launch: with its old seed it would repeat its first suggestions
-    seed = sweep.seed + 100_003 * len(study.get_trials(deepcopy=False))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.sampler = optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
-        )
-    if all(trial.state == TrialState.FAIL for trial in study.get_trials(deepcopy=False)):
-        study.enqueue_trial(sweep.default_parameters())
-    return study
-
-
-def load_study(folder: Path, create: bool = False) -> optuna.Study:
-    """The study of a sweep folder. Raises UserError if there is none."""
-    path = folder / STUDY
-    if not create and not path.exists():
-        raise UserError(f"{folder}: no sweep here; launch one, or name its folder with --out and --name")
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    return optuna.create_study(storage=storage, study_name=folder.name, direction="maximize", load_if_exists=True)
 
 
 def load_launched(folder: Path) -> Sweep:
@@ -102,9 +85,12 @@ def _record(sweep: Sweep, folder: Path) -> None:
     temporary.replace(folder / SWEEP_FILE)
 
 
-def trials_to_go(sweep: Sweep, folder: Path) -> int:
-    """Trials that the sweep lacks. Failed ones are made up for: what made them fail may have been put right."""
-    return sweep.trials - (len(succeeded(load_study(folder))) if (folder / STUDY).exists() else 0)
+def trials_to_go(sweep: Sweep, folder: Path) -> float:
+    """Trials that the sweep lacks, infinite where only time ends it. Failed ones are made up for: what made them fail
+    may have been put right."""
+    if sweep.trials is None:
+        return math.inf
+    return sweep.trials - (len(succeeded(load_study(folder, sweep))) if study_exists(folder, sweep) else 0)
 
 
 @contextmanager
@@ -138,11 +124,11 @@ def _connect(sweep: Sweep, address: str | None) -> None:
             raise UserError(f"resources: one trial asks for {amount:g} {name}, this machine has {have.get(name, 0):g}")
 
 
-def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> int:
+def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
     """Run the trials that the sweep still lacks, in `out`/NAME; finished ones are never repeated.
 
     notice: see tune.searcher.StudySearcher. Ctrl-C and SIGTERM end it in order.
-    Returns the number of trials that it was kept from running. Raises UserError if none of its trials could run.
+    Returns why it ended, "" if it was kept from going on. Raises UserError if none of its trials could run.
     """
     folder = (out / sweep.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,19 +136,19 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> int:
         _check_same(sweep, folder)
         missing = trials_to_go(sweep, folder)
         if missing <= 0:
-            return 0
+            return DONE
         base = sweep.base_config()
         lengths = sweep.space["prompts.length"].ends if "prompts.length" in sweep.space else (base.prompts.length,)
         check(with_changes(base, {"prompts.length": max(lengths)}, "space"))
         tracker = Tracker(tracking_uri(sweep, out), folder.parent)
-        parent = load_study(folder).user_attrs.get("run_id") if (folder / STUDY).exists() else None
+        parent = load_study(folder, sweep).user_attrs.get("run_id") if study_exists(folder, sweep) else None
         if parent and not tracker.has(parent):
             raise UserError(f"MLflow store {tracker.uri} does not hold this sweep; go on in the store it began in")
         _record(sweep, folder)
         study = open_study(folder, sweep)
         ended_before = len(finished(study))
         if not parent:
-            tags = {"kind": "sweep", "selection": sweep.selection, "objective": sweep.objective}
+            tags = {"kind": "sweep", "selection": sweep.selection, "objective": ", ".join(sweep.objective)}
             parent = tracker.start(sweep.name, None, sweep.model_dump(mode="json", exclude_none=True), tags)
             study.set_user_attr("run_id", parent)
             tracker.attach(parent, folder / SWEEP_FILE)
@@ -174,7 +160,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> int:
             tags = {"kind": "trial", "trial": str(number), "selection": sweep.selection}
             return tracker.start(f"{sweep.name}-{number:04d}", parent, config, tags)
 
-        searcher = StudySearcher(study, sweep.distributions(), folder, tracker, start_run, notice)
+        searcher = StudySearcher(study, sweep, folder, tracker, start_run, notice)
         try:
             _connect(sweep, address)
             # Ray ends in order on SIGINT alone
@@ -184,30 +170,30 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> int:
             searcher.stop()
             ended = len(finished(study)) - ended_before
             trials = finished(study)
-            tracker.log(parent, [{"trials": float(len(trials)), **effort(trials), **best_figures(study)}])
-            if best := write_best(folder, study):
+            tracker.log(parent, [{"trials": float(len(trials)), **effort(trials), **best_figures(study, sweep)}])
+            if best := write_best(folder, study, sweep):
                 tracker.attach(parent, best)
-            tracker.end(parent, "COMPLETE" if ended >= missing else "STOPPED")
+            why = DONE if ended >= missing else searcher.exhausted
+            tracker.end(parent, "COMPLETE" if why else "STOPPED")
             ray.shutdown()
-    if ended >= missing and not succeeded(study):
-        reason = finished(study)[-1].user_attrs.get("reason")
-        raise UserError(f"no trial came through; the last one: {reason} (more in {folder / 'trials'}/*/error.txt)")
-    return missing - ended
+    if why and not succeeded(study):
+        reasons = [trial.user_attrs.get("reason") for trial in finished(study)]
+        raise UserError(f"no trial came through; {reasons[-1] if reasons else why} ({folder / 'trials'}/*/error.txt)")
+    return why
 
 
-def best_figures(study: optuna.Study) -> dict[str, float]:
-    """Objective and both mIoUs of the best complete trial, as `best_...`; empty if there is none."""
-    return {
-        f"best_{name}": value
-        for trial in ranked(study)[:1]
-        for name, value in (("objective", trial.value or 0.0), *trial.user_attrs["metrics"].items())
-        if name in ("objective", "pseudo_miou", "seg_miou")
-    }
+def best_figures(study: optuna.Study, sweep: Sweep) -> dict[str, float]:
+    """Objectives and both mIoUs of the best complete trial, as `best_...`; empty if there is none."""
+    for trial in ranked(study, sweep)[:1]:
+        reported = {k: v for k, v in trial.user_attrs["metrics"].items() if k in OBJECTIVES}
+        chosen = {f"objective/{name}": value for name, value in zip(sweep.objective, trial.values, strict=True)}
+        return {f"best_{name}": value for name, value in {**chosen, **reported}.items()}
+    return {}
 
 
-def write_best(folder: Path, study: optuna.Study) -> Path | None:
+def write_best(folder: Path, study: optuna.Study, sweep: Sweep) -> Path | None:
     """Write best.yaml, the resolved configuration of the best complete trial; None if there is no such trial."""
-    if not (best := ranked(study)[:1]):
+    if not (best := ranked(study, sweep)[:1]):
         return None
     config, result = read_run(trial_folder(folder, best[0].number))
     figures = headline(result["metrics"], config)
@@ -227,7 +213,7 @@ def tracking_uri(sweep: Sweep, out: Path) -> str:
 
 
 def _fit(
-    sweep: Sweep, study: optuna.Study, searcher: StudySearcher, base: dict[str, Any], folder: Path, missing: int
+    sweep: Sweep, study: optuna.Study, searcher: StudySearcher, base: dict[str, Any], folder: Path, missing: float
 ) -> None:
     trainable = ray_tune.with_resources(
         ray_tune.with_parameters(
@@ -235,6 +221,7 @@ def _fit(
             base=base,
             folder=str(folder),
             objective=sweep.objective,
+            until=sweep.last_stage,
             store=store_place(sweep, folder),
             quota=sweep.store_gb,
         ),
@@ -245,9 +232,9 @@ def _fit(
     tuner = ray_tune.Tuner(
         trainable,
         tune_config=ray_tune.TuneConfig(
-            num_samples=missing,
+            num_samples=-1 if math.isinf(missing) else int(missing),
             search_alg=searcher,
-            scheduler=MedianStopping(passed_milestones(study)) if sweep.early_stopping == "median" else None,
+            scheduler=MilestoneStopping(sweep.early_stopping, sweep.last_stage, passed_milestones(study)),
             max_concurrent_trials=sweep.parallel or None,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),

@@ -126,5 +126,17 @@ class Tracker:
                 self._client.set_terminated(run_id, STATUS[state])
 
 
+class Untracked:
+    """The calls of a searcher to its Tracker, written nowhere: for replays."""
+
+    def reopen(self, run_id: str) -> None: ...
+    def log(
+        self, run_id: str, points: Sequence[Mapping[str, float]], prefix: str = "", first_step: int = 1
+    ) -> None: ...
+    def attach(self, run_id: str, *files: Path) -> None: ...
+    def tag(self, run_id: str, **tags: str) -> None: ...
+    def end(self, run_id: str, state: str, **tags: str) -> None: ...
+
+
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200]

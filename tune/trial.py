@@ -24,7 +24,6 @@ from semples.store import open_store
 
 REPORT_EVERY = 2.0  # seconds between two reports from inside a stage
 MILESTONES = tuple(name for name, stage in STAGES.items() if stage.milestone)
-LAST_STAGE = {"pseudo_miou": "masks", "seg_miou": "segment"}  # by objective: what comes after it is not computed
 SWEEP_FILE = "sweep.yaml"
 STORE = "store"
 
@@ -51,14 +50,21 @@ def receive(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_trial(
-    suggestion: dict[str, Any], base: dict[str, Any], folder: str, objective: str, store: str, quota: float | None
+    suggestion: dict[str, Any],
+    base: dict[str, Any],
+    folder: str,
+    objective: tuple[str, ...],
+    until: str,
+    store: str,
+    quota: float | None,
 ) -> None:
-    """Run the configuration `base` with the suggested parameters. The last report says how it ended:
+    """Run the configuration `base` with the suggested parameters, up to the stage `until`. The last report says how it
+    ended:
 
-    {"ended": "COMPLETE", "value", "metrics"} or {"ended": "FAILED", "reason"}. A trial without such a report was
-    stopped (pruned) or lost. Reports before it: {"node"} at the start; {"stage", "epoch", "epochs"} while a stage
-    computes, with "waiting" while another trial computes it; the same with "curves", "metrics", "seconds", "reused"
-    when it is done, and with "milestone" and "score" if it has one.
+    {"ended": "COMPLETE", "values" of the objectives, "metrics", "taken": {"seconds", "gpu_gb"}} or {"ended": "FAILED",
+    "reason"}. A trial without such a report was stopped (pruned) or lost. Reports before it: {"node"} at the start;
+    {"stage", "epoch", "epochs"} while a stage computes, with "waiting" while another trial computes it; the same with
+    "curves", "metrics", "seconds", "reused" when it is done, and with "milestone" and "score" if it has one.
     """
     sweep, last = Path(folder), 0.0
 
@@ -85,13 +91,11 @@ def run_trial(
             raise UserError(f"{sweep} is not visible on this node; launch with --out on a folder that all nodes share")
         config = with_changes(parse(base, "base"), suggestion["parameters"], "suggestion")
         with open_store(store, sweep / STORE, quota) as results:
-            result = run(config, results, report, until=LAST_STAGE[objective])
+            result = run(config, results, report, until=until)
             write_run(result, out)
-        end = {
-            "ended": "COMPLETE",
-            "value": score(result.metrics, objective, config.selection),
-            "metrics": result.metrics,
-        }
+        taken = {"seconds": sum(result.seconds.values()), "gpu_gb": result.gpu_gb}
+        values = [taken[name] if name in taken else score(result.metrics, name, config.selection) for name in objective]
+        end = {"ended": "COMPLETE", "values": values, "metrics": result.metrics, "taken": taken}
     except Exception as error:  # whatever it was, it would happen again: only lost processes and nodes are retried
         with contextlib.suppress(OSError):  # on a full disk the reason below must do
             out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,337 @@
+"""Suggestions that know what they cost: expected improvement for every second that is not computed yet.
+
+A candidate that changes late parameters only finds its early stages in the store, so it costs a fraction of one that
+begins anew. A Gaussian process over the searched keys says what a candidate promises, the study's record of stages what
+it would cost, and the best ratio is suggested (expected improvement per second, Snoek et al., arXiv 1206.2944; with the
+cost of what remains, as EEIPU, arXiv 2411.03731). Cheap variations of a good prefix come in bursts: a burst may cost as
+much as a new prefix, then one must follow.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+from scipy.special import log_ndtr
+from scipy.stats import norm
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+from semples.config import with_changes
+from semples.pipeline import STAGES
+from tune.space import Sweep
+from tune.study import excess
+
+STARTUP = 4  # trials at random points before the model is asked
+FRESH = 256  # candidates drawn from the whole space
+LEADERS = 8  # best trials whose surroundings and prefixes are looked at
+VARIATIONS = 16  # of each leader, and of each of its prefixes
+WIDTH = 0.1  # of a variation, as a share of a key's range
+FREE = 0.01  # what a candidate costs at least, as a share of a whole trial
+OBSERVATIONS = 400  # the best and the newest are kept, so that a suggestion stays fast
+REFIT = 1.25  # growth of the observations after which the process learns its scales anew
+
+
+def affecting(sweep: Sweep) -> dict[str, tuple[str, ...]]:
+    """By stage up to the last one needed: the searched keys on which its result depends, through its inputs too."""
+    base = sweep.base_config()
+    starts = sweep.space["refine.start"].ends if "refine.start" in sweep.space else (base.refine.start,)
+    configs = [with_changes(base, {"refine.start": start}, "space") for start in starts]
+    found: dict[str, set[str]] = {}
+    for name, stage in STAGES.items():
+        own = {key for key in sweep.space if any(f"{key}.".startswith(f"{read}.") for read in stage.reads)}
+        found[name] = own.union(*(found[i] for config in configs for i in stage.inputs(config)))
+        if name == sweep.last_stage:
+            break
+    return {name: tuple(key for key in sweep.space if key in own) for name, own in found.items()}
+
+
+class Space:
+    """The searched keys as columns: rows hold Optuna's internal representation, the base value where a conditional key
+    is not searched."""
+
+    def __init__(self, sweep: Sweep):
+        self.sweep, self.distributions = sweep, sweep.distributions()
+        self.names = tuple(self.distributions)
+        base = sweep.base_values()
+        self.base = np.array([d.to_internal_repr(base[name]) for name, d in self.distributions.items()])
+        self._conditional = any(dimension.when for dimension in sweep.space.values())
+
+    def row(self, parameters: dict[str, Any]) -> np.ndarray:
+        """Parameters of a trial -> (keys,)."""
+        return np.array(
+            [
+                d.to_internal_repr(parameters[name]) if name in parameters else base
+                for (name, d), base in zip(self._items, self.base, strict=True)
+            ]
+        )
+
+    def rows(self, trials: Iterable[FrozenTrial]) -> np.ndarray:
+        """Trials -> (n, keys)."""
+        return np.array([self.row(trial.params) for trial in trials]).reshape(-1, len(self.names))
+
+    @property
+    def _items(self) -> Iterable[tuple[str, BaseDistribution]]:
+        return self.distributions.items()
+
+    def parameters(self, row: np.ndarray) -> dict[str, Any]:
+        """A row -> what is suggested: the values of the keys that such a trial searches."""
+        return self.sweep.searched(
+            {name: d.to_external_repr(value) for (name, d), value in zip(self._items, row.tolist(), strict=True)}
+        )
+
+    def unit(self, rows: np.ndarray) -> np.ndarray:
+        """(n, keys) -> (n, keys) in [0, 1]; of choices, their position."""
+        columns = []
+        for column, (_, d) in zip(rows.T, self._items, strict=True):
+            low, high, log = _ends(d)
+            columns.append(
+                (np.log(column) - np.log(low)) / np.log(high / low) if log else (column - low) / (high - low)
+            )
+        return np.clip(np.stack(columns, 1), 0, 1)
+
+    def of_unit(self, unit: np.ndarray) -> np.ndarray:
+        """The inverse, rounded to whole numbers and steps."""
+        columns = []
+        for column, (_, d) in zip(np.clip(unit, 0, 1).T, self._items, strict=True):
+            low, high, log = _ends(d)
+            value = low * (high / low) ** column if log else low + (high - low) * column
+            if isinstance(d, CategoricalDistribution):
+                value = np.minimum(np.rint(value), len(d.choices) - 1)
+            else:
+                first, last, step = d.low, d.high, d.step  # type: ignore[attr-defined]
+                value = first + step * np.rint((value - first) / step) if step else value
+                value = np.clip(value, first, last)
+            columns.append(value)
+        return self._settled(np.stack(columns, 1))
+
+    def _settled(self, rows: np.ndarray) -> np.ndarray:
+        """Keys that are not searched at a point take their base value, so that equal trials are equal rows."""
+        if self._conditional:
+            for row in rows:
+                own = self.parameters(row)
+                for i, name in enumerate(self.names):
+                    if name not in own:
+                        row[i] = self.base[i]
+        return rows
+
+    def features(self, rows: np.ndarray) -> np.ndarray:
+        """What the process sees: numbers in [0, 1], a column of 0 and 1 for every choice."""
+        unit = self.unit(rows)
+        columns: list[np.ndarray] = []
+        for i, (_, d) in enumerate(self._items):
+            if isinstance(d, CategoricalDistribution):
+                columns += [(rows[:, i] == choice).astype(float) for choice in range(len(d.choices))]
+            else:
+                columns.append(unit[:, i])
+        return np.stack(columns, 1)
+
+
+def _ends(d: Any) -> tuple[float, float, bool]:
+    if isinstance(d, CategoricalDistribution):
+        return 0.0, max(1.0, len(d.choices) - 1.0), False
+    half = 0.0 if d.log or not d.step else d.step / 2  # every whole number gets the same share
+    return d.low - half, d.high + half, d.log
+
+
+class Costs:
+    """What candidates would cost, by the record that the trials left: seconds of every stage, and which results exist
+    (or are being computed, and will be shared). stopped: at which of them a trial was stopped."""
+
+    def __init__(self, space: Space, stages: dict[str, tuple[str, ...]], trials: Sequence[FrozenTrial]):
+        rows = space.rows(trials)
+        records = [trial.user_attrs.get("stages", {}) for trial in trials]
+        self.columns = {name: [space.names.index(key) for key in keys] for name, keys in stages.items()}
+        self._seconds, self._known = {}, {}
+        for name, columns in self.columns.items():
+            seconds = [record[name]["seconds"] for record in records if name in record]
+            self._seconds[name] = float(np.mean(seconds)) if seconds else 0.0
+            self._known[name] = {
+                row[columns].tobytes()
+                for row, record, trial in zip(rows, records, trials, strict=True)
+                if name in record or trial.state == TrialState.RUNNING
+            }
+        self.whole = sum(self._seconds.values())
+        self._stopped: dict[str, set[bytes]] = {name: set() for name in stages}
+        for row, trial in zip(rows, trials, strict=True):
+            if trial.state == TrialState.PRUNED and (last := _last_milestone(trial)):
+                self._stopped[last[0]].add(row[self.columns[last[0]]].tobytes())
+
+    def stopped(self, rows: np.ndarray) -> np.ndarray:
+        """Candidates (n, keys) -> whether they share a result at which a trial was stopped, and would be stopped too."""
+        return np.array(
+            [
+                any(row[columns].tobytes() in self._stopped[name] for name, columns in self.columns.items())
+                for row in rows
+            ],
+            bool,
+        )
+
+    def remaining(self, rows: np.ndarray) -> np.ndarray:
+        """Candidates (n, keys) -> mean seconds of the stages whose results are missing, (n,)."""
+        total = np.zeros(len(rows))
+        for name, columns in self.columns.items():
+            known = self._known[name]
+            total += self._seconds[name] * np.array([row[columns].tobytes() not in known for row in rows], bool)
+        return total
+
+
+class CostAwareSampler(optuna.samplers.BaseSampler):
+    """Optuna sampler for the sweep's whole space; see this module's first lines."""
+
+    def __init__(self, sweep: Sweep, seed: int):
+        self._space, self._stages = Space(sweep), affecting(sweep)
+        self._signs = np.array([1.0 if d == "maximize" else -1.0 for d in sweep.directions])
+        self._limits = sweep.limits
+        self._rng = np.random.default_rng(seed)
+        self._random = optuna.samplers.RandomSampler(seed)
+        self._kernel: Any = None
+        self._learned_from = 0
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The whole space, from the first trial on."""
+        return self._space.distributions
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Only for a trial whose suggestion was cut short."""
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The candidate with the best ratio of expected improvement to remaining cost."""
+        trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        candidates = self._space.of_unit(self._rng.random((FRESH, len(self._space.names))))
+        ended = [t for t in trials if t.state.is_finished()]
+        rows, values = self._observations(ended)
+        if len(rows) <= STARTUP:
+            return self._space.parameters(candidates[0])
+        running = self._space.rows(t for t in trials if t.state == TrialState.RUNNING)
+        costs = Costs(self._space, self._stages, trials)
+        leaders = rows[np.argsort(-values, kind="stable")[:LEADERS]]
+        candidates = np.concatenate([candidates, self._variations(leaders, ())])
+        if self._burst(ended, costs) < costs.whole:
+            prefixes = {columns: None for columns in map(tuple, costs.columns.values()) if columns}
+            candidates = np.concatenate([candidates, *(self._variations(leaders, kept) for kept in prefixes)])
+        remaining = costs.remaining(candidates)
+        improvement = self._log_improvement(rows, values, running, candidates)
+        score = improvement - np.log(np.maximum(remaining, FREE * costs.whole))
+        score[costs.stopped(candidates)] = -np.inf
+        score[_contained(candidates, np.concatenate([self._space.rows(ended), running]))] = -np.inf
+        return self._space.parameters(candidates[int(score.argmax())])
+
+    def _variations(self, leaders: np.ndarray, kept: tuple[int, ...]) -> np.ndarray:
+        """Points around the leaders and anywhere, that keep the columns `kept` of a leader."""
+        rows = np.repeat(leaders, VARIATIONS, axis=0)
+        near = self._space.unit(rows) + WIDTH * self._rng.standard_normal(rows.shape)
+        anywhere = self._rng.random(rows.shape) < (0.5 if kept else 0.1)
+        varied = self._space.of_unit(np.where(anywhere, self._rng.random(rows.shape), near))
+        varied[:, list(kept)] = rows[:, list(kept)]
+        return varied
+
+    def _burst(self, ended: Sequence[FrozenTrial], costs: Costs) -> float:
+        """Seconds that the newest trials took since the last one that computed most of its stages."""
+        spent = 0.0
+        for trial in reversed(ended):
+            stages = trial.user_attrs.get("stages", {}).values()
+            seconds = sum(stage["seconds"] for stage in stages if not stage["reused"])
+            if seconds > costs.whole / 2:
+                break
+            spent += seconds
+        return spent
+
+    def _observations(self, ended: Sequence[FrozenTrial]) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (n, keys) and what the trials are worth (n,), more is better.
+
+        Several objectives become one by random weights (ParEGO). A pruned trial is worth what complete ones with its
+        score at its last milestone were worth on average, a failed one or one above a limit as little as the worst.
+        """
+        complete = [t for t in ended if t.state == TrialState.COMPLETE]
+        if not complete:
+            return np.zeros((0, len(self._space.names))), np.zeros(0)
+        values = np.array([t.values for t in complete]) * self._signs
+        if values.shape[1] > 1:
+            low, high = values.min(0), values.max(0)
+            scaled = self._rng.dirichlet(np.ones(len(low))) * (values - low) / np.where(high > low, high - low, 1)
+            values = scaled.min(1, keepdims=True) + 0.05 * scaled.sum(1, keepdims=True)
+        worth = dict(zip((t.number for t in complete), values[:, 0].tolist(), strict=True))
+        worst = min(worth.values())
+        expected = _by_milestone(complete, worth)
+        for trial in ended:
+            if trial.state == TrialState.PRUNED and (last := _last_milestone(trial)):
+                worth[trial.number] = expected(*last)
+            elif trial.state != TrialState.COMPLETE or any(over > 0 for over in excess(trial, self._limits)):
+                worth[trial.number] = worst
+        known = [t for t in ended if worth.get(t.number) is not None]
+        if len(known) > OBSERVATIONS:
+            best = {t.number for t in sorted(known, key=lambda t: -worth[t.number])[: OBSERVATIONS // 2]}
+            newest = {t.number for t in known[-OBSERVATIONS // 2 :]}
+            known = [t for t in known if t.number in best | newest]
+        return self._space.rows(known), np.array([worth[t.number] for t in known])
+
+    def _log_improvement(
+        self, rows: np.ndarray, values: np.ndarray, running: np.ndarray, candidates: np.ndarray
+    ) -> np.ndarray:
+        """Logarithm of the expected improvement over the best mean among the observed, (n,), with the running trials
+        taken to end as expected."""
+        x, y = self._space.features(rows), (values - values.mean()) / (values.std() or 1.0)
+        if self._kernel is None or len(x) > REFIT * self._learned_from:
+            scales = Matern(np.full(x.shape[1], 0.5), (0.05, 10.0), nu=2.5)
+            kernel = ConstantKernel(1.0, (0.1, 10.0)) * scales + WhiteKernel(0.05, (1e-4, 1.0))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # a scale at its bound is fine
+                learned = GaussianProcessRegressor(kernel).fit(x[-OBSERVATIONS // 2 :], y[-OBSERVATIONS // 2 :])
+            self._kernel, self._learned_from = learned.kernel_, len(x)
+        process = GaussianProcessRegressor(self._kernel, optimizer=None).fit(x, y)
+        if len(running):
+            busy = self._space.features(running)
+            x, y = np.concatenate([x, busy]), np.concatenate([y, process.predict(busy)])
+            process.fit(x, y)
+        mean, deviation = process.predict(self._space.features(candidates), return_std=True)
+        deviation = np.sqrt(np.maximum(deviation**2 - self._kernel.k2.noise_level, 1e-12))
+        return log_expected_improvement((mean - process.predict(x).max()) / deviation) + np.log(deviation)
+
+
+def log_expected_improvement(z: np.ndarray) -> np.ndarray:
+    """log(pdf(z) + z cdf(z)) of the standard normal distribution; below -10 by its expansion log pdf(z) - 2 log |z|."""
+    near = np.clip(z, -10.0, 30.0)
+    ratio = np.exp(log_ndtr(near) - norm.logpdf(near))
+    return np.where(
+        z > -10.0, norm.logpdf(near) + np.log1p(near * ratio), norm.logpdf(z) - 2 * np.log(np.abs(z) + 1e-9)
+    )
+
+
+def _contained(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    known = {row.tobytes() for row in others}
+    return np.array([row.tobytes() in known for row in rows], bool)
+
+
+def _last_milestone(trial: FrozenTrial) -> tuple[str, float] | None:
+    scores = [(name, stage["score"]) for name, stage in trial.user_attrs.get("stages", {}).items() if "score" in stage]
+    return scores[-1] if scores else None
+
+
+def _by_milestone(complete: Sequence[FrozenTrial], worth: dict[int, float]) -> Any:
+    """(milestone, score) -> what complete trials with it were worth, by a straight line; the least if few have it."""
+
+    def expected(name: str, score: float) -> float:
+        pairs = [
+            (stages[name]["score"], worth[t.number])
+            for t in complete
+            if name in (stages := t.user_attrs.get("stages", {})) and "score" in stages[name]
+        ]
+        x, y = np.array(pairs).reshape(-1, 2).T
+        if len(x) < STARTUP or x.std() == 0:
+            return float(min(worth.values()))
+        slope = max(0.0, float(np.cov(x, y, bias=True)[0, 1] / x.var()))
+        return float(y.mean() + slope * (score - x.mean()))
+
+    return expected

@@ -1,0 +1,281 @@
+"""The same sweep without the computing: trials are answered from a table of measured ones, on virtual workers in
+virtual time. Searcher, study, sampler and early stopping are those of a real sweep.
+
+The table holds configurations that were run (benchmarks/record.py); what was not is interpolated, see Table.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+from ray.tune.schedulers import TrialScheduler
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+from semples.pipeline import STAGES
+from tune.cost_aware import Space, affecting
+from tune.searcher import StudySearcher
+from tune.space import Sweep, find_sweep_file, load_sweep
+from tune.stopping import MilestoneStopping
+from tune.study import passed_milestones, prepare, succeeded
+from tune.tracking import Tracker, Untracked
+
+TABLE = Path(__file__).parent / "replays" / "scenes.json"
+# seconds of a whole run are those measured; "voc" shares them out as the released commands would on VOC: 60 epochs of
+# 10,582 images in classify, match, prompts and refine, four views and a CRF for every image, 80 epochs of the network
+PROFILES: dict[str, dict[str, float]] = {
+    "measured": {},
+    "voc": {
+        "classify": 0.14,
+        "match": 0.19,
+        "prompts": 0.13,
+        "refine": 0.19,
+        "heatmaps": 0.02,
+        "masks": 0.03,
+        "segment": 0.30,
+    },
+}
+
+
+class Table:
+    """Milestones and seconds of the stages for any parameters of the table's sweep.
+
+    Of measured parameters the measured scores are given. In between a Gaussian process for each milestone interpolates
+    over the keys that affect it and the scores of the milestone before; a stage takes the mean of its seconds.
+
+    sweep: the one that was measured. rows: as written by benchmarks/record.py.
+    """
+
+    def __init__(self, path: Path = TABLE):
+        stored = json.loads(path.read_text())
+        self.rows: list[dict[str, Any]] = stored["rows"]
+        self.sweep = load_sweep(find_sweep_file(stored["sweep"]), stored["base"])
+        self._space = Space(self.sweep)
+        columns = affecting(self.sweep)
+        self.columns = {name: [self._space.names.index(key) for key in keys] for name, keys in columns.items()}
+        self._measured: dict[str, dict[bytes, list[float]]] = {}
+        self._models: dict[str, GaussianProcessRegressor] = {}
+        self.seconds: dict[str, float] = {}
+        before = ""
+        for name in self.columns:
+            rows = [row for row in self.rows if name in row["seconds"]]
+            self.seconds[name] = float(np.mean([row["seconds"][name] for row in rows]))
+            if STAGES[name].milestone is None:
+                continue
+            distinct = {self._key(name, self._space.row(row["parameters"])): row for row in rows}
+            self._measured[name] = {key: row["milestones"][name] for key, row in distinct.items()}
+            if not self.columns[name]:  # the same for all
+                continue
+            x = np.stack(
+                [self._features(name, row["parameters"], row["milestones"], before) for row in distinct.values()]
+            )
+            scales = stored["surrogate"][name] if "surrogate" in stored else None
+            self._models[name] = fit(x, np.array(list(self._measured[name].values())), scales)
+            before = name
+
+    @property
+    def scales(self) -> dict[str, dict[str, Any]]:
+        """What the processes learned, to be written into the table."""
+        return {name: _scales(model.kernel_) for name, model in self._models.items()}
+
+    def _key(self, name: str, row: np.ndarray) -> bytes:
+        return row[self.columns[name]].tobytes()
+
+    def _features(
+        self, name: str, parameters: dict[str, Any], scores: dict[str, list[float]], before: str
+    ) -> np.ndarray:
+        own = self._space.unit(self._space.row(parameters)[None])[0][self.columns[name]]
+        return np.concatenate([own, np.array(scores[before]) / 100 if before else []])
+
+    def stage_seconds(self, profile: str) -> dict[str, float]:
+        """Seconds of every stage; the sum is the same under every profile."""
+        shares = PROFILES[profile]
+        whole = sum(self.seconds.values())
+        return {name: shares[name] * whole for name in self.seconds} if shares else self.seconds
+
+    def plan(
+        self, parameters: dict[str, Any], seconds: dict[str, float], last: str
+    ) -> list[tuple[str, bytes, float, list[float] | None]]:
+        """The stages of a trial up to `last`: name, key of the result, seconds, scores."""
+        row, scores = self._space.row(parameters), self.scores(parameters)
+        names = list(self.columns)[: list(self.columns).index(last) + 1]
+        return [(name, self._key(name, row), seconds[name], scores.get(name)) for name in names]
+
+    def scores(self, parameters: dict[str, Any]) -> dict[str, list[float]]:
+        """By milestone: mIoU [of the holdout, reported]."""
+        row, before = self._space.row(parameters), ""
+        found: dict[str, list[float]] = {}
+        for name, measured in self._measured.items():
+            known = measured.get(self._key(name, row))
+            if known is None:
+                features = self._features(name, parameters, found, before)
+                known = self._models[name].predict(features[None])[0].tolist()
+            found[name] = known
+            before = name if name in self._models else before
+        return found
+
+
+def _kernel(width: int) -> Any:
+    return ConstantKernel(1.0, (0.1, 10.0)) * Matern(np.full(width, 1.0), (0.1, 20.0), nu=2.5) + WhiteKernel(
+        0.1, (1e-3, 2.0)
+    )
+
+
+def fit(x: np.ndarray, y: np.ndarray, scales: dict[str, Any] | None) -> GaussianProcessRegressor:
+    """A process for x (n, d) -> y (n, 2); its scales are learned unless they are given."""
+    kernel = _kernel(x.shape[1])
+    if scales:
+        kernel = kernel.clone_with_theta(np.array(scales["theta"]))
+    optimizer = None if scales else "fmin_l_bfgs_b"
+    return GaussianProcessRegressor(kernel, optimizer=optimizer, normalize_y=True).fit(x, y)
+
+
+def _scales(kernel: Any) -> dict[str, Any]:
+    return {
+        "theta": [round(float(value), 4) for value in kernel.theta],
+        "noise": round(float(kernel.k2.noise_level), 4),
+    }
+
+
+@dataclass(frozen=True)
+class End:
+    """A trial that ended: when, in virtual seconds; its state and objective values; the compute seconds of all trials
+    until then."""
+
+    clock: float
+    number: int
+    state: str
+    values: list[float]
+    spent: float
+
+
+@dataclass
+class Replay:
+    """What a replayed sweep did. suggestions: real seconds of every suggestion. busy: compute seconds of the workers;
+    clock: virtual seconds until the last trial ended."""
+
+    study: optuna.Study
+    ends: list[End] = field(default_factory=list)
+    suggestions: list[float] = field(default_factory=list)
+    busy: float = 0.0
+    clock: float = 0.0
+
+
+@dataclass
+class _Trial:
+    """A trial on a worker: its stages to come as (name, key, seconds, scores), and how many it has passed."""
+
+    identity: str
+    config: dict[str, Any]  # as Ray's trials have it, for the scheduler
+    plan: list[tuple[str, bytes, float, list[float] | None]]
+    fate: str
+    passed: int = 0
+
+
+def replay(
+    sweep: Sweep,
+    table: Table,
+    workers: int = 1,
+    profile: str = "measured",
+    reuse: bool = True,
+    study: optuna.Study | None = None,
+    tracker: Tracker | None = None,
+    start_run: Callable[[int, dict[str, Any]], str] = lambda number, parameters: "",
+    fate: Callable[[int], str] = lambda number: "",
+    enough: Callable[[End], bool] = lambda end: False,
+) -> Replay:
+    """Run the sweep on `workers` virtual workers until it ends by itself or `enough` of a trial's end.
+
+    profile: of PROFILES. reuse: whether trials share their stages. study: to go on with; a new one in memory by
+    default. fate: by trial number "" or what becomes of it instead of its end: "fail", "nan", "lost", or "retried" (its
+    process dies once at half of its way). A suggestion takes the driver as long as it really takes.
+    """
+    study = prepare(study or optuna.create_study(directions=sweep.directions), sweep)
+    result = Replay(study)
+    searcher = StudySearcher(study, sweep, Path("replay"), tracker or Untracked(), start_run, lambda *_: None)
+    scheduler = MilestoneStopping(sweep.early_stopping, sweep.last_stage, passed_milestones(study))
+    seconds = table.stage_seconds(profile)
+    left = np.inf if sweep.trials is None else sweep.trials - len(succeeded(study))
+    events: list[tuple[float, int, _Trial, dict[str, Any]]] = []
+    store: dict[tuple[str, bytes], float] = {}  # when each result was or will be there
+    order, clock, driver, spent, free = itertools.count(), 0.0, 0.0, 0.0, workers
+
+    def go_on(trial: _Trial, now: float) -> None:
+        if trial.passed == len(trial.plan):
+            heapq.heappush(events, (now, next(order), trial, _last_message(trial, sweep)))
+            return
+        name, key, taken, scores = trial.plan[trial.passed]
+        reused = reuse and (name, key) in store
+        if not reused:
+            store[name, key] = now + taken
+        milestone = {} if scores is None else {"milestone": name, "score": scores[sweep.selection != "holdout"]}
+        message = {"stage": name, "metrics": {}, "curves": [], "seconds": taken, "reused": reused, **milestone}
+        heapq.heappush(events, (max(now, store[name, key]) if reused else now + taken, next(order), trial, message))
+
+    def end(trial: _Trial, last: dict[str, Any], error: bool = False) -> None:
+        nonlocal free, left
+        searcher.on_trial_complete(trial.identity, last, error)
+        free += 1
+        ended = study.get_trials(deepcopy=False)[trial.config["number"]]
+        left -= ended.state != TrialState.FAIL
+        result.ends.append(End(clock, ended.number, ended.user_attrs["state"], ended.values or [], spent))
+
+    while True:
+        while free and left > workers - free:
+            start = time.perf_counter()
+            suggestion = searcher.suggest(identity := str(next(order)))
+            result.suggestions.append(time.perf_counter() - start)
+            if not isinstance(suggestion, dict):
+                left = 0
+                break
+            driver = max(driver, clock) + result.suggestions[-1]
+            free -= 1
+            plan = table.plan(suggestion["parameters"], seconds, sweep.last_stage)
+            go_on(_Trial(identity, {"number": suggestion["number"]}, plan, fate(suggestion["number"])), driver)
+        if not events:
+            break
+        clock, _, trial, message = heapq.heappop(events)
+        last = {"report": json.dumps(message)}
+        if "stage" in message and not message["reused"]:
+            spent += message["seconds"]
+        if scheduler.on_trial_result(None, trial, last) == TrialScheduler.STOP:
+            end(trial, last)
+        else:
+            searcher.on_trial_result(trial.identity, last)
+            trial.passed += 1
+            if "ended" in message:
+                end(trial, last)
+            elif trial.passed * 2 >= len(trial.plan) and trial.fate == "lost":
+                end(trial, last, error=True)
+            elif trial.passed * 2 >= len(trial.plan) and trial.fate == "retried":
+                trial.fate, trial.passed = "", 0
+                go_on(trial, clock)
+            else:
+                go_on(trial, clock)
+        if result.ends and enough(result.ends[-1]):
+            break
+    result.busy, result.clock = spent, clock
+    return result
+
+
+def _last_message(trial: _Trial, sweep: Sweep) -> dict[str, Any]:
+    if trial.fate == "fail":
+        return {"ended": "FAILED", "reason": "as the replay was told"}
+    scores = {STAGES[name].milestone: found for name, _, _, found in trial.plan if found and STAGES[name].headline}
+    taken = {"seconds": sum(seconds for _, _, seconds, _ in trial.plan), "gpu_gb": 0.0}
+    chosen = sweep.selection != "holdout"
+    values = [taken[name] if name in taken else scores[name][chosen] for name in sweep.objective]
+    values = [math.nan] * len(values) if trial.fate == "nan" else values
+    metrics = {name: found[True] for name, found in scores.items()}
+    return {"ended": "COMPLETE", "values": values, "metrics": metrics, "taken": taken}

@@ -1,0 +1,217 @@
+"""The Optuna study of a sweep: where it is kept, who suggests, and what it remembers of the trials."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from semples.errors import UserError
+from tune.space import LIMITS, Sweep
+
+STUDY, JOURNAL = "study.db", "study.journal"
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+DUPLICATE = "duplicate_of"  # user attribute of a trial that repeats another, which is the one that counts
+STARTUP_TRIALS = 6  # random ones before a sampler of Optuna trusts its model
+WARM_STARTS = 5  # trials of another sweep that are tried first
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def open_study(folder: Path, sweep: Sweep) -> optuna.Study:
+    """The sweep's study, made if it is not there; its first trial is the base configuration, then come the best of
+    `warm_start` and, for a grid, its points. Raises UserError where the storage cannot be used."""
+    return prepare(load_study(folder, sweep, create=True), sweep)
+
+
+def prepare(study: optuna.Study, sweep: Sweep) -> optuna.Study:
+    """Give the study its sampler, and what is to be tried before the sampler is asked."""
+    # a sampler starts anew at every launch: with its old seed it would repeat its first suggestions
+    study.sampler = create_sampler(sweep, sweep.seed + 100_003 * len(study.get_trials(deepcopy=False)))
+    trials = study.get_trials(deepcopy=False)
+    if all(trial.state == TrialState.FAIL for trial in trials):
+        study.enqueue_trial(sweep.default_parameters())
+    if not trials:
+        for parameters in _warm_starts(sweep):
+            study.enqueue_trial(parameters)
+    if sweep.sampler == "grid":
+        given = [trial.params or trial.system_attrs.get("fixed_params") for trial in study.get_trials(deepcopy=False)]
+        for parameters in sweep.grid():
+            if parameters not in given:
+                study.enqueue_trial(parameters)
+    return study
+
+
+def load_study(folder: Path, sweep: Sweep, create: bool = False) -> optuna.Study:
+    """The study of a sweep folder. Raises UserError if there is none."""
+    if not create and not study_exists(folder, sweep):
+        raise UserError(f"{folder}: no sweep here; launch one, or name its folder with --out and --name")
+    try:
+        return optuna.create_study(
+            storage=_storage(folder, sweep.study),
+            study_name=folder.name,
+            directions=sweep.directions,
+            load_if_exists=True,
+        )
+    except (ImportError, ModuleNotFoundError) as error:
+        raise UserError(f"study {sweep.study}: {error}; install that driver") from None
+    except optuna.exceptions.StorageInternalError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise UserError(f"study {sweep.study or folder / STUDY} cannot be used: {reason}") from None
+
+
+def study_exists(folder: Path, sweep: Sweep) -> bool:
+    """Whether the sweep has begun."""
+    if "://" in sweep.study:
+        return folder.name in optuna.get_all_study_names(_storage(folder, sweep.study))
+    return (folder / (JOURNAL if sweep.study == "journal" else STUDY)).exists()
+
+
+def _storage(folder: Path, where: str) -> BaseStorage:
+    if where == "journal":
+        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    try:
+        return RDBStorage(where or f"sqlite:///{folder / STUDY}")
+    except (ImportError, ModuleNotFoundError) as error:
+        raise UserError(f"study {where}: {error}; install that driver") from None
+    except Exception as error:  # what a database driver raises has no common kind
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"study {where or folder / STUDY} cannot be used: {reason}") from None
+
+
+def create_sampler(sweep: Sweep, seed: int) -> BaseSampler:
+    """The sampler that the sweep names."""
+    from tune.cost_aware import CostAwareSampler  # noqa: PLC0415 - scikit-learn takes a second
+
+    if sweep.sampler == "cost-aware":
+        return CostAwareSampler(sweep, seed)
+    conditional = any(dimension.when for dimension in sweep.space.values())
+    limits = (lambda trial: excess(trial, sweep.limits)) if sweep.limits else None
+    known: dict[str, tuple[Callable[..., BaseSampler], dict[str, Any]]] = {
+        "tpe": (
+            optuna.samplers.TPESampler,
+            {
+                "multivariate": True,
+                "group": conditional,
+                "constant_liar": True,
+                "n_startup_trials": STARTUP_TRIALS,
+                "constraints_func": limits,
+            },
+        ),
+        "gp": (optuna.samplers.GPSampler, {"n_startup_trials": STARTUP_TRIALS, "constraints_func": limits}),
+        "nsga2": (optuna.samplers.NSGAIISampler, {"constraints_func": limits}),
+        "nsga3": (optuna.samplers.NSGAIIISampler, {"constraints_func": limits}),
+        "cmaes": (optuna.samplers.CmaEsSampler, {"n_startup_trials": STARTUP_TRIALS}),
+        "sobol": (optuna.samplers.QMCSampler, {"scramble": True}),
+        "random": (optuna.samplers.RandomSampler, {}),
+        "grid": (optuna.samplers.RandomSampler, {}),  # never asked: its points are given before
+    }
+    sampler, options = known[sweep.sampler]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return sampler(seed=seed, **options)
+
+
+def _warm_starts(sweep: Sweep) -> list[dict[str, Any]]:
+    """The best trials of the sweep that `warm_start` names: of their parameters those that this sweep searches too and
+    whose values it allows."""
+    if not sweep.warm_start:
+        return []
+    from tune.sweep import load_launched  # noqa: PLC0415
+
+    folder = Path(sweep.warm_start).expanduser().resolve()
+    other = load_launched(folder)
+    space = sweep.distributions()
+    shared = [
+        sweep.searched({**sweep.base_values(), **{k: v for k, v in trial.params.items() if _allows(space, k, v)}})
+        for trial in ranked(load_study(folder, other), other)
+    ]
+    distinct = list({tuple(parameters.items()): parameters for parameters in shared}.values())
+    return [parameters for parameters in distinct if parameters != sweep.default_parameters()][:WARM_STARTS]
+
+
+def _allows(space: dict[str, BaseDistribution], key: str, value: Any) -> bool:
+    try:
+        return key in space and space[key]._contains(space[key].to_internal_repr(value))
+    except ValueError:  # no choice of a categorical distribution
+        return False
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that have ended in any way, by number, without duplicates."""
+    return [t for t in study.get_trials(deepcopy=False, states=FINISHED) if DUPLICATE not in t.user_attrs]
+
+
+def succeeded(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that ended as they should: COMPLETE or PRUNED."""
+    return [t for t in finished(study) if t.state != TrialState.FAIL]
+
+
+def excess(trial: FrozenTrial, limits: dict[str, float]) -> list[float]:
+    """By how much a trial is above each limit; not above 0 where it keeps to it, or ended before that was known."""
+    taken = trial.user_attrs.get("taken", {})
+    return [taken.get(name, 0.0) - limits[name] for name in LIMITS if name in limits]
+
+
+def ranked(study: optuna.Study, sweep: Sweep) -> list[FrozenTrial]:
+    """COMPLETE trials within the limits, best first by the first objective, equal ones by number. With several
+    objectives those come first that no other trial beats in all."""
+    complete = [
+        t
+        for t in finished(study)
+        if t.state == TrialState.COMPLETE and all(over <= 0 for over in excess(t, sweep.limits))
+    ]
+    several = len(sweep.directions) > 1
+    return sorted(complete, key=lambda t: (several and _beaten(t, complete, sweep), _losses(t, sweep)[0], t.number))
+
+
+def front(study: optuna.Study, sweep: Sweep) -> list[FrozenTrial]:
+    """The best trial, or with several objectives the trials that no other beats in all."""
+    leading = ranked(study, sweep)
+    if len(sweep.directions) == 1:
+        return leading[:1]
+    return [trial for trial in leading if not _beaten(trial, leading, sweep)]
+
+
+def _losses(trial: FrozenTrial, sweep: Sweep) -> list[float]:
+    return [-v if d == "maximize" else v for v, d in zip(trial.values, sweep.directions, strict=True)]
+
+
+def _beaten(trial: FrozenTrial, others: Iterable[FrozenTrial], sweep: Sweep) -> bool:
+    own = _losses(trial, sweep)
+    return any(
+        (losses := _losses(other, sweep)) != own and all(a <= b for a, b in zip(losses, own, strict=True))
+        for other in others
+    )
+
+
+def passed_milestones(study: optuna.Study) -> dict[str, dict[int, float]]:
+    """Scores by milestone and trial number."""
+    found: dict[str, dict[int, float]] = {}
+    for trial in study.get_trials(deepcopy=False):
+        for name, stage in trial.user_attrs.get("stages", {}).items():
+            if "score" in stage and DUPLICATE not in trial.user_attrs:
+                found.setdefault(name, {})[trial.number] = stage["score"]
+    return found
+
+
+def effort(trials: Iterable[optuna.Trial | FrozenTrial]) -> dict[str, float]:
+    """Compute seconds of the stages that the trials computed, and of those that they found in the store."""
+    stages = [
+        stage
+        for trial in trials
+        if DUPLICATE not in trial.user_attrs
+        for stage in trial.user_attrs.get("stages", {}).values()
+    ]
+    return {
+        f"seconds_{what}": sum(stage["seconds"] for stage in stages if stage["reused"] == reused)
+        for what, reused in (("computed", False), ("saved", True))
+    }
