@@ -191,20 +191,21 @@ class AugmentConfig(Section):
 
 
 class Training(Section):
-    """AdamW (eps 1e-8), cosine to 0 without warm-up. lr: as it is used; the released commands' lr times batch / 512."""
+    """AdamW (eps 1e-8), cosine to 0. lr: as it is used; the released commands' lr times batch / 512. warmup: epochs in
+    which the learning rate rises first; released: 5 in classify of WeakTr, else none."""
 
     epochs: Count
     batch: Count
     lr: Positive
     weight_decay: NotNegative = 0.03
+    warmup: NotNegative = 0.0
 
 
 class ClassifyConfig(Training):
     """a. Image labels only (multi-label soft margin). Released, WeakTr on VOC: 60 epochs, batch 64, lr 7.5e-5, 5 epochs
-    of warm-up. epochs: 0 takes the initial weights as they are. warmup: epochs in which the learning rate rises."""
+    of warm-up. epochs: 0 takes the initial weights as they are."""
 
     epochs: Annotated[int, Field(ge=0)] = 10
-    warmup: NotNegative = 0.0
     batch: Count = 32
     lr: Positive = 2e-3
 

@@ -127,13 +127,12 @@ def fit(
     losses: Callable[[Tensor, Tensor], dict[str, Tensor]],
     out: Path,
     schedule: Schedule = cosine,
-    warmup: float = 0,
     memory: dict[str, Any] | None = None,
 ) -> Iterator[dict[str, float]]:
     """Train what of the model requires a gradient with AdamW, and yield the mean of every loss after each epoch.
 
     losses: batch -> scalars, of which "loss" is minimised. schedule: share of the training done -> factor of the
-    learning rate; over the first `warmup` epochs it rises linearly instead.
+    learning rate; over the first `settings.warmup` epochs it rises linearly instead.
 
     When the next epoch is asked for, all that is needed to go on is written to `out`/CHECKPOINT. Where there is one,
     the training goes on from it with the same bits: the epochs before are yielded again, with what the caller added to
@@ -144,7 +143,7 @@ def fit(
     memory = {} if memory is None else memory
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, settings.lr, eps=1e-8, weight_decay=settings.weight_decay)
-    steps, rise = settings.epochs * len(loader), warmup * len(loader)
+    steps, rise = settings.epochs * len(loader), settings.warmup * len(loader)
     factor = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: (step + 1) / rise if step < rise else schedule(min(1, (step - rise) / max(1, steps - rise))),
@@ -216,11 +215,10 @@ def train(
     losses: Callable[[Tensor, Tensor], dict[str, Tensor]],
     out: Path,
     log: Log,
-    warmup: float = 0,
 ) -> dict[str, float]:
     """`fit` to its end, every epoch logged; the means of the last epoch."""
     means: dict[str, float] = {}
-    for epoch, means in enumerate(fit(name, model, loader, settings, runtime, losses, out, warmup=warmup), 1):
+    for epoch, means in enumerate(fit(name, model, loader, settings, runtime, losses, out), 1):
         log(epoch, settings.epochs, **means)
     return means
 

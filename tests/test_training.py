@@ -29,9 +29,9 @@ def rates(epochs: int, warmup: float) -> list[float]:
         return {"loss": weight}
 
     loader = DataLoader(TensorDataset(torch.zeros(4, 1), torch.zeros(4, 1)), 1)
-    settings = ClassifyConfig(epochs=epochs, lr=1.0, weight_decay=0.0)
+    settings = ClassifyConfig(epochs=epochs, lr=1.0, weight_decay=0.0, warmup=warmup)
     with TemporaryDirectory() as out:
-        train("classify", model, loader, settings, CPU, losses, Path(out), lambda *a, **k: None, warmup)
+        train("classify", model, loader, settings, CPU, losses, Path(out), lambda *a, **k: None)
     seen.append(float(weight.detach()))
     return [a - b for a, b in itertools.pairwise(seen[1:])]
 

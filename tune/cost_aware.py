@@ -164,7 +164,7 @@ class Costs:
                 self._stopped[last[0]].add(row[self.columns[last[0]]].tobytes())
 
     def stopped(self, rows: np.ndarray) -> np.ndarray:
-        """Candidates (n, keys) -> whether they share a result at which a trial was stopped, and would be stopped too."""
+        """Candidates (n, keys) -> whether they share the result at which a trial was stopped: they would be, too."""
         return np.array(
             [
                 any(row[columns].tobytes() in self._stopped[name] for name, columns in self.columns.items())

@@ -23,6 +23,6 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         return {"loss": generator.label_loss(images, labels)}
 
     loader = label_batches(config, data, settings.batch)
-    train("classify", generator, loader, settings, config.runtime, losses, out, log, settings.warmup)
+    train("classify", generator, loader, settings, config.runtime, losses, out, log)
     generators.save(generator, out)
     return score_cams(generator, config, data)
