@@ -23,6 +23,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from semples.config import with_changes
 from semples.pipeline import STAGES, run
 from semples.store import Store
+from tune.replay import Table
 from tune.space import Sweep, find_sweep_file, load_sweep
 
 BASE = {"data.train": 200, "data.holdout": 64, "data.test": 64, "segment.epochs": 30}
@@ -102,9 +103,13 @@ def main() -> None:
             rows.append(future.result())
             print(f"{i} of {len(wanted)}: {rows[-1]['milestones']}", flush=True)
     written = [json.dumps(row) for row in rows]
-    head = json.dumps({"sweep": "scenes", "base": BASE}).removesuffix("}")
-    arguments.table.parent.mkdir(exist_ok=True)
-    arguments.table.write_text(head + ', "rows": [\n' + ",\n".join(written) + "\n]}\n")
+
+    def write(**head: Any) -> None:
+        text = json.dumps({"sweep": "scenes", "base": BASE, **head}).removesuffix("}")
+        arguments.table.write_text(text + ', "rows": [\n' + ",\n".join(written) + "\n]}\n")
+
+    write()
+    write(surrogate=Table(arguments.table).scales)
 
 
 if __name__ == "__main__":

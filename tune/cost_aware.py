@@ -165,21 +165,17 @@ class Costs:
 
     def stopped(self, rows: np.ndarray) -> np.ndarray:
         """Candidates (n, keys) -> whether they share the result at which a trial was stopped: they would be, too."""
-        return np.array(
-            [
-                any(row[columns].tobytes() in self._stopped[name] for name, columns in self.columns.items())
-                for row in rows
-            ],
-            bool,
-        )
+        return np.any([self._among(rows, name, known) for name, known in self._stopped.items()], axis=0)
+
+    def _among(self, rows: np.ndarray, stage: str, known: set[bytes]) -> np.ndarray:
+        if not known:
+            return np.zeros(len(rows), bool)
+        return np.array([row.tobytes() in known for row in rows[:, self.columns[stage]]], bool)
 
     def remaining(self, rows: np.ndarray) -> np.ndarray:
         """Candidates (n, keys) -> mean seconds of the stages whose results are missing, (n,)."""
-        total = np.zeros(len(rows))
-        for name, columns in self.columns.items():
-            known = self._known[name]
-            total += self._seconds[name] * np.array([row[columns].tobytes() not in known for row in rows], bool)
-        return total
+        missing = (seconds * ~self._among(rows, name, self._known[name]) for name, seconds in self._seconds.items())
+        return np.sum(list(missing), axis=0)
 
 
 class CostAwareSampler(optuna.samplers.BaseSampler):

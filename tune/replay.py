@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
@@ -138,7 +140,9 @@ def fit(x: np.ndarray, y: np.ndarray, scales: dict[str, Any] | None) -> Gaussian
     if scales:
         kernel = kernel.clone_with_theta(np.array(scales["theta"]))
     optimizer = None if scales else "fmin_l_bfgs_b"
-    return GaussianProcessRegressor(kernel, optimizer=optimizer, normalize_y=True).fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a scale at its bound is fine
+        return GaussianProcessRegressor(kernel, optimizer=optimizer, normalize_y=True).fit(x, y)
 
 
 def _scales(kernel: Any) -> dict[str, Any]:
@@ -162,14 +166,21 @@ class End:
 
 @dataclass
 class Replay:
-    """What a replayed sweep did. suggestions: real seconds of every suggestion. busy: compute seconds of the workers;
-    clock: virtual seconds until the last trial ended."""
+    """What a replayed sweep did. suggestions: real seconds of every suggestion. begun: when the last trial began, in
+    virtual seconds. computing: from when to when a worker computed a stage."""
 
     study: optuna.Study
+    workers: int
     ends: list[End] = field(default_factory=list)
     suggestions: list[float] = field(default_factory=list)
-    busy: float = 0.0
-    clock: float = 0.0
+    begun: float = 0.0
+    computing: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def busy(self) -> float:
+        """Share of their time that the workers computed, until there was nothing left to begin."""
+        seconds = sum(min(end, self.begun) - start for start, end in self.computing if start < self.begun)
+        return seconds / (self.workers * self.begun)
 
 
 @dataclass
@@ -202,7 +213,7 @@ def replay(
     process dies once at half of its way). A suggestion takes the driver as long as it really takes.
     """
     study = prepare(study or optuna.create_study(directions=sweep.directions), sweep)
-    result = Replay(study)
+    result = Replay(study, workers)
     searcher = StudySearcher(study, sweep, Path("replay"), tracker or Untracked(), start_run, lambda *_: None)
     scheduler = MilestoneStopping(sweep.early_stopping, sweep.last_stage, passed_milestones(study))
     seconds = table.stage_seconds(profile)
@@ -219,6 +230,7 @@ def replay(
         reused = reuse and (name, key) in store
         if not reused:
             store[name, key] = now + taken
+            result.computing.append((now, now + taken))
         milestone = {} if scores is None else {"milestone": name, "score": scores[sweep.selection != "holdout"]}
         message = {"stage": name, "metrics": {}, "curves": [], "seconds": taken, "reused": reused, **milestone}
         heapq.heappush(events, (max(now, store[name, key]) if reused else now + taken, next(order), trial, message))
@@ -239,7 +251,7 @@ def replay(
             if not isinstance(suggestion, dict):
                 left = 0
                 break
-            driver = max(driver, clock) + result.suggestions[-1]
+            result.begun = driver = max(driver, clock) + result.suggestions[-1]
             free -= 1
             plan = table.plan(suggestion["parameters"], seconds, sweep.last_stage)
             go_on(_Trial(identity, {"number": suggestion["number"]}, plan, fate(suggestion["number"])), driver)
@@ -265,7 +277,6 @@ def replay(
                 go_on(trial, clock)
         if result.ends and enough(result.ends[-1]):
             break
-    result.busy, result.clock = spent, clock
     return result
 
 

@@ -1,0 +1,146 @@
+"""What a candidate costs, and that the suggestions know it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+from scipy.integrate import quad
+from scipy.stats import norm
+
+from tune.cost_aware import CostAwareSampler, Costs, Space, affecting, log_expected_improvement
+from tune.replay import Table, replay
+from tune.space import Sweep
+
+SWEEP = Sweep.model_validate(
+    {
+        "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 9,
+        "space": {
+            "match.lambda_b": {"float": [0.25, 4], "log": True}, "prompts.count": {"int": [1, 4]},
+            "prompts.init": {"choice": ["uniform", "normal", "word"]}, "masks.background": {"float": [0.3, 0.7]},
+            "masks.band": {"float": [0, 0.2], "step": 0.1, "when": {"prompts.init": "word"}},
+        },
+    }
+)  # fmt: skip
+SECONDS = {"classify": 5.0, "match": 20.0, "prompts": 4.0, "refine": 20.0, "heatmaps": 2.0, "masks": 3.0, "segment": 30.0}
+
+
+def ended(state: TrialState = TrialState.COMPLETE, last: str = "segment", **parameters: Any) -> optuna.trial.FrozenTrial:
+    given = SWEEP.searched({**SWEEP.default_parameters(), **{k.replace("__", "."): v for k, v in parameters.items()}})
+    passed = list(SECONDS)[: list(SECONDS).index(last) + 1]
+    stages = {name: {"seconds": SECONDS[name], "reused": False, "score": 40.0} for name in passed}
+    distributions = {key: d for key, d in SWEEP.distributions().items() if key in given}
+    value = 50.0 if state == TrialState.COMPLETE else None
+    return create_trial(
+        state=state, params=given, distributions=distributions, value=value, user_attrs={"stages": stages}
+    )
+
+
+def test_a_key_affects_its_stage_and_all_that_come_of_it() -> None:
+    early = ("match.lambda_b", "prompts.count", "prompts.init")
+    assert affecting(SWEEP) == {
+        "classify": (),
+        "match": ("match.lambda_b",),
+        "prompts": early,
+        "refine": early,
+        "heatmaps": early,
+        "masks": (*early, "masks.background", "masks.band"),
+        "segment": (*early, "masks.background", "masks.band"),
+    }
+    pseudo = SWEEP.model_copy(update={"objective": ("pseudo_miou",)})
+    assert "segment" not in affecting(pseudo)
+
+
+def test_a_candidate_costs_what_is_not_stored() -> None:
+    space = Space(SWEEP)
+    costs = Costs(space, affecting(SWEEP), [ended(), ended(TrialState.PRUNED, "match", match__lambda_b=2.0)])
+    candidates = [
+        {},
+        {"masks.background": 0.4},
+        {"prompts.count": 2},
+        {"match.lambda_b": 2.0},
+        {"match.lambda_b": 3.0},
+    ]
+    rows = np.array([space.row({**SWEEP.default_parameters(), **changes}) for changes in candidates])
+    assert costs.remaining(rows).tolist() == [0.0, 33.0, 59.0, 59.0, 79.0]
+    assert costs.stopped(rows).tolist() == [False, False, False, True, False]
+
+
+def test_rows_go_to_the_unit_cube_and_back() -> None:
+    space = Space(SWEEP)
+    rows = space.of_unit(np.random.default_rng(0).random((500, 5)))
+    assert np.allclose(space.of_unit(space.unit(rows)), rows)
+    lambda_b, count, init, background, band = rows.T
+    assert lambda_b.min() >= 0.25 and lambda_b.max() <= 4 and np.median(lambda_b) == pytest.approx(1, rel=0.2)
+    assert np.bincount(count.astype(int)).tolist()[1:] == pytest.approx([125] * 4, rel=0.3)
+    assert set(init) == {0, 1, 2} and 0.3 <= background.min() and background.max() <= 0.7
+    # searched with "word" only, in steps; else its base value
+    assert set(band[init != 2]) == {0.0} and {round(value, 9) for value in band[init == 2]} == {0.0, 0.1, 0.2}
+    assert "masks.band" not in space.parameters(rows[init != 2][0])
+
+
+@pytest.mark.parametrize("z", [-30.0, -10.5, -9.5, -3.0, -0.1, 0.0, 0.1, 2.0, 8.0])
+def test_the_expected_improvement_is_that_of_a_normal_variable(z: float) -> None:
+    shifted = quad(lambda t: t * math.exp(-t * t / 2 + t * z), 0, np.inf)[0]  # E max(0, z + N), without exp(-z^2 / 2)
+    expected = math.log(shifted) + norm.logpdf(z)
+    assert log_expected_improvement(np.array([z]))[0] == pytest.approx(expected, abs=0.03 if z < -10 else 1e-6)
+
+
+def suggest(trials: list[optuna.trial.FrozenTrial], seed: int) -> dict[str, Any]:
+    study = optuna.create_study(direction="maximize", sampler=CostAwareSampler(SWEEP, seed))
+    study.add_trials(trials)
+    trial = study.ask()
+    for key, dimension in SWEEP.space.items():
+        if dimension.holds(trial.params):
+            trial._suggest(key, SWEEP.distributions()[key])
+    return trial.params
+
+
+def test_a_result_at_which_a_trial_was_stopped_is_not_suggested_again() -> None:
+    stopped = [ended(TrialState.PRUNED, "refine", prompts__count=2, masks__background=0.3 + i / 50) for i in range(6)]
+    complete = [ended(masks__background=0.4 + i / 50) for i in range(6)]
+    for seed in range(10):
+        got = suggest([*complete, *stopped], seed)
+        early = (got["match.lambda_b"], got["prompts.count"], got["prompts.init"])
+        assert early != (1.0, 2, "uniform")
+
+
+def test_cheap_variations_come_in_bursts_between_new_prefixes() -> None:
+    table = Table()
+    sweep = table.sweep.model_copy(update={"trials": 60, "sampler": "cost-aware", "early_stopping": "none"})
+    done = replay(sweep.model_copy(update={"objective": ("pseudo_miou",)}), table)
+    trials = done.study.get_trials(deepcopy=False)
+    new = [not t.user_attrs["stages"]["heatmaps"]["reused"] for t in trials]
+    assert 8 <= sum(new) <= 40
+    # a burst never costs more than a new prefix and one variation
+    cost = sum(table.seconds[name] for name in ("match", "prompts", "refine", "heatmaps", "masks"))
+    burst = 0.0
+    for trial, fresh in zip(trials, new, strict=True):
+        computed = sum(s["seconds"] for s in trial.user_attrs["stages"].values() if not s["reused"])
+        burst = 0.0 if fresh else burst + computed
+        assert burst < 1.5 * cost
+
+
+def test_it_needs_a_fraction_of_the_compute_of_an_ordinary_search() -> None:
+    table = Table()
+    seconds: dict[str, list[float]] = {"cost-aware": [], "tpe": []}
+    for sampler, found in seconds.items():
+        for seed in range(3):
+            changes = {"sampler": sampler, "seed": seed, "trials": 150, "objective": ("pseudo_miou",)}
+            sweep = table.sweep.model_copy(update={"early_stopping": "none", **changes})
+            enough = lambda end: bool(end.values) and end.values[0] >= 60.0  # noqa: E731
+            found.append(replay(sweep, table, reuse=sampler == "cost-aware", enough=enough).ends[-1].spent)
+    assert np.median(seconds["cost-aware"]) < np.median(seconds["tpe"]) / 2
+
+
+def test_several_objectives_find_more_than_one_compromise() -> None:
+    table = Table()
+    objective = ("pseudo_miou", "seg_miou")
+    sweep = table.sweep.model_copy(update={"trials": 25, "objective": objective, "sampler": "cost-aware"})
+    done = replay(sweep, table)
+    complete = [t for t in done.study.get_trials() if t.state == TrialState.COMPLETE]
+    assert complete and all(len(t.values) == 2 for t in complete)

@@ -1,0 +1,151 @@
+"""Sweeps on the measured table: the same searcher as under Ray, in virtual time."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from tune.replay import PROFILES, TABLE, Table, replay
+from tune.space import Sweep
+from tune.study import load_study, ranked
+from tune.tracking import EXPERIMENT, Tracker, default_uri
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return Table()
+
+
+def sweep(table: Table, **changes: object) -> Sweep:
+    changes = {"sampler": "random", "early_stopping": "none", "trials": 30, "objective": ("pseudo_miou",), **changes}
+    return table.sweep.model_copy(update=changes)
+
+
+def test_the_table_is_small_and_says_what_was_measured(table: Table) -> None:
+    assert TABLE.stat().st_size < 5e6
+    assert len(table.rows) >= 100
+    for row in table.rows[::7]:
+        scores = table.scores(row["parameters"])
+        assert {name: scores[name] for name in row["milestones"]} == row["milestones"]
+
+
+def test_between_measured_points_it_is_close_to_what_was_left_out(table: Table) -> None:
+    """Masks with the late keys moved a little differ a little: the surface is no noise."""
+    jumps = []
+    for row in table.rows[::11]:
+        there = {**row["parameters"], "masks.background": min(0.8, row["parameters"]["masks.background"] + 0.01)}
+        jumps.append(abs(table.scores(there)["masks"][0] - row["milestones"]["masks"][0]))
+    assert np.median(jumps) < 3
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profiles_share_out_the_same_seconds(table: Table, profile: str) -> None:
+    assert sum(table.stage_seconds(profile).values()) == pytest.approx(sum(table.seconds.values()))
+
+
+def test_sharing_stages_saves_compute_and_changes_no_value(table: Table) -> None:
+    with_store, without = (replay(sweep(table, seed=3), table, reuse=reuse) for reuse in (True, False))
+    values = [[t.value for t in done.study.get_trials()] for done in (with_store, without)]
+    assert values[0] == values[1] and len(values[0]) == 30
+    assert with_store.ends[-1].spent < without.ends[-1].spent
+
+
+def test_more_workers_are_faster_and_busy(table: Table) -> None:
+    one, eight = (replay(sweep(table, trials=80), table, workers) for workers in (1, 8))
+    assert eight.ends[-1].clock < one.ends[-1].clock / 6
+    assert eight.busy > 0.9
+
+
+@pytest.mark.parametrize("stopping", ["median", "asha"])
+def test_early_stopping_saves_compute_and_spares_the_default(table: Table, stopping: str) -> None:
+    stopped = replay(sweep(table, early_stopping=stopping, trials=60), table)
+    free = replay(sweep(table, trials=60), table)
+    states = Counter(end.state for end in stopped.ends)
+    assert states["PRUNED"] > 10 and states["COMPLETE"] + states["PRUNED"] == 60
+    assert stopped.ends[-1].spent < 0.9 * free.ends[-1].spent
+    assert stopped.study.get_trials()[0].state == TrialState.COMPLETE
+    reasons = {t.user_attrs["reason"] for t in stopped.study.get_trials() if t.state == TrialState.PRUNED}
+    assert all("median" in reason if stopping == "median" else "best 1/3" in reason for reason in reasons)
+
+
+def test_the_study_and_mlflow_agree_on_every_end(table: Table, tmp_path: Path) -> None:
+    """100 trials of which some complete, are pruned, fail, give NaN, are lost or retried."""
+    tracker = Tracker(default_uri(tmp_path), tmp_path)
+    fates = ["", "", "", "fail", "nan", "lost", "retried"]
+    spec = sweep(table, early_stopping="median", trials=70)
+    done = replay(
+        spec,
+        table,
+        workers=4,
+        tracker=tracker,
+        start_run=lambda number, parameters: tracker.start(f"t-{number}", None, parameters, {"trial": str(number)}),
+        fate=lambda number: fates[number % len(fates)],
+    )
+    trials = done.study.get_trials()
+    assert len(trials) >= 100
+    assert {t.state for t in trials} == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+    client = MlflowClient(default_uri(tmp_path))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    runs = {run.data.tags["trial"]: run for run in client.search_runs([experiment.experiment_id])}
+    assert len(runs) == len(trials)
+    for trial in trials:
+        tags = runs[str(trial.number)].data.tags
+        assert tags["state"] == trial.user_attrs["state"] and tags.get("reason") == trial.user_attrs.get("reason")
+        assert (trial.value is not None) == (trial.state == TrialState.COMPLETE)
+    assert {t.user_attrs["state"] for t in trials} == {"COMPLETE", "PRUNED", "FAILED", "LOST"}
+    assert {t.state for t in ranked(done.study, spec)} == {TrialState.COMPLETE}
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from tune.replay import Table, replay
+from tune.study import load_study
+from tune.space import Sweep
+folder, table = Path(sys.argv[1]), Table()
+sweep = table.sweep.model_copy(
+    update={"name": folder.name, "sampler": "tpe", "early_stopping": "asha", "trials": 150, "objective": ("pseudo_miou",)}
+)
+study = load_study(folder, sweep, create=True)
+print("ready", flush=True)
+replay(sweep, table, workers=4, study=study)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_driver_killed_at_random_moments_loses_and_repeats_nothing(table: Table, tmp_path: Path) -> None:
+    folder, draw, kills = tmp_path / "killed", random.Random(0), 0
+    folder.mkdir()
+    command = [sys.executable, "-c", DRIVER, str(folder)]
+    spec = sweep(table, name="killed", sampler="tpe", early_stopping="asha", trials=150)
+    finished: dict[int, float | None] = {}
+    while kills < 20:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+            assert driver.stdout is not None and driver.stdout.readline() == "ready\n"
+            time.sleep(draw.uniform(0, 0.4))
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+        kills += 1
+        trials = load_study(folder, spec).get_trials()
+        now = {t.number: t.value for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)}
+        assert finished.items() <= now.items()  # what was finished stays as it was
+        finished = now
+    assert len(finished) < 150  # it was not done before the kills were
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("done\n")
+    trials = load_study(folder, spec).get_trials()
+    own = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert len(own) == 150 and not [t for t in trials if t.state == TrialState.RUNNING]
+    assert len({tuple(t.params.items()) for t in own}) == 150
