@@ -33,8 +33,8 @@ DIFFERENCES = {
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean, smallest and largest of one figure over seeds, and the 95% interval of the mean (Student's t); `low` and
-    `high` are infinite with a single seed."""
+    """Mean, smallest and largest of one figure over seeds, and the interval of the mean (Student's t); `low` and `high`
+    are infinite with a single seed."""
 
     mean: float
     minimum: float
@@ -43,10 +43,10 @@ class Spread:
     high: float
 
 
-def spread(values: Sequence[float]) -> Spread:
+def spread(values: Sequence[float], confidence: float = 0.95) -> Spread:
     """Describe one figure over seeds, or the differences between two, seed by seed (which makes them paired)."""
-    n, mean = len(values), statistics.mean(values)
-    half = math.inf if n == 1 else float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    n, mean, share = len(values), statistics.mean(values), (1 + confidence) / 2
+    half = math.inf if n == 1 else float(student.ppf(share, n - 1)) * statistics.stdev(values) / math.sqrt(n)
     return Spread(mean, min(values), max(values), mean - half, mean + half)
 
 

@@ -82,7 +82,7 @@ def test_the_study_and_mlflow_agree_on_every_end(table: Table, tmp_path: Path) -
     """100 trials of which some complete, are pruned, fail, give NaN, are lost or retried."""
     tracker = Tracker(default_uri(tmp_path), tmp_path)
     fates = ["", "", "", "fail", "nan", "lost", "retried"]
-    spec = sweep(table, early_stopping="median", trials=70)
+    spec = sweep(table, early_stopping="median", trials=90)
     done = replay(
         spec,
         table,
@@ -112,11 +112,9 @@ import sys
 from pathlib import Path
 from tune.replay import Table, replay
 from tune.study import load_study
-from tune.space import Sweep
 folder, table = Path(sys.argv[1]), Table()
-sweep = table.sweep.model_copy(
-    update={"name": folder.name, "sampler": "tpe", "early_stopping": "asha", "trials": 150, "objective": ("pseudo_miou",)}
-)
+changes = {"sampler": "tpe", "early_stopping": "asha", "trials": 150, "objective": ("pseudo_miou",)}
+sweep = table.sweep.model_copy(update={"name": folder.name, **changes})
 study = load_study(folder, sweep, create=True)
 print("ready", flush=True)
 replay(sweep, table, workers=4, study=study)

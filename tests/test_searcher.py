@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
@@ -14,9 +15,9 @@ from ray.tune.schedulers import TrialScheduler
 
 from semples.errors import UserError
 from tune.searcher import StudySearcher
-from tune.space import Sweep
-from tune.stopping import MilestoneStopping, below_median
-from tune.study import finished, open_study, passed_milestones, ranked
+from tune.space import Dimension, Sweep
+from tune.stopping import MilestoneStopping, below_median, outside_best
+from tune.study import DUPLICATE, finished, front, open_study, passed_milestones, ranked
 from tune.tracking import EXPERIMENT, Tracker, default_uri
 
 SWEEP = Sweep.model_validate(
@@ -46,13 +47,14 @@ def complete(value: float) -> dict[str, Any]:
 class World:
     """One launch on a folder: study, MLflow store and searcher."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, **changes: Any):
+        sweep = SWEEP.model_copy(update=changes)
         self.tracker = Tracker(default_uri(folder), folder)
-        self.study = open_study(folder, SWEEP)
+        self.study = open_study(folder, sweep)
         self.notices: list[tuple[int, dict[str, Any]]] = []
         start = lambda number, parameters: self.tracker.start(f"s-{number}", None, {"x": parameters}, {})  # noqa: E731
         self.searcher = StudySearcher(
-            self.study, SWEEP, folder, self.tracker, start, lambda n, r: self.notices.append((n, r))
+            self.study, sweep, folder, self.tracker, start, lambda n, r: self.notices.append((n, r))
         )
         self.client = MlflowClient(default_uri(folder))
 
@@ -193,6 +195,144 @@ def test_a_store_knows_its_runs(tmp_path: Path) -> None:
     assert world.tracker.has(run_id)
     (tmp_path / "other").mkdir()
     assert not Tracker(default_uri(tmp_path / "other"), tmp_path / "other").has(run_id)
+
+
+COUNTS = {"prompts.count": Dimension(int=(1, 3))}
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cost-aware", "sobol", "nsga2", "cmaes", "gp"])
+def test_a_suggestion_that_was_tried_is_answered_at_once_and_not_counted(tmp_path: Path, sampler: str) -> None:
+    world = World(tmp_path, space=COUNTS, sampler=sampler)
+    got = []
+    while isinstance(suggestion := world.searcher.suggest(str(len(got))), dict):
+        got.append(suggestion["parameters"]["prompts.count"])
+        world.searcher.on_trial_complete(str(len(got) - 1), complete(40.0 + got[-1]))
+    # each configuration ran once; when nothing new is found the search is over
+    assert len(got) == len(set(got)) and set(got) <= {1, 2, 3}
+    assert sampler in ("sobol", "cmaes") or len(got) == 3
+    assert "had been tried before" in world.searcher.exhausted
+    assert len(finished(world.study)) == len(world.runs()) == len(got)
+    repeated = [t for t in world.study.get_trials() if DUPLICATE in t.user_attrs]
+    assert repeated and all(t.value == 40.0 + t.params["prompts.count"] for t in repeated)
+
+
+def test_a_grid_ends_when_every_point_was_tried(tmp_path: Path) -> None:
+    changes = {"space": COUNTS, "sampler": "grid", "trials": None}
+    world = World(tmp_path, **changes)
+    assert [world.searcher.suggest(str(i))["parameters"] for i in range(2)] == [  # type: ignore[index]
+        {"prompts.count": 1},
+        {"prompts.count": 2},
+    ]
+    world.searcher.on_trial_complete("0", complete(40.0))
+    again = World(tmp_path, **changes)  # the second one was interrupted
+    assert [again.searcher.suggest(str(i)) for i in range(3)] == [
+        {"number": 1, "parameters": {"prompts.count": 2}},
+        {"number": 2, "parameters": {"prompts.count": 3}},
+        "FINISHED",
+    ]
+    assert again.searcher.exhausted == "every point of the grid was tried"
+
+
+def test_a_budget_of_compute_ends_the_search_over_launches(tmp_path: Path) -> None:
+    for launch in range(2):
+        world = World(tmp_path, budget=5.0)
+        assert isinstance(world.searcher.suggest("a"), dict) is (launch == 0)
+        if launch == 0:
+            world.searcher.on_trial_result("a", milestone("match", 33.0))
+            world.searcher.on_trial_result("a", milestone("refine", 34.0))
+            world.searcher.on_trial_complete("a", complete(50.0))
+    assert world.searcher.exhausted == "the budget of 5 compute seconds is spent"
+
+
+def test_conditional_keys_are_suggested_where_their_condition_holds(tmp_path: Path) -> None:
+    space = {
+        "prompts.init": Dimension(choice=("uniform", "word")),
+        "masks.band": Dimension(float=(0.0, 0.2), when={"prompts.init": "word"}),
+    }
+    for sampler in ("tpe", "cost-aware", "random"):
+        folder = tmp_path / sampler
+        folder.mkdir()
+        world = World(folder, space=space, sampler=sampler)
+        for i in range(25):
+            suggestion = world.searcher.suggest(str(i))
+            assert isinstance(suggestion, dict)
+            given = suggestion["parameters"]
+            assert ("masks.band" in given) == (given["prompts.init"] == "word")
+            world.searcher.on_trial_complete(str(i), complete(40.0 + given.get("masks.band", 0)))
+            if len(world.study.get_trials()) > 40:
+                break
+
+
+def test_several_objectives_rank_what_nobody_beats_first(tmp_path: Path) -> None:
+    changes = {"objective": ("pseudo_miou", "seconds")}
+    world = World(tmp_path, **changes)
+    values = [[50.0, 9.0], [60.0, 20.0], [55.0, 25.0], [40.0, 5.0]]
+    for i, pair in enumerate(values):
+        world.searcher.suggest(str(i))
+        world.searcher.on_trial_result(str(i), milestone("match", 30.0))
+        end = message(ended="COMPLETE", values=pair, metrics={"pseudo_miou": 1.0}, taken={"seconds": 1.0, "gpu_gb": 0})
+        world.searcher.on_trial_complete(str(i), end)
+    sweep = SWEEP.model_copy(update=changes)
+    assert [t.number for t in ranked(world.study, sweep)] == [1, 0, 3, 2]
+    assert [t.number for t in front(world.study, sweep)] == [1, 0, 3]
+    assert passed_milestones(world.study)["match"] == {0: 30.0, 1: 30.0, 2: 30.0, 3: 30.0}
+    assert world.runs()["s-1"].data.metrics["objective/seconds"] == 20.0
+
+
+def test_a_trial_above_a_limit_is_never_the_best(tmp_path: Path) -> None:
+    world = World(tmp_path, limits={"seconds": 8.0})
+    world.searcher.suggest("a")
+    world.searcher.on_trial_complete("a", complete(50.0))  # took 9 seconds
+    assert ranked(world.study, SWEEP.model_copy(update={"limits": {"seconds": 8.0}})) == []
+    assert len(ranked(world.study, SWEEP)) == 1
+
+
+def test_a_sweep_is_warm_started_with_the_keys_that_it_shares(tmp_path: Path) -> None:
+    first = tmp_path / "s"
+    first.mkdir()
+    other = SWEEP.model_copy(
+        update={"space": {**SWEEP.space, "prompts.count": Dimension(int=(1, 4))}, "sampler": "random"}
+    )
+    world = World(first, space=other.space, sampler="random")
+    (first / "sweep.yaml").write_text(yaml.safe_dump(other.model_dump(mode="json", exclude_none=True)))
+    best: list[tuple[float, float]] = []
+    for i in range(8):
+        suggestion = world.searcher.suggest(str(i))
+        assert isinstance(suggestion, dict)
+        weight = suggestion["parameters"]["match.lambda_b"]
+        best.append((weight, weight))
+        world.searcher.on_trial_complete(str(i), complete(weight))
+    second = tmp_path / "second"
+    second.mkdir()
+    warm = World(second, warm_start=str(first), space={"match.lambda_b": Dimension(float=(1, 4))})
+    given = [warm.searcher.suggest(str(i))["parameters"] for i in range(6)]  # type: ignore[index]
+    leading = [weight for weight, _ in sorted(best, reverse=True)][:5]
+    assert given == [{"match.lambda_b": weight} for weight in (1.0, *leading)]
+
+
+def test_a_journal_keeps_the_study_too(tmp_path: Path) -> None:
+    for _ in range(2):
+        world = World(tmp_path, study="journal")
+        world.searcher.suggest("a")
+        world.searcher.on_trial_complete("a", complete(50.0))
+    assert len(finished(world.study)) == 2
+    assert (tmp_path / "study.journal").exists() and not (tmp_path / "study.db").exists()
+
+
+def test_a_study_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="study nowhere://x cannot be used"):
+        World(tmp_path, study="nowhere://x")
+
+
+def test_successive_halving_lets_the_best_third_go_on() -> None:
+    assert not outside_best(1.0, [2.0, 3.0, 4.0])  # too few
+    others = [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert [outside_best(score, others) for score in (6.0, 4.5, 3.5)] == [False, False, True]
+
+
+def test_trials_that_share_a_result_are_one_score() -> None:
+    scheduler = MilestoneStopping("median", "segment", {"match": {n: 40.0 for n in range(9)}})
+    assert scheduler.on_trial_result(None, _Trial(9), milestone("match", 39.0)) == TrialScheduler.CONTINUE
 
 
 def test_falling_behind_needs_enough_others() -> None:

@@ -18,7 +18,7 @@ SWEEP = {
 
 def written(tmp_path: Path, **changes: object) -> Path:
     path = tmp_path / "sweep.yaml"
-    path.write_text(yaml.safe_dump({k: v for k, v in {**SWEEP, **changes}.items() if v is not None}))
+    path.write_text(yaml.safe_dump({k: v for k, v in {**SWEEP, **changes}.items() if v is not None}, sort_keys=False))
     return path
 
 
@@ -51,7 +51,23 @@ def test_free_form_arguments_can_be_emptied(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"selection": None}, "key 'selection' is missing"),
-        ({"objective": "accuracy"}, "objective is not allowed"),
+        ({"objective": "accuracy"}, "objective is not allowed: 'accuracy' is not reported by trials"),
+        ({"objective": "seconds"}, "at least one mIoU"),
+        ({"objective": ["seg_miou", "seg_miou"]}, "name every objective once"),
+        ({"trials": None}, "sweep.yaml: say when it ends: give trials, budget or wall"),
+        ({"budget": "6 hours"}, "budget is not allowed: give a time like 90s, 30m, 6h"),
+        ({"limits": {"gpu": 3}}, r"limits is not allowed: 'gpu' cannot be limited \(did you mean 'gpu_gb'\?\)"),
+        ({"sampler": "tpes"}, "sampler is not allowed"),
+        ({"sampler": "grid"}, "a grid needs a step for match.lambda_b, or choices"),
+        (
+            {"space": {"match.lambda_b": {"float": [1, 4], "log": True, "step": 0.5}}},
+            "a step needs numbers",
+        ),
+        ({"space": {"seed": {"int": [0, 9]}}}, "seed cannot be searched"),
+        (
+            {"space": {"masks.band": {"float": [0, 1], "when": {"prompts.init": "word"}}}},
+            "masks.band is searched when prompts.init has a value, so prompts.init must stand before it",
+        ),
         ({"trails": 3}, r"unknown key 'trails' \(did you mean 'trials'\?\)"),
         (
             {"space": {"match.lamda": {"float": [1, 2]}}},
@@ -80,6 +96,33 @@ def test_free_form_arguments_can_be_emptied(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_sweep(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("6h", 21600), ("1h30m", 5400), ("2d", 172800), (45, 45)]
+)
+def test_budgets_are_times(tmp_path: Path, text: object, seconds: float) -> None:
+    sweep = load_sweep(written(tmp_path, trials=None, budget=text))
+    assert sweep.budget == seconds and sweep.trials is None
+
+
+def test_trials_end_where_their_objectives_are_known(tmp_path: Path) -> None:
+    assert load_sweep(written(tmp_path)).last_stage == "segment"
+    both = load_sweep(written(tmp_path, objective=["seconds", "pseudo_miou"]))
+    assert both.last_stage == "masks" and both.directions == ["minimize", "maximize"]
+
+
+def test_a_grid_is_every_point_once(tmp_path: Path) -> None:
+    space = {
+        "prompts.count": {"int": [1, 3]},
+        "masks.background": {"float": [0.3, 0.5], "step": 0.1},
+        "prompts.init": {"choice": ["uniform", "word"]},
+        "masks.band": {"choice": [0.0, 0.1], "when": {"prompts.init": "word"}},
+    }
+    points = list(load_sweep(written(tmp_path, sampler="grid", trials=None, space=space)).grid())
+    assert len(points) == 3 * 3 * (1 + 2) == len({tuple(point.items()) for point in points})
+    assert {point["masks.background"] for point in points} == {0.3, 0.4, 0.5}
+    assert all(("masks.band" in point) == (point["prompts.init"] == "word") for point in points)
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda p: p.stem)

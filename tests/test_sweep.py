@@ -123,6 +123,12 @@ def test_a_sweep_for_pseudo_masks_trains_no_network_and_sweeps_share_a_store(tmp
     assert program("semples-tune", "launch", file, "--out", out).returncode == 0
     again = program("semples-tune", "launch", file, "--out", out, "--name", "again")
     assert again.returncode == 0 and "0.0 minutes of compute" in again.stdout
+    # the finalists over seeds; the same command repeats nothing
+    for _ in range(2):
+        confirmed = program("semples-tune", "confirm", "--out", out, "--top", 1, "--seeds", 2)
+        assert confirmed.returncode == 0, confirmed.stderr
+        assert "pseudo_miou over 2 seeds, chosen by holdout" in confirmed.stdout
+        assert "no winner" in confirmed.stdout or "wins" in confirmed.stdout
     exported = program("semples-tune", "export", tmp_path / "export", "--out", out)
     assert exported.returncode == 0, exported.stderr
     assert {path.name for path in (tmp_path / "export").iterdir()} == {

@@ -219,7 +219,7 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
             candidates = np.concatenate([candidates, *(self._variations(leaders, kept) for kept in prefixes)])
         remaining = costs.remaining(candidates)
         improvement = self._log_improvement(rows, values, running, candidates)
-        score = improvement - np.log(np.maximum(remaining, FREE * costs.whole))
+        score = improvement - np.log(np.maximum(remaining, FREE * costs.whole or 1.0))
         score[costs.stopped(candidates)] = -np.inf
         score[_contained(candidates, np.concatenate([self._space.rows(ended), running]))] = -np.inf
         return self._space.parameters(candidates[int(score.argmax())])

@@ -104,7 +104,7 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _connect(sweep: Sweep, address: str | None) -> None:
+def connect(sweep: Sweep, address: str | None) -> None:
     """Start Ray on this machine, or join the cluster at `address` (which may grow, so what it has now is not asked)."""
     try:
         ray.init(
@@ -162,7 +162,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
 
         searcher = StudySearcher(study, sweep, folder, tracker, start_run, notice)
         try:
-            _connect(sweep, address)
+            connect(sweep, address)
             # Ray ends in order on SIGINT alone
             signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
             _fit(sweep, study, searcher, to_dict(base), folder, missing)

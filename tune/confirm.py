@@ -1,0 +1,173 @@
+"""The finalists again, over seeds: is the best trial better than the default configuration, or was it lucky?
+
+A trial is one seed, and the best of many is the luckiest of them too. So the leading trials and the default run again
+with seeds that no trial had, and a winner is named only where that cannot be luck.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from semples.ablation import Spread, spread
+from semples.config import Config, parse, to_dict, with_changes
+from semples.errors import UserError
+from semples.output import RESULT, read_run, write_run
+from semples.pipeline import run
+from semples.store import open_store
+from tune.space import OBJECTIVES, Sweep
+from tune.study import load_study, ranked
+from tune.sweep import RETRIES, connect, store_place, tracking_uri
+from tune.tracking import Tracker
+from tune.trial import STORE, score, trial_folder
+
+CONFIRM = "confirm"  # folder of the runs; with .json, the verdict
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """metric: that was compared, mIoU in points. chosen: by finalist its spread on what chooses; reported: on what is
+    reported. over_default: paired differences of the reported figures to the default's; over_others: of the leader's to
+    each of the others'. leader: the best by what chooses. winner: the leader if the interval of its difference to the
+    default, widened for the number of finalists, is above 0, else ""."""
+
+    metric: str
+    chosen: dict[str, Spread]
+    reported: dict[str, Spread]
+    over_default: dict[str, Spread]
+    over_others: dict[str, Spread]
+    leader: str
+    winner: str
+
+    @property
+    def sentence(self) -> str:
+        """What can be said of it."""
+        if self.leader == DEFAULT:
+            return "no winner: over these seeds no finalist is better than the default configuration"
+        d = self.over_default[self.leader]
+        figures = f"{d.mean:+.1f} points over the default, {d.low:+.1f} to {d.high:+.1f}"
+        if self.winner:
+            return f"{self.winner} wins: {figures}"
+        return f"no winner: {self.leader} leads with {figures}, which includes 0; take more --seeds to know"
+
+
+def judge(metric: str, values: Mapping[str, Sequence[tuple[float, float]]]) -> Verdict:
+    """Compare finalists, DEFAULT among them, by (what chooses, what is reported), one pair a seed, in the same order.
+
+    The more finalists, the more likely one of them looks better by chance: the interval that makes a winner holds for
+    all of them together with 95% (Bonferroni).
+    """
+    chosen = {name: [a for a, _ in pairs] for name, pairs in values.items()}
+    reported = {name: [b for _, b in pairs] for name, pairs in values.items()}
+    leader = max(chosen, key=lambda name: sum(chosen[name]))
+    confidence = 1 - 0.05 / max(1, len(values) - 1)
+
+    def differences(of: str, to: str) -> Spread:
+        return spread([a - b for a, b in zip(reported[of], reported[to], strict=True)], confidence)
+
+    over_default = {name: differences(name, DEFAULT) for name in values if name != DEFAULT}
+    return Verdict(
+        metric,
+        {name: spread(v) for name, v in chosen.items()},
+        {name: spread(v) for name, v in reported.items()},
+        over_default,
+        {name: differences(leader, name) for name in values if name != leader},
+        leader,
+        leader if leader != DEFAULT and over_default[leader].low > 0 else "",
+    )
+
+
+def finalists(sweep: Sweep, folder: Path, top: int) -> dict[str, Config]:
+    """The default configuration and the `top` best other trials, as they ran. Raises UserError if there are none."""
+    leading = [t for t in ranked(load_study(folder, sweep), sweep) if t.number != 0][:top]
+    if not leading:
+        raise UserError(f"{folder}: no trial but the default is complete yet, so there is nothing to confirm")
+    own = {f"trial {t.number}": read_run(trial_folder(folder, t.number))[0] for t in leading}
+    return {DEFAULT: sweep.base_config(), **own}
+
+
+def run_again(tree: dict[str, Any], out: str, until: str, store: str, copies: str, quota: float | None) -> str:
+    """One run of a finalist, on whatever node; "" or what went wrong. A finished one is not repeated."""
+    config, folder = parse(tree, "finalist"), Path(out)
+    try:
+        if (folder / RESULT).exists() and read_run(folder)[0] == config:
+            return ""
+        with open_store(store, Path(copies), quota) as results:
+            write_run(run(config, results, lambda event: None, until), folder)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def confirm(
+    sweep: Sweep, folder: Path, top: int, seeds: int, address: str | None, notice: Callable[[str, int, str], None]
+) -> Verdict:
+    """Run the finalists with `seeds` seeds that the sweep did not use, and judge them; the same call goes on where an
+    earlier one was interrupted.
+
+    notice: called with (finalist, seed, "" or what went wrong) when a run is done. Writes confirm.json into the folder.
+    Raises UserError if a run failed.
+    """
+    metric = next(name for name in sweep.objective if OBJECTIVES[name])
+    configs = finalists(sweep, folder, top)
+    first = sweep.base_config().seed + 1
+    again = {
+        (name, seed): (
+            with_changes(config, {"seed": seed}, "confirm"),
+            folder / CONFIRM / name.replace(" ", "-") / str(seed),
+        )
+        for name, config in configs.items()
+        for seed in range(first, first + seeds)
+    }
+    connect(sweep, address)
+    try:
+        task = ray.remote(run_again).options(
+            num_cpus=sweep.resources.cpu, num_gpus=sweep.resources.gpu, max_retries=RETRIES
+        )
+        fixed = (sweep.last_stage, store_place(sweep, folder), str(folder / STORE), sweep.store_gb)
+        waiting = {task.remote(to_dict(config), str(out), *fixed): which for which, (config, out) in again.items()}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting))
+            name, seed = waiting.pop(done)
+            try:
+                problem = ray.get(done)
+            except ray.exceptions.RayError as error:
+                problem = " ".join(str(error).split())[-300:]
+            notice(name, seed, problem)
+            if problem:
+                raise UserError(f"{name} with seed {seed}: {problem}")
+    finally:
+        ray.shutdown()
+    values: dict[str, list[tuple[float, float]]] = {name: [] for name in configs}
+    for (name, _), (config, out) in again.items():
+        metrics = read_run(out)[1]["metrics"]
+        values[name].append((score(metrics, metric, config.selection), metrics[metric]))
+    verdict = judge(metric, values)
+    temporary = folder / f".{CONFIRM}.json"
+    record = {"metric": metric, "seeds": seeds, "selection": sweep.selection, "values": values}
+    temporary.write_text(
+        json.dumps({**record, "winner": verdict.winner, "sentence": verdict.sentence}, indent=2) + "\n"
+    )
+    temporary.replace(folder / f"{CONFIRM}.json")
+    _track(sweep, folder, verdict)
+    return verdict
+
+
+def _track(sweep: Sweep, folder: Path, verdict: Verdict) -> None:
+    """The verdict as a run of MLflow below that of the sweep."""
+    tracker = Tracker(tracking_uri(sweep, folder.parent), folder.parent)
+    parent = load_study(folder, sweep).user_attrs.get("run_id")
+    tags = {"kind": "confirm", "selection": sweep.selection, "verdict": verdict.sentence}
+    run_id = tracker.start(f"{sweep.name}-confirm", parent, {}, tags)
+    means = {f"{name}/{verdict.metric}": s.mean for name, s in verdict.reported.items()}
+    lows = {f"{name}/over_default_low": s.low for name, s in verdict.over_default.items() if math.isfinite(s.low)}
+    tracker.log(run_id, [means | lows])
+    tracker.attach(run_id, folder / f"{CONFIRM}.json")
+    tracker.end(run_id, "COMPLETE")
