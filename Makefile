@@ -29,6 +29,7 @@ bench: .venv/installed  ## measure the figures of the README (long)
 	$(BIN)/python benchmarks/scenes.py --json benchmarks/scenes.json
 	$(BIN)/python benchmarks/sizes.py --json benchmarks/sizes.json
 	$(BIN)/python benchmarks/reuse.py --json benchmarks/reuse.json
+	$(BIN)/python benchmarks/search.py --json benchmarks/search.json --plot docs/search.png
 
 clean:  ## remove the virtual environment and caches; runs and sweeps stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -222,7 +222,7 @@ def stages(
     resolved = _read(config, changes)
     check(resolved)
     resolved = resolved.model_copy(update={"runtime": resolve_device(resolved.runtime)})
-    parts = key_parts(resolved, load_data(resolved.data).fingerprint)
+    parts = key_parts(resolved, load_data(resolved.data, resolved.selection).fingerprint)
     with open_store(place or str(out / STORE), out / STORE) as store:
         stored = {entry.key: entry for entry in store.entries()}
         if why:

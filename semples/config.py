@@ -338,11 +338,12 @@ class RuntimeConfig(Section):
 
 
 class Config(Section):
-    """One run. selection: which masks may choose thresholds and epochs, "holdout" (a small subset that no reported
-    figure uses) or "oracle" (the evaluation masks themselves, as the released scripts do)."""
+    """One run. selection: what may choose thresholds, epochs and trials: "holdout" (the masks of a small subset that no
+    reported figure uses), "proxy" (no mask at all, but what CLIP sees in the cut-outs of that subset: for data without
+    masks) or "oracle" (the evaluation masks themselves, as the released scripts do)."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    selection: Literal["holdout", "oracle"] = "holdout"
+    selection: Literal["holdout", "proxy", "oracle"] = "holdout"
     data: Annotated[DataConfig, Field(discriminator="kind")] = ScenesData()
     clip: ClipConfig = ClipConfig()
     generator: Annotated[

@@ -31,14 +31,14 @@ def paint_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def choose_examples(split: Split, count: int) -> list[int]:
-    """Up to `count` images with true masks, every class once before any twice, small numbers of objects first."""
+    """Up to `count` images, with true masks if there are any: every class once before any twice, few objects first."""
     order = sorted(range(len(split)), key=lambda i: (int(split.labels[i].sum()), i))
     chosen: list[int] = []
     shown = np.zeros(split.labels.shape[1], int)
     while order and len(chosen) < count:
         i = min(order, key=lambda i: shown[split.labels[i]].min() if split.labels[i].any() else 99)
         order.remove(i)
-        if split.mask(i) is not None:
+        if not split.masked or split.mask(i) is not None:
             chosen.append(i)
             shown += split.labels[i]
     return chosen

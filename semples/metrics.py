@@ -50,7 +50,13 @@ def _ratio(counts: np.ndarray, of: np.ndarray) -> np.ndarray:
 
 def miou(counts: np.ndarray) -> float:
     """Mean IoU in points over background and classes that occur."""
-    return float(np.nanmean(iou(counts)))
+    return float(_mean(iou(counts)))
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is not NaN; NaN where nothing is."""
+    with np.errstate(invalid="ignore"):
+        return np.nansum(values, -1) / (~np.isnan(values)).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Sweep:
     @property
     def miou(self) -> np.ndarray:
         """mIoU in points at every threshold, (T,)."""
-        return np.nanmean(iou(self.counts), axis=-1)
+        return _mean(iou(self.counts))
 
     @property
     def best(self) -> int:

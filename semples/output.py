@@ -20,16 +20,23 @@ from semples.stages.heatmaps import FILES, read_heatmaps
 
 CONFIG, RESULT, GALLERY, MASKS = "config.yaml", "result.json", "gallery.png", "masks"
 EXAMPLES = 8
+# how the choice was made, on every figure
+STAMPS = {
+    "holdout": "chosen on holdout masks",
+    "proxy": "PROXY: chosen by CLIP, without any mask",
+    "oracle": "ORACLE: chosen on the evaluation masks",
+}
 WEIGHTS = {"refine": generators.WEIGHTS, "prompts": prompts.WEIGHTS, "segment": segment.WEIGHTS}
 
 
 def headline(metrics: dict[str, float], config: Config) -> str:
     """Both mIoUs, as far as the run went, with the way of choosing stamped on them."""
-    stamp = "chosen on holdout masks" if config.selection == "holdout" else "ORACLE: chosen on the evaluation masks"
+    stamp = STAMPS[config.selection]
     if config.segment.train_on == "truth":
         stamp += "; BOUND: the network was trained on true masks"
     names = {"pseudo_miou": "pseudo mask mIoU", "seg_miou": "segmentation mIoU"}
-    return ", ".join(f"{name} {metrics[key]:.1f}" for key, name in names.items() if key in metrics) + f" ({stamp})"
+    found = [f"{name} {metrics[key]:.1f}" for key, name in names.items() if key in metrics]
+    return f"{', '.join(found) or 'no mask to measure by'} ({stamp})"
 
 
 def write_run(result: Result, out: Path) -> None:
@@ -67,7 +74,7 @@ def read_run(folder: Path) -> tuple[Config, dict[str, Any]]:
 
 
 def _draw_gallery(result: Result, path: Path) -> None:
-    data = load_data(result.config.data)
+    data = load_data(result.config.data, result.config.selection)
     split, runtime, test = data.holdout, result.config.runtime, result.config.segment.test
     chosen = figures.choose_examples(split, EXAMPLES)
     stored = archive.Reader(result.folders["heatmaps"] / FILES["holdout"])
@@ -86,6 +93,7 @@ def _draw_gallery(result: Result, path: Path) -> None:
         network.to(runtime.device)
         predicted = {i: segment.predict(network, images[i], runtime, test) for i in chosen}
         rows["prediction"] = [figures.paint_mask(images[i], predicted[i]) for i in chosen]
-    rows["truth"] = [figures.paint_mask(images[i], mask) for i in chosen if (mask := truth[i]) is not None]
+    if split.masked:
+        rows["truth"] = [figures.paint_mask(images[i], mask) for i in chosen if (mask := truth[i]) is not None]
     titles = [", ".join(data.classes[k] for k in np.flatnonzero(split.labels[i])) for i in chosen]
     figures.gallery(rows, titles, headline(result.metrics, result.config), path)

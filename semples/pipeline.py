@@ -54,6 +54,11 @@ def _after(*names: str) -> Callable[[Config], tuple[str, ...]]:
     return lambda config: names
 
 
+def _judges(config: Config) -> tuple[str, ...]:
+    """The stage whose result judges masks where no true mask may."""
+    return ("prompts",) if config.selection == "proxy" else ()
+
+
 STAGES: dict[str, Stage] = {
     "classify": Stage(classify.run, _after(), ("generator", "augment", "classify"), "cam_miou", version=2),
     "match": Stage(match.run, _after("classify"), ("generator", "augment", "clip", "match"), "cam_miou", version=2),
@@ -68,10 +73,10 @@ STAGES: dict[str, Stage] = {
         version=2,
     ),
     "heatmaps": Stage(heatmaps.run, _after("refine"), ("generator", "heatmaps"), "cam_miou", version=3),
-    "masks": Stage(masks.run, _after("heatmaps"), ("masks",), "pseudo_miou", headline=True),
+    "masks": Stage(masks.run, lambda config: ("heatmaps", *_judges(config)), ("masks",), "pseudo_miou", headline=True),
     "segment": Stage(
         segment.run,
-        lambda config: ("masks",) if config.segment.train_on == "pseudo" else (),
+        lambda config: ("masks", *_judges(config)) if config.segment.train_on == "pseudo" else (),
         ("segment",),
         "seg_miou",
         headline=True,
@@ -187,7 +192,7 @@ def run(config: Config, store: Store, report: Callable[[Event], None], until: st
     """
     config = config.model_copy(update={"runtime": resolve_device(config.runtime)})
     prepare(config.runtime)
-    data = load_data(config.data)
+    data = load_data(config.data, config.selection)
     parts = key_parts(config, data.fingerprint)
     folders: dict[str, Path] = {}
     metrics: dict[str, float] = {}

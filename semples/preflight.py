@@ -17,9 +17,10 @@ def check(config: Config) -> None:
     Data and one image of each split, CLIP, a prompt of the configured length, mask generator and network with the
     weights that they begin with (which are downloaded now, where they have to be).
     """
-    data = load_data(config.data)
+    data = load_data(config.data, config.selection)
     for split in (data.train, data.holdout, data.test):
-        split.image(0)
+        if len(split):
+            split.image(0)
     clip = load_clip(config.clip)
     with torch.no_grad():
         clip.embed_prompts(clip.initial_prompts((1, config.prompts.length), config.prompts.init))

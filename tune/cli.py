@@ -157,22 +157,22 @@ def _extent(sweep: Sweep) -> str:
 
 def _show(study: optuna.Study, sweep: Sweep) -> None:
     """The best trials as a table, and how many ended how."""
+    from semples.output import STAMPS
     from tune.space import OBJECTIVES
     from tune.study import DUPLICATE, effort, front, ranked, succeeded
 
-    how = "holdout masks" if sweep.selection == "holdout" else "ORACLE: the evaluation masks themselves"
     several = len(sweep.objective) > 1
     best = (front(study, sweep) if several else ranked(study, sweep))[:TOP]
     title = (
         f"{sweep.name}: {'trials that no other beats' if several else 'best trials'} by {' and '.join(sweep.objective)}"
     )
-    table = Table(title=f"{title} on {how}", title_justify="left")
+    table = Table(title=f"{title} ({STAMPS[sweep.selection]})", title_justify="left")
     table.add_column("trial")
     for trial in best:
         table.add_column("default" if trial.number == 0 else str(trial.number), justify="right")
     for i, name in enumerate(sweep.objective):
         table.add_row(f"objective {name}" if several else "objective", *(f"{trial.values[i]:.1f}" for trial in best))
-    metrics = [m for m in OBJECTIVES if all(m in trial.user_attrs["metrics"] for trial in best)]
+    metrics = [m for m in OBJECTIVES if best and all(m in trial.user_attrs["metrics"] for trial in best)]
     for metric in metrics:
         table.add_row(metric, *(f"{trial.user_attrs['metrics'][metric]:.1f}" for trial in best))
     table.add_section()
@@ -180,7 +180,7 @@ def _show(study: optuna.Study, sweep: Sweep) -> None:
         values = (trial.params.get(key, "-") for trial in best)
         table.add_row(key, *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values))
     console.print(table)
-    if sweep.selection == "holdout" and best:
+    if sweep.selection != "oracle" and metrics:
         console.print(f"{' and '.join(metrics)} of images that were never used to choose.", highlight=False)
     trials = study.get_trials(deepcopy=False)
     own = [trial for trial in trials if DUPLICATE not in trial.user_attrs and trial.state.name != "WAITING"]
@@ -301,6 +301,37 @@ def export(
     for file in (CONFIG, GALLERY, RESULT):
         shutil.copyfile(trial / file, to / file)
     print(f"trial {leading[0].number} of '{folder.name}' in {to}; use it with: semples predict --run {to} IMAGE...")
+
+
+@app.command()
+def replay(
+    changes: Changes = None,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 60,
+    workers: Annotated[int, typer.Option(min=1, help="Virtual workers.")] = 4,
+    profile: Annotated[str, typer.Option(help="How long stages take: measured, or voc (estimated).")] = "measured",
+    reuse: Annotated[bool, typer.Option(help="Whether trials share their stages.")] = True,
+) -> None:
+    """Replay a sweep on a table of measured trials, in seconds: how would another search have done?
+
+    KEY=VALUE changes the sweep: sampler=tpe, early_stopping=asha, objective=pseudo_miou, seed=3, budget=2h, ...
+    """
+    from semples.config import assignments
+    from semples.errors import nearest
+    from tune.replay import PROFILES, TABLE, Table, replay
+    from tune.space import Sweep
+
+    settings = {**assignments(changes or []), "trials": trials}
+    fixed = [
+        key for key in settings if key.split(".")[0] not in Sweep.model_fields or key.startswith(("base", "space"))
+    ]
+    if fixed:
+        raise UserError(f"{fixed[0]} cannot be changed in a replay: the table was measured with other values")
+    if profile not in PROFILES:
+        raise UserError(f"--profile '{profile}' is none{nearest(profile, PROFILES)}; take {' or '.join(PROFILES)}")
+    table = Table(TABLE, settings)
+    done = replay(table.sweep, table, workers, profile, reuse)
+    _show(done.study, table.sweep)
+    console.print(f"{done.ends[-1].clock / 60:.1f} minutes on {workers} virtual workers", highlight=False)
 
 
 @app.command()

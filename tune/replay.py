@@ -12,7 +12,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
+from semples.errors import UserError
 from semples.pipeline import STAGES
 from tune.cost_aware import Space, affecting
 from tune.searcher import StudySearcher
@@ -34,18 +35,18 @@ from tune.study import passed_milestones, prepare, succeeded
 from tune.tracking import Tracker, Untracked
 
 TABLE = Path(__file__).parent / "replays" / "scenes.json"
-# seconds of a whole run are those measured; "voc" shares them out as the released commands would on VOC: 60 epochs of
-# 10,582 images in classify, match, prompts and refine, four views and a CRF for every image, 80 epochs of the network
+# Seconds of the stages: as measured, or estimated for the released settings on VOC (10,582 images, 60 epochs a stage,
+# 40 of DeepLabV3+ on ResNet-101 at 512 pixels) by multiply-adds at 10 TFLOP/s, and 2 s of CRF an image on 16 cores.
 PROFILES: dict[str, dict[str, float]] = {
     "measured": {},
     "voc": {
-        "classify": 0.14,
-        "match": 0.19,
-        "prompts": 0.13,
-        "refine": 0.19,
-        "heatmaps": 0.02,
-        "masks": 0.03,
-        "segment": 0.30,
+        "classify": 880.0,
+        "match": 1950.0,
+        "prompts": 800.0,
+        "refine": 1950.0,
+        "heatmaps": 110.0,
+        "masks": 1300.0,
+        "segment": 10200.0,
     },
 }
 
@@ -56,13 +57,14 @@ class Table:
     Of measured parameters the measured scores are given. In between a Gaussian process for each milestone interpolates
     over the keys that affect it and the scores of the milestone before; a stage takes the mean of its seconds.
 
-    sweep: the one that was measured. rows: as written by benchmarks/record.py.
+    sweep: the one that was measured, with `changes` of its keys (sampler, trials, ...). rows: as written by
+    benchmarks/record.py.
     """
 
-    def __init__(self, path: Path = TABLE):
+    def __init__(self, path: Path = TABLE, changes: Mapping[str, Any] = {}):
         stored = json.loads(path.read_text())
         self.rows: list[dict[str, Any]] = stored["rows"]
-        self.sweep = load_sweep(find_sweep_file(stored["sweep"]), stored["base"])
+        self.sweep = load_sweep(find_sweep_file(stored["sweep"]), {**stored["base"], **changes})
         self._space = Space(self.sweep)
         columns = affecting(self.sweep)
         self.columns = {name: [self._space.names.index(key) for key in keys] for name, keys in columns.items()}
@@ -101,10 +103,8 @@ class Table:
         return np.concatenate([own, np.array(scores[before]) / 100 if before else []])
 
     def stage_seconds(self, profile: str) -> dict[str, float]:
-        """Seconds of every stage; the sum is the same under every profile."""
-        shares = PROFILES[profile]
-        whole = sum(self.seconds.values())
-        return {name: shares[name] * whole for name in self.seconds} if shares else self.seconds
+        """Seconds of every stage under a profile of PROFILES."""
+        return PROFILES[profile] or self.seconds
 
     def plan(
         self, parameters: dict[str, Any], seconds: dict[str, float], last: str
@@ -216,7 +216,7 @@ def replay(
     result = Replay(study, workers)
     searcher = StudySearcher(study, sweep, Path("replay"), tracker or Untracked(), start_run, lambda *_: None)
     scheduler = MilestoneStopping(sweep.early_stopping, sweep.last_stage, passed_milestones(study))
-    seconds = table.stage_seconds(profile)
+    seconds, chosen = table.stage_seconds(profile), _which(sweep)
     left = np.inf if sweep.trials is None else sweep.trials - len(succeeded(study))
     events: list[tuple[float, int, _Trial, dict[str, Any]]] = []
     store: dict[tuple[str, bytes], float] = {}  # when each result was or will be there
@@ -231,7 +231,7 @@ def replay(
         if not reused:
             store[name, key] = now + taken
             result.computing.append((now, now + taken))
-        milestone = {} if scores is None else {"milestone": name, "score": scores[sweep.selection != "holdout"]}
+        milestone = {} if scores is None else {"milestone": name, "score": scores[chosen]}
         message = {"stage": name, "metrics": {}, "curves": [], "seconds": taken, "reused": reused, **milestone}
         heapq.heappush(events, (max(now, store[name, key]) if reused else now + taken, next(order), trial, message))
 
@@ -280,13 +280,19 @@ def replay(
     return result
 
 
+def _which(sweep: Sweep) -> int:
+    """Which of a milestone's two scores chooses."""
+    if sweep.selection == "proxy":
+        raise UserError("selection=proxy cannot be replayed: the table holds mIoU only")
+    return int(sweep.selection == "oracle")
+
+
 def _last_message(trial: _Trial, sweep: Sweep) -> dict[str, Any]:
     if trial.fate == "fail":
         return {"ended": "FAILED", "reason": "as the replay was told"}
     scores = {STAGES[name].milestone: found for name, _, _, found in trial.plan if found and STAGES[name].headline}
     taken = {"seconds": sum(seconds for _, _, seconds, _ in trial.plan), "gpu_gb": 0.0}
-    chosen = sweep.selection != "holdout"
-    values = [taken[name] if name in taken else scores[name][chosen] for name in sweep.objective]
+    values = [taken[name] if name in taken else scores[name][_which(sweep)] for name in sweep.objective]
     values = [math.nan] * len(values) if trial.fate == "nan" else values
-    metrics = {name: found[True] for name, found in scores.items()}
+    metrics = {name: found[1] for name, found in scores.items()}
     return {"ended": "COMPLETE", "values": values, "metrics": metrics, "taken": taken}

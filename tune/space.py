@@ -154,7 +154,7 @@ class Sweep(Section):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    selection: Literal["holdout", "oracle"]
+    selection: Literal["holdout", "proxy", "oracle"]
     objective: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_reported)]
     limits: Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(_limits)] = Field(default={})
     trials: Annotated[int | None, Field(ge=1)] = None

@@ -29,8 +29,9 @@ STORE = "store"
 
 
 def score(metrics: dict[str, float], metric: str, selection: str) -> float:
-    """The value of a metric that may choose: on the holdout, or on the evaluation masks under "oracle"."""
-    return metrics[f"holdout/{metric}" if selection == "holdout" else metric]
+    """The value of a metric that may choose: on the holdout's masks, by CLIP on the holdout's images under "proxy", on
+    the evaluation masks under "oracle"."""
+    return metrics[metric if selection == "oracle" else f"{selection}/{metric}"]
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
@@ -79,7 +80,7 @@ def run_trial(
             message |= {"metrics": event.metrics, "curves": list(event.curves)}
             message |= {"seconds": event.seconds, "reused": event.reused}
             metric = STAGES[event.stage].milestone
-            if metric:
+            if metric and (config.selection != "proxy" or STAGES[event.stage].headline):  # CAMs have no proxy
                 message |= {"milestone": event.stage, "score": score(event.metrics, metric, config.selection)}
         last = time.monotonic()
         send(message)

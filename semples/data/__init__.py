@@ -14,8 +14,9 @@ from semples.errors import UserError
 LAYOUTS: dict[str, Any] = {"voc": voc, "coco": coco, "folder": folder}  # in the order in which they are recognised
 
 
-def load_data(config: DataConfig) -> Dataset:
-    """The data set that the configuration names. Raises UserError for what is missing, broken or empty."""
+def load_data(config: DataConfig, selection: str = "holdout") -> Dataset:
+    """The data set that the configuration names. Raises UserError for what is missing, broken or empty; true masks may
+    be missing where `selection` is "proxy"."""
     data: Dataset = (
         scenes.load(config.train, config.holdout, config.test, config.seed)
         if isinstance(config, ScenesData)
@@ -25,8 +26,11 @@ def load_data(config: DataConfig) -> Dataset:
     if empty:
         raise UserError(f"data: no training image shows the class '{empty[0]}'; add some or take the class away")
     for name, split in (("training", data.train), ("holdout", data.holdout), ("test", data.test)):
-        if not split.masked:
-            raise UserError(f"data: no {name} image has a true mask, so nothing can be measured there; add a few")
+        if selection != "proxy" and not split.masked:
+            raise UserError(
+                f"data: no {name} image has a true mask, so nothing can be measured there; add a few, or take "
+                "selection=proxy"
+            )
         unlabelled = np.flatnonzero(~split.labels.any(1))
         if split is not data.test and len(unlabelled):
             raise UserError(f"data: image '{split.names[unlabelled[0]]}' shows no class; take it off the {name} list")

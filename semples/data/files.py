@@ -201,7 +201,7 @@ def assemble(listing: Listing, holdout: int, seed: int) -> Dataset:
     Raises UserError for a missing image, labels that are missing, or an image on two sides.
     """
     for part, names in (("training", listing.train), ("test", listing.test)):
-        if not names:
+        if not names and (part == "training" or listing.measured):
             raise UserError(f"data: the list of {part} images is empty; see `semples data check`")
     chosen, train = draw_holdout(listing, holdout, seed)
     if shared := ({*chosen, *train} & set(listing.test)):
@@ -218,7 +218,7 @@ def assemble(listing: Listing, holdout: int, seed: int) -> Dataset:
                 raise UserError(f"data: no image file for '{name}', though a list names it; see `semples data check`")
             paths.append(path)
         truths = [listing.mask(name) if name in measured else None for name in names]
-        labels = np.stack([listing.labels(name) for name in names])
+        labels = np.array([listing.labels(name) for name in names], bool).reshape(len(names), len(listing.classes))
         sha = file_digests([*paths, *(truth.source for truth in truths if truth)])
         for name, path, truth in zip(names, paths, truths, strict=True):
             content.extend((name, sha[path], sha[truth.source] if truth else ""))
@@ -236,13 +236,15 @@ def assemble(listing: Listing, holdout: int, seed: int) -> Dataset:
 
 
 def draw_holdout(listing: Listing, holdout: int, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the holdout, drawn from the measured training images, and of the other training images."""
-    if holdout >= len(listing.measured):
+    """Names of the holdout, drawn from the measured training images (from all where none has a mask), and of the other
+    training images."""
+    measured = listing.measured or listing.train
+    if holdout >= len(measured):
         raise UserError(
-            f"data.holdout = {holdout} leaves no image to measure on of the {len(listing.measured)} training images "
-            "that have masks; choose a smaller one"
+            f"data.holdout = {holdout} leaves no image to measure on of the {len(measured)} training images "
+            f"{'that have masks' if listing.measured else '(none has a mask)'}; choose a smaller one"
         )
-    drawn = np.random.default_rng(seed).choice(len(listing.measured), holdout, replace=False)
-    chosen = tuple(sorted(listing.measured[i] for i in drawn))
+    drawn = np.random.default_rng(seed).choice(len(measured), holdout, replace=False)
+    chosen = tuple(sorted(measured[i] for i in drawn))
     apart = set(chosen)
     return chosen, tuple(name for name in listing.train if name not in apart)

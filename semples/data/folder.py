@@ -58,6 +58,8 @@ def read_listing(config: FolderData) -> Listing:
     masked = tuple(name for name in names if name in masks)
     if rows is not None and any(split for _, split in rows.values()):
         test = tuple(name for name in names if rows[name][1] == "test")
+    elif not masked:
+        test = ()
     else:
         if config.test >= len(masked):
             raise UserError(

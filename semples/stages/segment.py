@@ -25,6 +25,7 @@ from semples.errors import UserError
 from semples.generators import enlarge
 from semples.log import Log
 from semples.metrics import confusion, iou, miou
+from semples.proxy import agreement
 from semples.stages.heatmaps import FILES
 from semples.training import Pair, autocast, batches, cosine, fit, poly, save_weights
 
@@ -119,11 +120,17 @@ def evaluate(
 
 
 def train_on(
-    masks: Masks, indices: Sequence[int], config: Config, data: Dataset, out: Path, log: Log
+    masks: Masks,
+    indices: Sequence[int],
+    config: Config,
+    data: Dataset,
+    prompts: Path | None,
+    out: Path,
+    log: Log,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Train on the training images `indices` with masks(i), uint8 (h, w); the epoch is chosen by `selection`.
 
-    Returns the weights of the chosen epoch and the metrics: `seg_miou` is of the test set.
+    Under "proxy" that is the last one. Returns its weights and the metrics: `seg_miou` is of the test set.
     """
     settings, runtime, classes = config.segment, config.runtime, data.num_classes
     network = build_network(settings, classes, initial=True).to(runtime.device)
@@ -141,7 +148,9 @@ def train_on(
     best: dict[str, Any] = {"score": -1.0}
     epochs = fit("segment", network, loader, settings, runtime, losses, out, schedule, memory=best)
     for epoch, values in enumerate(epochs, 1):
-        if JUDGED not in values:  # it is there where an interrupted training goes on
+        if config.selection == "proxy":
+            best.update(weights=network.state_dict(), epoch=epoch)
+        elif JUDGED not in values:  # it is there where an interrupted training goes on
             values[JUDGED] = miou(evaluate(network, judge, classes, runtime))
             network.train()
             if values[JUDGED] > best["score"]:
@@ -151,7 +160,12 @@ def train_on(
     network.load_state_dict(best["weights"])
     counts = evaluate(network, data.test, classes, runtime, settings.test)
     per_class = zip(("background", *data.classes), iou(counts), strict=True)
+    proxy = {}
+    if config.selection == "proxy" and prompts:
+        masks_of = [predict(network, data.holdout.image(i), runtime, settings.test) for i in range(len(data.holdout))]
+        proxy = {"proxy/seg_miou": agreement(config, data, prompts, masks_of.__getitem__)}
     return best["weights"], {
+        **proxy,
         "seg_miou": miou(counts),
         "holdout/seg_miou": miou(evaluate(network, data.holdout, classes, runtime, settings.test)),
         "seg_epoch": float(best["epoch"]),
@@ -162,9 +176,11 @@ def train_on(
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
     """Writes the network's weights at its chosen epoch."""
     if config.segment.train_on == "truth":
-        weights, metrics = train_on(data.train.mask, data.train.masked, config, data, out, log)
+        weights, metrics = train_on(data.train.mask, data.train.masked, config, data, None, out, log)
     else:
         stored, names = archive.Reader(inputs["masks"] / FILES["train"]), data.train.names
-        weights, metrics = train_on(lambda i: stored.read(names[i]), range(len(names)), config, data, out, log)
+        weights, metrics = train_on(
+            lambda i: stored.read(names[i]), range(len(names)), config, data, inputs.get("prompts"), out, log
+        )
     save_weights(weights, out / WEIGHTS)
     return metrics

@@ -1,0 +1,39 @@
+"""A score for masks that needs no true mask: what CLIP sees in what they cut out (`selection: proxy`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from semples.clip import Clip, load_clip
+from semples.config import Config
+from semples.data.dataset import Dataset
+from semples.losses import similarity
+from semples.stages.prompts import load_prompts
+
+
+@torch.no_grad()
+def agreement(config: Config, data: Dataset, prompts: Path, mask: Callable[[int], np.ndarray]) -> float:
+    """How well the masks of the holdout's images agree with CLIP, the higher the better; -200 to 200.
+
+    For every pair of an image and a label k of it: 100 (s(v_f, t_k) - s(v_b, t_k) - s(v_f, u_k) + s(v_b, u_k)), the
+    mean over the pairs: the cut-out looks like the label and unlike the learned prompts, the rest the other way round.
+    Ours, of the terms of SemPLeS's losses (arXiv 2401.11791). No true mask is looked at.
+
+    prompts: result folder of that stage. mask(i): the mask to judge, uint8 (h, w) in 0..K and 255.
+    """
+    device = config.runtime.device
+    clip = load_clip(config.clip, device)
+    t, u = clip.embed_labels(data.classes), clip.embed_prompts(load_prompts(prompts).to(device))
+    scores = []
+    for i in range(len(data.holdout)):
+        pixels = torch.from_numpy(data.holdout.image(i).copy()).permute(2, 0, 1)[None].to(device)
+        image, k = Clip.normalise_pixels(pixels), np.flatnonzero(data.holdout.labels[i])
+        cut = torch.from_numpy(mask(i)[None] == 1 + k[:, None, None]).to(device).unsqueeze(1)
+        v_f, v_b = clip.embed_images(cut * image), clip.embed_images(~cut * image)
+        label, companion = (similarity(v_f, e[k]) - similarity(v_b, e[k]) for e in (t, u))
+        scores.append(100 * (label - companion))
+    return float(torch.cat(scores).mean())
