@@ -143,8 +143,9 @@ class Sweep(Section):
     stored, see tune.cost_aware; tpe, gp, nsga2, nsga3, cmaes, random and sobol are Optuna's; "grid" takes every point.
     early_stopping: "median" stops a trial whose score at a milestone is below the median of the others at the same
     milestone, "asha" (asynchronous successive halving) one that is not in the best third; "none" nobody, which on the
-    scenes finds more with the same compute: CAMs say too little about masks. seed: of the sampler; the seed of the runs is base.seed. warm_start: folder of another sweep, whose best trials are tried first,
-    as far as it searches the same keys.
+    scenes finds more with the same compute: CAMs say too little about masks. seed: of the sampler; the seed of the runs
+    is base.seed. warm_start: folder of another sweep, whose best trials are tried first, as far as it searches the same
+    keys.
     study: where the Optuna study is kept; empty = a SQLite file in the sweep's folder, "journal" = a journal file there
     (for network file systems), or a URL (postgresql://...). mlflow: tracking URI; empty = $MLFLOW_TRACKING_URI, else a
     SQLite file beside the sweep. store: stage results to share, a folder that all nodes see or a URL (s3://...);
