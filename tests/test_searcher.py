@@ -65,7 +65,7 @@ class World:
 
 
 def test_every_kind_of_end_is_told_once_and_the_same_to_both(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, early_stopping="median")
     searcher = world.searcher
     ends = {
         "COMPLETE": (complete(60.0), False),
