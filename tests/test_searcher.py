@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -310,13 +311,37 @@ def test_a_sweep_is_warm_started_with_the_keys_that_it_shares(tmp_path: Path) ->
     assert given == [{"match.lambda_b": weight} for weight in (1.0, *leading)]
 
 
-def test_a_journal_keeps_the_study_too(tmp_path: Path) -> None:
-    for _ in range(2):
-        world = World(tmp_path, study="journal")
-        world.searcher.suggest("a")
-        world.searcher.on_trial_complete("a", complete(50.0))
-    assert len(finished(world.study)) == 2
-    assert (tmp_path / "study.journal").exists() and not (tmp_path / "study.db").exists()
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = pytest.importorskip("pgserver").get_server(tmp_path_factory.mktemp("postgresql"))
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.mark.parametrize("where", ["", "journal", "postgresql"])
+def test_every_place_keeps_the_study(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    place = request.getfixturevalue(where) if where == "postgresql" else where
+    folder = tmp_path / f"of-{where}"
+    folder.mkdir()
+    world = World(folder, study=place, early_stopping="median")
+    for name, last in (("a", complete(50.0)), ("b", milestone("match", 10.0)), ("c", milestone("match", 20.0))):
+        world.searcher.suggest(name)
+        world.searcher.on_trial_result(name, last)
+        if name != "c":  # which is cut off
+            world.searcher.on_trial_complete(name, last)
+    before = world.study.get_trials()
+
+    world = World(folder, study=place, early_stopping="median")
+    assert [(t.state, t.params, t.user_attrs) for t in world.study.get_trials()] == [
+        (t.state, t.params, t.user_attrs) for t in before
+    ]
+    again = world.searcher.suggest("again")
+    assert isinstance(again, dict) and again["number"] == 2 and again["parameters"] == before[2].params
+    world.searcher.on_trial_complete("again", complete(60.0))
+    assert [t.number for t in ranked(world.study, SWEEP)] == [2, 0]
+    assert sorted(path.name for path in folder.glob("study.*")) == {"": ["study.db"], "journal": ["study.journal"]}.get(
+        where, []
+    )
 
 
 def test_a_study_that_cannot_be_opened_is_named(tmp_path: Path) -> None:

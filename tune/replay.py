@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import optuna
@@ -49,6 +49,19 @@ PROFILES: dict[str, dict[str, float]] = {
         "segment": 10200.0,
     },
 }
+
+
+# a stage of a trial: its name, what trials share its result by, compute seconds, scores [of the holdout, reported] if
+# it has a milestone
+Planned = tuple[str, bytes, float, list[float] | None]
+
+
+class Answers(Protocol):
+    """What a replay asks for the stages of a trial: of a table, or of trials that are computed."""
+
+    def stage_seconds(self, profile: str) -> dict[str, float]: ...
+
+    def plan(self, parameters: dict[str, Any], seconds: dict[str, float], last: str) -> list[Planned]: ...
 
 
 class Table:
@@ -106,10 +119,8 @@ class Table:
         """Seconds of every stage under a profile of PROFILES."""
         return PROFILES[profile] or self.seconds
 
-    def plan(
-        self, parameters: dict[str, Any], seconds: dict[str, float], last: str
-    ) -> list[tuple[str, bytes, float, list[float] | None]]:
-        """The stages of a trial up to `last`: name, key of the result, seconds, scores."""
+    def plan(self, parameters: dict[str, Any], seconds: dict[str, float], last: str) -> list[Planned]:
+        """The stages of a trial up to `last`."""
         row, scores = self._space.row(parameters), self.scores(parameters)
         names = list(self.columns)[: list(self.columns).index(last) + 1]
         return [(name, self._key(name, row), seconds[name], scores.get(name)) for name in names]
@@ -185,18 +196,18 @@ class Replay:
 
 @dataclass
 class _Trial:
-    """A trial on a worker: its stages to come as (name, key, seconds, scores), and how many it has passed."""
+    """A trial on a worker: its stages, and how many of them it has passed."""
 
     identity: str
     config: dict[str, Any]  # as Ray's trials have it, for the scheduler
-    plan: list[tuple[str, bytes, float, list[float] | None]]
+    plan: list[Planned]
     fate: str
     passed: int = 0
 
 
 def replay(
     sweep: Sweep,
-    table: Table,
+    table: Answers,
     workers: int = 1,
     profile: str = "measured",
     reuse: bool = True,
