@@ -76,7 +76,7 @@ def main() -> None:
             one: pool.submit(best_within, one[0], arguments.budget, arguments.store.resolve(), one[1]) for one in wanted
         }
         found = {one: future.result() for one, future in waiting.items()}
-    figures = {}
+    figures: dict[str, float] = {}
     print(f"\n| {arguments.budget:.0f} compute seconds, {arguments.repeats} repeats | best on the holdout | ", end="")
     print("the same trials on other images | trials |\n|---|---|---|---|")
     for name in COMPARED:
