@@ -18,7 +18,8 @@ from semples.errors import UserError
 from tune.searcher import StudySearcher
 from tune.space import Dimension, Sweep
 from tune.stopping import MilestoneStopping, below_median, outside_best
-from tune.study import DUPLICATE, finished, front, open_study, passed_milestones, ranked
+from tune.study import DUPLICATE, excess, finished, front, is_default, open_study, passed_milestones, ranked
+from tune.sweep import check_same, launch
 from tune.tracking import EXPERIMENT, Tracker, default_uri
 
 SWEEP = Sweep.model_validate(
@@ -235,10 +236,10 @@ def test_a_grid_ends_when_every_point_was_tried(tmp_path: Path) -> None:
 
 
 def test_a_budget_of_compute_ends_the_search_over_launches(tmp_path: Path) -> None:
-    for launch in range(2):
+    for again in range(2):
         world = World(tmp_path, budget=5.0)
-        assert isinstance(world.searcher.suggest("a"), dict) is (launch == 0)
-        if launch == 0:
+        assert isinstance(world.searcher.suggest("a"), dict) is (again == 0)
+        if again == 0:
             world.searcher.on_trial_result("a", milestone("match", 33.0))
             world.searcher.on_trial_result("a", milestone("refine", 34.0))
             world.searcher.on_trial_complete("a", complete(50.0))
@@ -286,6 +287,115 @@ def test_a_trial_above_a_limit_is_never_the_best(tmp_path: Path) -> None:
     world.searcher.on_trial_complete("a", complete(50.0))  # took 9 seconds
     assert ranked(world.study, SWEEP.model_copy(update={"limits": {"seconds": 8.0}})) == []
     assert len(ranked(world.study, SWEEP)) == 1
+
+
+def test_a_repeated_trial_is_above_the_same_limits(tmp_path: Path) -> None:
+    changes = {"space": COUNTS, "sampler": "random", "limits": {"seconds": 8.0}}
+    world = World(tmp_path, **changes)
+    while isinstance(world.searcher.suggest("a"), dict):
+        world.searcher.on_trial_complete("a", complete(50.0))  # took 9 seconds
+    repeated = [t for t in world.study.get_trials() if DUPLICATE in t.user_attrs]
+    assert repeated and all(excess(t, {"seconds": 8.0}) == [1.0] for t in repeated)
+
+
+def test_a_combination_that_is_not_allowed_fails_with_its_reason_and_the_search_goes_on(tmp_path: Path) -> None:
+    world = World(tmp_path, sampler="random")
+    start = world.searcher._start_run
+
+    def refuse(number: int, parameters: dict[str, Any]) -> str:
+        if number == 1:
+            raise UserError("these two do not go together")
+        return start(number, parameters)
+
+    world.searcher._start_run = refuse
+    assert [world.searcher.suggest(name)["number"] for name in "ab"] == [0, 2]  # type: ignore[index]
+    failed = world.study.get_trials()[1]
+    assert failed.state == TrialState.FAIL and failed.user_attrs["reason"] == "these two do not go together"
+    again = World(tmp_path, sampler="random").searcher
+    assert [again.suggest(name)["number"] for name in "cd"] == [0, 2]  # type: ignore[index]
+
+
+def test_a_search_of_which_nothing_is_allowed_ends(tmp_path: Path) -> None:
+    world = World(tmp_path, sampler="random")
+
+    def refuse(number: int, parameters: dict[str, Any]) -> str:
+        raise UserError("not this way")
+
+    world.searcher._start_run = refuse
+    assert world.searcher.suggest("a") == "FINISHED"
+    assert world.searcher.exhausted.endswith("are not allowed: not this way")
+
+
+def test_a_driver_killed_while_a_trial_ends_ends_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path)
+    world.searcher.suggest("a")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(world.tracker, "attach", killed)
+        world.searcher.on_trial_complete("a", complete(50.0))
+    again = World(tmp_path)
+    assert again.searcher.suggest("b") == {"number": 0, "parameters": {"match.lambda_b": 1.0}}
+    again.searcher.on_trial_complete("b", complete(50.0))
+    assert again.study.get_trials()[0].state == TrialState.COMPLETE
+    assert again.runs()["s-0"].info.status == "FINISHED" and len(again.runs()) == 1
+
+
+def test_a_default_that_failed_is_tried_again_and_spared(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for name, end in (("a", message(ended="FAILED", reason="disk full")), ("b", complete(50.0))):
+        world.searcher.suggest(name)
+        world.searcher.on_trial_complete(name, end)
+    again = World(tmp_path)
+    assert again.searcher.suggest("c") == {"number": 2, "parameters": {"match.lambda_b": 1.0}}
+    sweep = SWEEP.model_copy()
+    assert [is_default(again.study, sweep, number) for number in range(3)] == [True, False, True]
+    scheduler = MilestoneStopping(
+        "median", "segment", {"match": {n: 40.0 + n for n in range(3, 9)}}, lambda number: number == 2
+    )
+    assert scheduler.on_trial_result(None, _Trial(9), milestone("match", 1.0)) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, _Trial(2), milestone("match", 0.5)) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, _Trial(10), milestone("match", 1.0)) == TrialScheduler.STOP
+
+
+def test_a_point_of_a_grid_that_failed_is_tried_again(tmp_path: Path) -> None:
+    changes = {"space": COUNTS, "sampler": "grid", "trials": None}
+    world = World(tmp_path, **changes)
+    for name, end in (("a", complete(50.0)), ("b", message(ended="FAILED", reason="full")), ("c", complete(40.0))):
+        world.searcher.suggest(name)
+        world.searcher.on_trial_complete(name, end)
+    again = World(tmp_path, **changes)
+    assert again.searcher.suggest("d") == {"number": 3, "parameters": {"prompts.count": 2}}
+
+
+@pytest.mark.parametrize("selection", ["oracle", None])
+def test_a_warm_start_that_is_none_is_said_before_anything_is_written(tmp_path: Path, selection: str | None) -> None:
+    other = tmp_path / "other"
+    if selection:
+        other.mkdir()
+        tree = SWEEP.model_copy(update={"selection": selection}).model_dump(mode="json", exclude_none=True)
+        (other / "sweep.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=r"warm_start: .*(by oracle|no sweep here)"):
+        launch(SWEEP.model_copy(update={"warm_start": str(other)}), tmp_path, None, lambda *_: None)
+    assert not (tmp_path / "s" / "sweep.yaml").exists() and not (tmp_path / "s" / "study.db").exists()
+
+
+def test_one_database_holds_one_sweep_of_a_name(tmp_path: Path) -> None:
+    sweep = SWEEP.model_copy(update={"study": f"sqlite:///{tmp_path / 'shared.db'}"})
+    open_study(tmp_path / "a" / "s", sweep)
+    (tmp_path / "b" / "s").mkdir(parents=True)
+    with pytest.raises(UserError, match="already holds a sweep 's'; launch with another --name"):
+        check_same(sweep, tmp_path / "b" / "s")
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    World(tmp_path, study="journal")
+    with (tmp_path / "study.journal").open("a") as journal:
+        journal.write('{"op_code": 4, "wor\n{}\n')
+    with pytest.raises(UserError, match=r"study\.journal has a damaged line"):
+        World(tmp_path, study="journal")
 
 
 def test_a_sweep_is_warm_started_with_the_keys_that_it_shares(tmp_path: Path) -> None:

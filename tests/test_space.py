@@ -76,7 +76,28 @@ def test_free_form_arguments_can_be_emptied(tmp_path: Path) -> None:
         ({"space": {"masks.background": {"float": [0.5, 1.5]}}}, "space: masks.background = 1.5 is not allowed"),
         (
             {"space": {"masks.background": {"float": [0.6, 0.9]}}},
-            "masks.background does not include the base value 0.5",
+            "masks.background does not include its base value 0.5",
+        ),
+        ({"space": {"prompts.count": {"float": [1, 4]}}}, "prompts.count = 2.1.* is not allowed"),
+        ({"space": {"segment.size": {"int": [32, 128]}}}, "segment.size = 33 is not allowed"),
+        ({"space": {"match.lambda_b": {"float": [1, float("inf")]}}}, "the ends must be finite"),
+        ({"space": {"prompts.count": {"int": [1, 4], "step": 20}}}, "the step is larger than the range"),
+        (
+            {
+                "space": {
+                    "prompts.count": {"int": [1, 3]},
+                    "masks.band": {"float": [0, 1], "when": {"prompts.count": 9}},
+                }
+            },
+            "masks.band is searched when prompts.count is 9, which it never is",
+        ),
+        ({"resources": {"gpu": 1.5}}, "above 1 Ray knows whole numbers only"),
+        ({"seed": 5_000_000_000}, "seed is not allowed"),
+        ({"sampler": "cmaes", "objective": ["seg_miou", "seconds"]}, "cmaes knows one objective only"),
+        ({"selection": "proxy", "base": {"segment.train_on": "truth"}}, "none may train either"),
+        (
+            {"selection": "proxy", "space": {"clip.prompt": {"choice": ["a photo of {}", "a {}"]}}},
+            "clip.prompt cannot be searched where CLIP is the judge",
         ),
         ({"space": {"prompts.count": {"int": [3, 1]}}}, "the low end must be below the high end"),
         ({"space": {"prompts.count": {"int": [1, 3], "float": [1, 3]}}}, "give exactly one of int, float, choice"),
@@ -90,7 +111,7 @@ def test_free_form_arguments_can_be_emptied(tmp_path: Path) -> None:
         ({"base": "voc"}, "base = 'voc' is not allowed"),
         ({"space": {"generator.kind": {"choice": ["cnn", "weaktr"]}}}, "generator.kind cannot be searched"),
         ({"space": {"data.seed": {"int": [0, 3]}}}, r"data\.seed cannot be searched"),
-        ({"space": {"prompts.init": {"choice": ["normal", "word"]}}}, "does not include the base value uniform"),
+        ({"space": {"prompts.init": {"choice": ["normal", "word"]}}}, "does not include its base value uniform"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -104,6 +125,17 @@ def test_mistakes_are_named(tmp_path: Path, changes: dict[str, object], message:
 def test_budgets_are_times(tmp_path: Path, text: object, seconds: float) -> None:
     sweep = load_sweep(written(tmp_path, trials=None, budget=text))
     assert sweep.budget == seconds and sweep.trials is None
+
+
+def test_no_budget_is_none(tmp_path: Path) -> None:
+    assert load_sweep(written(tmp_path), {"budget": None, "wall": None}).budget is None
+
+
+def test_files_mean_the_same_wherever_a_trial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    base = load_sweep(written(tmp_path, base={"data": {"kind": "folder", "root": "mine"}})).base_config()
+    assert base.data.kind == "folder" and base.data.root == str(tmp_path / "mine")
 
 
 def test_trials_end_where_their_objectives_are_known(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ console = Console()
 Out = Annotated[Path, typer.Option(help="Folder of the sweeps; on a cluster one that all nodes share.")]
 Name = Annotated[str | None, typer.Argument(help="Name of the sweep; default: the one launched last.")]
 TOP = 5
+REPLAYED = ("sampler", "early_stopping", "objective", "selection", "seed", "trials", "budget", "limits.seconds")
 
 
 def main() -> None:
@@ -55,9 +56,10 @@ def _folder(out: Path, name: str | None) -> Path:
 class _Screen:
     """Prints a line for every milestone and end of a trial below a bar for the sweep and one for each running trial."""
 
-    def __init__(self, progress: Progress, objective: tuple[str, ...], trials: int | None, done: int, best: float):
-        self._progress, self._objective = progress, objective
-        self._sweep = progress.add_task("sweep", total=trials, completed=done, note="")
+    def __init__(self, progress: Progress, sweep: Sweep, done: int, best: float):
+        self._progress, self._objective = progress, sweep.objective
+        self._what = "proxy" if sweep.selection == "proxy" else "mIoU"
+        self._sweep = progress.add_task("sweep", total=sweep.trials, completed=done, note="")
         self._bars: dict[int, TaskID] = {}
         self._best = best
 
@@ -76,7 +78,7 @@ class _Screen:
                 self._best = max(self._best, report["values"][0])
                 note += f", best {self._best:.1f}" if len(self._objective) == 1 else ""
             note += f", computed {report['seconds_computed']:.0f} s, saved {report['seconds_saved']:.0f} s"
-            say(f"trial {number:3d}  {report['state']:<9} {note}", highlight=False)
+            say(f"trial {number:3d}  {report['state']:<9} {note}", highlight=False, markup=False)
         elif "stage" in report:
             total = max(report["epochs"], 1)
             self._progress.update(
@@ -87,7 +89,8 @@ class _Screen:
             )
             if "milestone" in report:
                 how = "stored" if report["reused"] else "computed"
-                say(f"trial {number:3d}  {report['stage']:<9} mIoU {report['score']:.1f} ({how})", highlight=False)
+                line = f"trial {number:3d}  {report['stage']:<9} {self._what} {report['score']:.1f} ({how})"
+                say(line, highlight=False, markup=False)
 
 
 @app.command()
@@ -113,7 +116,7 @@ def launch(
     from semples.config import assignments
     from tune.space import find_sweep_file, load_sweep
     from tune.study import load_study, ranked, study_exists, succeeded
-    from tune.sweep import BEST, launch, tracking_uri
+    from tune.sweep import BEST, check_same, launch, tracking_uri
 
     settings: dict[str, Any] = assignments(changes or [])
     own = {"trials": trials, "budget": budget, "wall": wall, "name": name}
@@ -121,6 +124,7 @@ def launch(
     spec = load_sweep(find_sweep_file(sweep), settings)
     folder = out / spec.name
     done, best_value = 0, float("-inf")
+    check_same(spec, folder.resolve())
     if study_exists(folder, spec):
         study = load_study(folder, spec)
         done = len(succeeded(study))
@@ -130,10 +134,11 @@ def launch(
         f"chosen on {spec.selection}; folder {folder}",
         soft_wrap=True,
         highlight=False,
+        markup=False,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
-        why = launch(spec, out, address, _Screen(progress, spec.objective, spec.trials, done, best_value))
+    with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as progress:
+        why = launch(spec, out, address, _Screen(progress, spec, done, best_value))
     _show(load_study(folder, spec), spec)
     if not why:
         print("stopped before its end; the same command goes on from here", file=sys.stderr)
@@ -159,17 +164,18 @@ def _show(study: optuna.Study, sweep: Sweep) -> None:
     """The best trials as a table, and how many ended how."""
     from semples.output import STAMPS
     from tune.space import OBJECTIVES
-    from tune.study import DUPLICATE, effort, front, ranked, succeeded
+    from tune.study import DUPLICATE, effort, front, is_default, ranked, succeeded
 
     several = len(sweep.objective) > 1
-    best = (front(study, sweep) if several else ranked(study, sweep))[:TOP]
+    leading = front(study, sweep) if several else ranked(study, sweep)
+    best = leading[:TOP]
     title = (
         f"{sweep.name}: {'trials that no other beats' if several else 'best trials'} by {' and '.join(sweep.objective)}"
     )
     table = Table(title=f"{title} ({STAMPS[sweep.selection]})", title_justify="left")
     table.add_column("trial")
     for trial in best:
-        table.add_column("default" if trial.number == 0 else str(trial.number), justify="right")
+        table.add_column("default" if is_default(study, sweep, trial.number) else str(trial.number), justify="right")
     for i, name in enumerate(sweep.objective):
         table.add_row(f"objective {name}" if several else "objective", *(f"{trial.values[i]:.1f}" for trial in best))
     metrics = [m for m in OBJECTIVES if best and all(m in trial.user_attrs["metrics"] for trial in best)]
@@ -180,6 +186,8 @@ def _show(study: optuna.Study, sweep: Sweep) -> None:
         values = (trial.params.get(key, "-") for trial in best)
         table.add_row(key, *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values))
     console.print(table)
+    if several and len(leading) > TOP:
+        console.print(f"{len(leading) - TOP} more that no other beats are in MLflow.", highlight=False)
     if sweep.selection != "oracle" and metrics:
         console.print(f"{' and '.join(metrics)} of images that were never used to choose.", highlight=False)
     trials = study.get_trials(deepcopy=False)
@@ -235,6 +243,7 @@ def confirm(
     default is above 0 with 95% confidence. Finished runs are kept, so the same command goes on, and more --seeds can be
     asked for later.
     """
+    from semples.output import STAMPS
     from tune.confirm import confirm
     from tune.sweep import load_launched
 
@@ -242,10 +251,10 @@ def confirm(
     sweep = load_launched(folder)
 
     def notice(finalist: str, seed: int, problem: str) -> None:
-        console.print(f"{finalist}, seed {seed}: {problem or 'done'}", highlight=False)
+        console.print(f"{finalist}, seed {seed}: {problem or 'done'}", highlight=False, markup=False)
 
     verdict = confirm(sweep, folder, top, seeds, address, notice)
-    title = f"{sweep.name}: {verdict.metric} over {seeds} seeds, chosen by {sweep.selection}"
+    title = f"{sweep.name}: {verdict.metric} over {seeds} seeds ({STAMPS[sweep.selection]})"
     table = Table("finalist", "what chose, mean", "reported, mean", "min - max", "over default", title=title)
     for finalist, reported in verdict.reported.items():
         over = verdict.over_default.get(finalist)
@@ -318,14 +327,11 @@ def replay(
     from semples.config import assignments
     from semples.errors import nearest
     from tune.replay import PROFILES, TABLE, Table, replay
-    from tune.space import Sweep
 
-    settings = {**assignments(changes or []), "trials": trials}
-    fixed = [
-        key for key in settings if key.split(".")[0] not in Sweep.model_fields or key.startswith(("base", "space"))
-    ]
-    if fixed:
-        raise UserError(f"{fixed[0]} cannot be changed in a replay: the table was measured with other values")
+    settings = {"trials": trials, **assignments(changes or [])}
+    for key in settings:
+        if key not in REPLAYED:
+            raise UserError(f"{key} cannot be changed in a replay{nearest(key, REPLAYED)}; take {', '.join(REPLAYED)}")
     if profile not in PROFILES:
         raise UserError(f"--profile '{profile}' is none{nearest(profile, PROFILES)}; take {' or '.join(PROFILES)}")
     table = Table(TABLE, settings)

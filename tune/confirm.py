@@ -55,6 +55,8 @@ class Verdict:
         figures = f"{d.mean:+.1f} points over the default, {d.low:+.1f} to {d.high:+.1f}"
         if self.winner:
             return f"{self.winner} wins: {figures}"
+        if d.high < 0:
+            return f"no winner: {self.leader} leads by what chooses, and what is reported says {figures}"
         return f"no winner: {self.leader} leads with {figures}, which includes 0; take more --seeds to know"
 
 
@@ -86,7 +88,8 @@ def judge(metric: str, values: Mapping[str, Sequence[tuple[float, float]]]) -> V
 
 def finalists(sweep: Sweep, folder: Path, top: int) -> dict[str, Config]:
     """The default configuration and the `top` best other trials, as they ran. Raises UserError if there are none."""
-    leading = [t for t in ranked(load_study(folder, sweep), sweep) if t.number != 0][:top]
+    study, default = load_study(folder, sweep), sweep.default_parameters()
+    leading = [t for t in ranked(study, sweep) if t.params != default][:top]
     if not leading:
         raise UserError(f"{folder}: no trial but the default is complete yet, so there is nothing to confirm")
     own = {f"trial {t.number}": read_run(trial_folder(folder, t.number))[0] for t in leading}
@@ -112,8 +115,8 @@ def confirm(
     """Run the finalists with `seeds` seeds that the sweep did not use, and judge them; the same call goes on where an
     earlier one was interrupted.
 
-    notice: called with (finalist, seed, "" or what went wrong) when a run is done. Writes confirm.json into the folder.
-    Raises UserError if a run failed.
+    notice: called with (finalist, seed, "" or what went wrong) when a run is done. A finalist of which a run fails is
+    out. Writes confirm.json into the folder. Raises UserError if nothing is left to compare.
     """
     metric = next(name for name in sweep.objective if OBJECTIVES[name])
     configs = finalists(sweep, folder, top)
@@ -126,6 +129,7 @@ def confirm(
         for name, config in configs.items()
         for seed in range(first, first + seeds)
     }
+    out = {}
     connect(sweep, address)
     try:
         task = ray.remote(run_again).options(
@@ -142,16 +146,20 @@ def confirm(
                 problem = " ".join(str(error).split())[-300:]
             notice(name, seed, problem)
             if problem:
-                raise UserError(f"{name} with seed {seed}: {problem}")
+                out[name] = f"{name} with seed {seed}: {problem}"
     finally:
         ray.shutdown()
-    values: dict[str, list[tuple[float, float]]] = {name: [] for name in configs}
-    for (name, _), (config, out) in again.items():
-        metrics = read_run(out)[1]["metrics"]
-        values[name].append((score(metrics, metric, config.selection), metrics[metric]))
-    verdict = judge(metric, values)
+    if DEFAULT in out or len(out) == len(configs) - 1:
+        raise UserError(f"nothing is left to compare: {'; '.join(out.values())}")
+    metrics = {which: read_run(place)[1]["metrics"] for which, (_, place) in again.items() if which[0] not in out}
+    # without a mask nothing but the proxy is known
+    reported = metric if all(metric in of for of in metrics.values()) else f"{sweep.selection}/{metric}"
+    values: dict[str, list[tuple[float, float]]] = {name: [] for name in configs if name not in out}
+    for (name, _), of in metrics.items():
+        values[name].append((score(of, metric, sweep.selection), of[reported]))
+    verdict = judge(reported, values)
     temporary = folder / f".{CONFIRM}.json"
-    record = {"metric": metric, "seeds": seeds, "selection": sweep.selection, "values": values}
+    record = {"metric": reported, "seeds": seeds, "selection": sweep.selection, "values": values}
     temporary.write_text(
         json.dumps({**record, "winner": verdict.winner, "sentence": verdict.sentence}, indent=2) + "\n"
     )

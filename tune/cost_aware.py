@@ -3,8 +3,8 @@
 A candidate that changes late parameters only finds its early stages in the store, so it costs a fraction of one that
 begins anew. A Gaussian process over the searched keys says what a candidate promises, the study's record of stages what
 it would cost, and the best ratio is suggested (expected improvement per second, Snoek et al., arXiv 1206.2944; with the
-cost of what remains, as EEIPU, arXiv 2411.03731). Cheap variations of a good prefix come in bursts: a burst may cost as
-much as a new prefix, then one must follow.
+cost of what remains, as EEIPU, arXiv 2411.03731). Cheap variations of a good prefix come in bursts: those that take
+less than half of a whole trial may together take as much as one, then candidates that keep a prefix on purpose wait.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from semples.config import with_changes
 from semples.pipeline import STAGES
 from tune.space import Sweep
-from tune.study import excess
+from tune.study import DUPLICATE, excess
 
 STARTUP = 4  # trials at random points before the model is asked
 FRESH = 256  # candidates drawn from the whole space
@@ -97,7 +97,7 @@ class Space:
         return np.clip(np.stack(columns, 1), 0, 1)
 
     def of_unit(self, unit: np.ndarray) -> np.ndarray:
-        """The inverse, rounded to whole numbers and steps."""
+        """The inverse, rounded to whole numbers and steps; not `settled` yet."""
         columns = []
         for column, (_, d) in zip(np.clip(unit, 0, 1).T, self._items, strict=True):
             low, high, log = _ends(d)
@@ -109,9 +109,9 @@ class Space:
                 value = first + step * np.rint((value - first) / step) if step else value
                 value = np.clip(value, first, last)
             columns.append(value)
-        return self._settled(np.stack(columns, 1))
+        return np.stack(columns, 1)
 
-    def _settled(self, rows: np.ndarray) -> np.ndarray:
+    def settled(self, rows: np.ndarray) -> np.ndarray:
         """Keys that are not searched at a point take their base value, so that equal trials are equal rows."""
         if self._conditional:
             for row in rows:
@@ -142,7 +142,8 @@ def _ends(d: Any) -> tuple[float, float, bool]:
 
 class Costs:
     """What candidates would cost, by the record that the trials left: seconds of every stage, and which results exist
-    (or are being computed, and will be shared). stopped: at which of them a trial was stopped."""
+    (or are being computed, and will be shared). stopped: at which of them a trial was stopped. whole: seconds of a
+    trial that finds nothing there."""
 
     def __init__(self, space: Space, stages: dict[str, tuple[str, ...]], trials: Sequence[FrozenTrial]):
         rows = space.rows(trials)
@@ -204,8 +205,9 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The candidate with the best ratio of expected improvement to remaining cost."""
-        trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        candidates = self._space.of_unit(self._rng.random((FRESH, len(self._space.names))))
+        others = (t for t in study.get_trials(deepcopy=False) if t.number != trial.number)
+        trials = [t for t in others if DUPLICATE not in t.user_attrs]
+        candidates = self._space.settled(self._space.of_unit(self._rng.random((FRESH, len(self._space.names)))))
         ended = [t for t in trials if t.state.is_finished()]
         rows, values = self._observations(ended)
         if len(rows) <= STARTUP:
@@ -231,10 +233,10 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         anywhere = self._rng.random(rows.shape) < (0.5 if kept else 0.1)
         varied = self._space.of_unit(np.where(anywhere, self._rng.random(rows.shape), near))
         varied[:, list(kept)] = rows[:, list(kept)]
-        return varied
+        return self._space.settled(varied)
 
     def _burst(self, ended: Sequence[FrozenTrial], costs: Costs) -> float:
-        """Seconds that the newest trials took since the last one that computed most of its stages."""
+        """Seconds of the newest trials since the last one that took more than half of a whole trial."""
         spent = 0.0
         for trial in reversed(ended):
             stages = trial.user_attrs.get("stages", {}).values()

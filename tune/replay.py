@@ -31,7 +31,7 @@ from tune.cost_aware import Space, affecting
 from tune.searcher import StudySearcher
 from tune.space import Sweep, find_sweep_file, load_sweep
 from tune.stopping import MilestoneStopping
-from tune.study import passed_milestones, prepare, succeeded
+from tune.study import is_default, passed_milestones, prepare, succeeded
 from tune.tracking import Tracker, Untracked
 
 TABLE = Path(__file__).parent / "replays" / "scenes.json"
@@ -226,7 +226,12 @@ def replay(
     study = prepare(study or optuna.create_study(directions=sweep.directions), sweep)
     result = Replay(study, workers)
     searcher = StudySearcher(study, sweep, Path("replay"), tracker or Untracked(), start_run, lambda *_: None)
-    scheduler = MilestoneStopping(sweep.early_stopping, sweep.last_stage, passed_milestones(study))
+    scheduler = MilestoneStopping(
+        sweep.early_stopping,
+        sweep.last_stage,
+        passed_milestones(study),
+        lambda number: is_default(study, sweep, number),
+    )
     seconds, chosen = table.stage_seconds(profile), _which(sweep)
     left = np.inf if sweep.trials is None else sweep.trials - len(succeeded(study))
     events: list[tuple[float, int, _Trial, dict[str, Any]]] = []

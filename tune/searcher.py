@@ -16,6 +16,7 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from semples.errors import UserError
 from semples.pipeline import STAGES
 from tune.space import Sweep
 from tune.stopping import RULES
@@ -79,10 +80,16 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         else:
             trial = found
         run_id = trial.user_attrs.get("run_id")
-        if run_id is None:
-            trial.set_user_attr("run_id", self._start_run(trial.number, trial.params))
-        else:
+        if run_id is not None:
             self._tracker.reopen(run_id)
+        else:
+            try:
+                trial.set_user_attr("run_id", self._start_run(trial.number, trial.params))
+            except UserError as error:  # a combination that the configuration does not allow
+                trial.set_user_attr("state", "FAILED")
+                trial.set_user_attr("reason", str(error))
+                self._tell(trial, TrialState.FAIL, None)
+                return self.suggest(trial_id)
         self._live[trial_id] = trial
         self._notice(trial.number, {"started": trial.params})
         return {"number": trial.number, "parameters": trial.params}
@@ -90,6 +97,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def _next(self) -> optuna.Trial | None:
         """A new trial; one that repeats another is answered at once, by its end, and another is asked for."""
         sweep = self._sweep
+        ended = self._study.get_trials(deepcopy=False)[-REPEATS:]
+        if len(ended) == REPEATS and all(t.state == TrialState.FAIL and "run_id" not in t.user_attrs for t in ended):
+            self.exhausted = f"{REPEATS} suggestions in a row are not allowed: {ended[-1].user_attrs['reason']}"
+            return None
         for _ in range(REPEATS):
             if sweep.budget and self._spent >= sweep.budget:
                 self.exhausted = f"the budget of {sweep.budget:.0f} compute seconds is spent"
@@ -105,6 +116,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             if same is None:
                 return trial
             trial.set_user_attr(DUPLICATE, same.number)
+            trial.set_user_attr("taken", same.user_attrs.get("taken", {}))  # by which it may be above a limit
             self._tell(trial, same.state, same.values)
         self.exhausted = f"{REPEATS} suggestions in a row had been tried before"
         return None
@@ -136,11 +148,12 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         stage, logged = message["stage"], trial.user_attrs.get("stages", {})
         if stage in logged:
             return
+        # the study comes last: a driver that is killed in between does it again
+        self._tracker.log(run_id, message["curves"], f"{stage}/")
+        self._tracker.log(run_id, [message["metrics"]], f"{stage}/", first_step=len(message["curves"]))
         kept = {key: message[key] for key in ("seconds", "reused", "score") if key in message}
         trial.set_user_attr("stages", {**logged, stage: kept})
         self._spent += 0.0 if kept["reused"] else kept["seconds"]
-        self._tracker.log(run_id, message["curves"], f"{stage}/")
-        self._tracker.log(run_id, [message["metrics"]], f"{stage}/", first_step=len(message["curves"]))
         if "milestone" in message:
             if len(self._sweep.objective) == 1:  # Optuna knows no intermediate values of several objectives
                 trial.report(message["score"], MILESTONES.index(message["milestone"]))
@@ -155,9 +168,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         end = how_it_ended(last, error, self._sweep.early_stopping)
         if end["state"] == "PRUNED":
             self._record(trial, last)  # Ray shows the report at which the scheduler stops a trial to nobody else
-        for key in ("state", "reason", "metrics", "taken"):
-            if key in end:
-                trial.set_user_attr(key, end[key])
         run_id, stages = trial.user_attrs["run_id"], trial.user_attrs.get("stages", {})
         spent = effort([trial])
         end |= spent
@@ -170,14 +180,22 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self._tracker.log(
                 run_id, [{**of_run, **end["taken"], **{f"objective/{name}": value for name, value in chosen}}]
             )
+        out = trial_folder(self._folder, trial.number)
+        self._tracker.attach(run_id, *(out / f for f in ("config.yaml", "result.json", "gallery.png", "error.txt")))
+        self._tracker.end(run_id, end["state"], **({"reason": end["reason"]} if "reason" in end else {}))
+        for key in ("state", "reason", "metrics", "taken"):
+            if key in end:
+                trial.set_user_attr(key, end[key])
         state = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED}.get(end["state"], TrialState.FAIL)
         self._tell(trial, state, end.get("values"))
         if state != TrialState.FAIL:
             self._ended[_identity(trial.params)] = self._study.get_trials(deepcopy=False)[trial.number]
-        out = trial_folder(self._folder, trial.number)
-        self._tracker.attach(run_id, *(out / f for f in ("config.yaml", "result.json", "gallery.png", "error.txt")))
-        self._tracker.end(run_id, end["state"], **({"reason": end["reason"]} if "reason" in end else {}))
         self._notice(trial.number, end)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether trials were begun that have not ended."""
+        return bool(self._live or self._again)
 
     def stop(self) -> None:
         """The launch is over: mark the runs of unfinished trials."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from semples.config import Config, Section, find_config, flatten, override, parse, read_yaml, to_dict, with_changes
 from semples.errors import UserError, nearest
@@ -21,7 +21,9 @@ SWEEPS = Path(__file__).parent / "sweeps"
 OBJECTIVES: dict[str, str | None] = {
     **{stage.milestone: name for name, stage in STAGES.items() if stage.headline and stage.milestone},
     "seconds": None,
+    "gpu_gb": None,
 }
+FILES = ("data.root", "generator.weights", "clip.pretrained")  # keys that may name a file or folder
 LIMITS = ("seconds", "gpu_gb")
 GRID = 10_000  # points at most
 
@@ -51,6 +53,8 @@ class Dimension(Section):
         if sum(kind is not None for kind in (self.int, self.float, self.choice)) != 1:
             raise ValueError("give exactly one of int, float, choice")
         numbers = self.int or self.float
+        if numbers and not all(map(math.isfinite, numbers)):
+            raise ValueError("the ends must be finite numbers")
         if numbers and numbers[0] >= numbers[1]:
             raise ValueError("the low end must be below the high end")
         if self.log and (not numbers or numbers[0] <= 0):
@@ -59,6 +63,8 @@ class Dimension(Section):
             raise ValueError("a step needs numbers on a linear scale")
         if self.step and self.int and int(self.step) != self.step:
             raise ValueError("the step between whole numbers must be one too")
+        if self.step and numbers and self.step > numbers[1] - numbers[0]:
+            raise ValueError("the step is larger than the range")
         return self
 
     def distribution(self) -> BaseDistribution:
@@ -71,15 +77,26 @@ class Dimension(Section):
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """The values that must be allowed for all to be allowed."""
+        """Lowest and highest value, or all choices."""
         return self.int or self.float or self.choice or ()
+
+    @property
+    def probes(self) -> tuple[Any, ...]:
+        """Values that must be allowed for all to be: the ends and, of a range, one in between that is not round."""
+        if self.choice:
+            return self.ends
+        low, high = self.ends
+        step = self.step or (1 if self.int else (high - low) * 0.381966)
+        return (low, min(low + round(step) if self.int else low + step, high), high)
 
     def holds(self, parameters: Mapping[str, Any]) -> bool:
         """Whether a trial with these parameters searches this key."""
-        return all(
-            key in parameters and parameters[key] in (values if isinstance(values, tuple) else (values,))
-            for key, values in self.when.items()
-        )
+        return all(key in parameters and parameters[key] in self.values_of(key) for key in self.when)
+
+    def values_of(self, parent: str) -> tuple[Any, ...]:
+        """The values of a key of `when` with which this one is searched."""
+        values = self.when[parent]
+        return values if isinstance(values, tuple) else (values,)
 
 
 class Resources(Section):
@@ -87,6 +104,13 @@ class Resources(Section):
 
     cpu: Annotated[float, Field(gt=0)] = 1
     gpu: Annotated[float, Field(ge=0)] = 0
+
+    @field_validator("cpu", "gpu")
+    @classmethod
+    def _whole_above_one(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("above 1 Ray knows whole numbers only")
+        return value
 
 
 def _as_tuple(value: Any) -> Any:
@@ -125,7 +149,7 @@ def _list(names: Any) -> str:
     return ", ".join(names)
 
 
-_Seconds = Annotated[float | None, BeforeValidator(_seconds), Field(gt=0)]
+_Seconds = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)]
 
 
 class Sweep(Section):
@@ -133,9 +157,9 @@ class Sweep(Section):
 
     selection: which masks choose, see semples.config.Config. objective: what is best, measured on those masks:
     seg_miou, pseudo_miou (then trials end at the pseudo masks and train no network) or several, with seconds (compute
-    of all of a trial's stages) among them if you like; mIoU is maximised, seconds are minimised, and of several the
-    best are those that no other trial beats in all. limits: what a trial may take, `seconds` of compute and `gpu_gb` of
-    GPU memory; trials above are never the best.
+    of all of a trial's stages) or gpu_gb (its most GPU memory) among them if you like; mIoU is maximised, the rest is
+    minimised, and of several the best are those that no other trial beats in all. limits: what a trial may take,
+    `seconds` and `gpu_gb`; trials above are never the best.
     trials: how many, in all. budget: compute seconds of all trials together, after which no trial is begun ("6h").
     wall: the same for the time since the launch. Give at least one of the three. parallel: trials at a time, 0 = as
     many as the cluster has room for.
@@ -164,7 +188,7 @@ class Sweep(Section):
     parallel: Annotated[int, Field(ge=0)] = 0
     sampler: Literal["cost-aware", "tpe", "gp", "nsga2", "nsga3", "cmaes", "random", "sobol", "grid"] = "cost-aware"
     early_stopping: Literal["median", "asha", "none"] = "none"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     warm_start: str = ""
     resources: Resources = Resources()
     study: str = ""
@@ -179,6 +203,8 @@ class Sweep(Section):
     def _ends(self) -> Sweep:
         if self.trials is None and self.budget is None and self.wall is None and self.sampler != "grid":
             raise ValueError("say when it ends: give trials, budget or wall")
+        if self.sampler == "cmaes" and len(self.objective) > 1:
+            raise ValueError("cmaes knows one objective only; take cost-aware, tpe, nsga2 or nsga3")
         return self
 
     @property
@@ -200,7 +226,14 @@ class Sweep(Section):
         tree = override(preset, {**{f"runtime.{k}": v for k, v in runtime.items()}, **dict(flatten(self.base))})
         if self.base.get("selection", self.selection) != self.selection:
             raise UserError("base.selection differs from selection; give it once, as selection")
-        return parse({**tree, "selection": self.selection}, "base")
+        config = parse({**tree, "selection": self.selection}, "base")
+        if config.selection == "proxy" and config.segment.train_on != "pseudo":
+            raise UserError("base.segment.train_on: where no mask may choose (selection: proxy) none may train either")
+        # a trial may run on another node and in another folder
+        flat = dict(flatten(to_dict(config)))
+        named = {key: Path(flat[key]) for key in FILES if flat.get(key)}
+        there = {k: str(p.resolve()) for k, p in named.items() if (p.is_dir() if k == "data.root" else p.is_file())}
+        return with_changes(config, there, "base")
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """The space for Optuna. Raises UserError where a key or a value is none that the configuration allows."""
@@ -213,6 +246,11 @@ class Sweep(Section):
                     raise UserError(
                         f"space: {key} is searched when {other} has a value, so {other} must stand before it"
                     )
+                for value in dimension.values_of(other):
+                    if not within(result[other], value):
+                        raise UserError(f"space: {key} is searched when {other} is {value}, which it never is")
+            if self.selection == "proxy" and key.startswith("clip."):
+                raise UserError(f"space: {key} cannot be searched where CLIP is the judge (selection: proxy)")
             if key in ("selection", "seed", "segment.train_on") or key.startswith(("data.", "runtime.")):
                 raise UserError(f"space: {key} cannot be searched: trials compare on the same data and rule only")
             if key.endswith(".kind"):
@@ -221,19 +259,14 @@ class Sweep(Section):
                 )
             if key not in flat:
                 raise UserError(f"space: unknown key '{key}'{nearest(key, flat)}")
-            for value in dimension.ends:
+            for value in dimension.probes:
                 with_changes(base, {key: value}, "space")
-            distribution = dimension.distribution()
-            try:
-                included = distribution._contains(distribution.to_internal_repr(flat[key]))
-            except ValueError:  # a categorical distribution without the value
-                included = False
-            if not included:
+            result[key] = dimension.distribution()
+            if not within(result[key], flat[key]):
                 raise UserError(
-                    f"space: {key} does not include the base value {flat[key]}, which the first trial needs; "
-                    "widen it or change base"
+                    f"space: {key} does not include its base value {flat[key]}, with which trials begin; widen it or "
+                    "change base"
                 )
-            result[key] = distribution
         return result
 
     def default_parameters(self) -> dict[str, Any]:
@@ -272,6 +305,14 @@ class Sweep(Section):
                 yield point
 
 
+def within(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a dimension's distribution can give a value."""
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except ValueError:  # no choice of a categorical distribution, or no number
+        return False
+
+
 def _values(dimension: Dimension) -> list[Any]:
     if dimension.choice:
         return list(dimension.choice)
@@ -293,6 +334,8 @@ def load_sweep(path: Path, changes: Mapping[str, Any] = {}) -> Sweep:
     Raises UserError for anything that a trial would stumble over.
     """
     tree = read_yaml(path)
+    if of_space := [key for key in changes if key.split(".")[0] == "space"]:
+        raise UserError(f"{of_space[0]}: the space is changed in the sweep file, not on the command line")
     own = {k: v for k, v in changes.items() if k.split(".")[0] in Sweep.model_fields}
     of_base = {f"base.{k}": v for k, v in changes.items() if k not in own}
     # base may be written nested or dotted

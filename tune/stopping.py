@@ -43,18 +43,25 @@ RULES = {
 }
 
 
+def _first(number: int) -> bool:
+    return number == 0
+
+
 class MilestoneStopping(FIFOScheduler):
     """Ray Tune scheduler that stops a trial at a milestone where the rule says so.
 
     passed: scores by milestone and trial number, of the trials of earlier launches. last: the milestone after which
-    nothing is saved any more. The default configuration (trial 0) is never stopped, and nobody is before it has passed
-    the same milestone. Trials that share a stored result are one score.
+    nothing is saved any more. is_default: of a trial's number. The default configuration is never stopped, and nobody
+    is before it has passed the same milestone. Trials that share a stored result are one score.
     """
 
-    def __init__(self, rule: str, last: str, passed: dict[str, dict[int, float]]):
+    def __init__(
+        self, rule: str, last: str, passed: dict[str, dict[int, float]], is_default: Callable[[int], bool] = _first
+    ):
         super().__init__()
-        self._stops, self._last = RULES[rule].stops, last
+        self._stops, self._last, self._is_default = RULES[rule].stops, last, is_default
         self._passed: dict[str, dict[int, float]] = defaultdict(dict, {m: dict(s) for m, s in passed.items()})
+        self._begun = {m for m, scores in passed.items() if any(map(is_default, scores))}  # the default has passed them
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Ray after every report of a trial; returns its decision."""
@@ -65,5 +72,8 @@ class MilestoneStopping(FIFOScheduler):
             return decision
         passed, score = self._passed[milestone], message["score"]
         passed[number] = score
-        stop = number != 0 and 0 in passed and self._stops(score, list({*passed.values()} - {score}))
+        if self._is_default(number):
+            self._begun.add(milestone)
+            return str(TrialScheduler.CONTINUE)
+        stop = milestone in self._begun and self._stops(score, list({*passed.values()} - {score}))
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)

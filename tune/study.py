@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from semples.errors import UserError
-from tune.space import LIMITS, Sweep
+from tune.space import LIMITS, Sweep, within
 
 STUDY, JOURNAL = "study.db", "study.journal"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -35,19 +35,24 @@ def open_study(folder: Path, sweep: Sweep) -> optuna.Study:
 def prepare(study: optuna.Study, sweep: Sweep) -> optuna.Study:
     """Give the study its sampler, and what is to be tried before the sampler is asked."""
     # a sampler starts anew at every launch: with its old seed it would repeat its first suggestions
-    study.sampler = create_sampler(sweep, sweep.seed + 100_003 * len(study.get_trials(deepcopy=False)))
     trials = study.get_trials(deepcopy=False)
-    if all(trial.state == TrialState.FAIL for trial in trials):
-        study.enqueue_trial(sweep.default_parameters())
-    if not trials:
-        for parameters in _warm_starts(sweep):
-            study.enqueue_trial(parameters)
+    study.sampler = create_sampler(sweep, (sweep.seed + 100_003 * len(trials)) % 2**32)
+    first = [sweep.default_parameters()]  # again where it failed
+    if all(trial.state == TrialState.WAITING for trial in trials):
+        first += warm_starts(sweep)
     if sweep.sampler == "grid":
-        given = [trial.params or trial.system_attrs.get("fixed_params") for trial in study.get_trials(deepcopy=False)]
-        for parameters in sweep.grid():
-            if parameters not in given:
-                study.enqueue_trial(parameters)
+        first += sweep.grid()
+    given = [t.params or t.system_attrs.get("fixed_params") for t in trials if t.state != TrialState.FAIL]
+    for parameters in first:
+        if parameters not in given:
+            study.enqueue_trial(parameters)
+            given.append(parameters)
     return study
+
+
+def is_default(study: optuna.Study, sweep: Sweep, number: int) -> bool:
+    """Whether a trial is the base configuration: the first one, or a later one where that failed."""
+    return study.get_trials(deepcopy=False)[number].params == sweep.default_parameters()
 
 
 def load_study(folder: Path, sweep: Sweep, create: bool = False) -> optuna.Study:
@@ -61,8 +66,11 @@ def load_study(folder: Path, sweep: Sweep, create: bool = False) -> optuna.Study
             directions=sweep.directions,
             load_if_exists=True,
         )
-    except (ImportError, ModuleNotFoundError) as error:
-        raise UserError(f"study {sweep.study}: {error}; install that driver") from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{folder / JOURNAL} has a damaged line, as a full disk leaves it (beginning {error.doc[:30]!r}): "
+            "delete that line"
+        ) from None
     except optuna.exceptions.StorageInternalError as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise UserError(f"study {sweep.study or folder / STUDY} cannot be used: {reason}") from None
@@ -80,7 +88,7 @@ def _storage(folder: Path, where: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     try:
         return RDBStorage(where or f"sqlite:///{folder / STUDY}")
-    except (ImportError, ModuleNotFoundError) as error:
+    except ImportError as error:
         raise UserError(f"study {where}: {error}; install that driver") from None
     except Exception as error:  # what a database driver raises has no common kind
         reason = " ".join(str(error).split())[:200]
@@ -120,29 +128,32 @@ def create_sampler(sweep: Sweep, seed: int) -> BaseSampler:
         return sampler(seed=seed, **options)
 
 
-def _warm_starts(sweep: Sweep) -> list[dict[str, Any]]:
+def warm_starts(sweep: Sweep) -> list[dict[str, Any]]:
     """The best trials of the sweep that `warm_start` names: of their parameters those that this sweep searches too and
-    whose values it allows."""
+    whose values it allows. Raises UserError where there is no such sweep, or its trials were chosen by other masks."""
     if not sweep.warm_start:
         return []
     from tune.sweep import load_launched  # noqa: PLC0415
 
     folder = Path(sweep.warm_start).expanduser().resolve()
-    other = load_launched(folder)
+    try:
+        other = load_launched(folder)
+    except UserError as error:
+        raise UserError(f"warm_start: {error}") from None
+    if other.selection != sweep.selection:
+        raise UserError(
+            f"warm_start: {folder} was chosen by {other.selection}, this sweep by {sweep.selection}; what chose there "
+            "would choose here too"
+        )
     space = sweep.distributions()
     shared = [
-        sweep.searched({**sweep.base_values(), **{k: v for k, v in trial.params.items() if _allows(space, k, v)}})
+        sweep.searched(
+            {**sweep.base_values(), **{k: v for k, v in trial.params.items() if k in space and within(space[k], v)}}
+        )
         for trial in ranked(load_study(folder, other), other)
     ]
     distinct = list({tuple(parameters.items()): parameters for parameters in shared}.values())
     return [parameters for parameters in distinct if parameters != sweep.default_parameters()][:WARM_STARTS]
-
-
-def _allows(space: dict[str, BaseDistribution], key: str, value: Any) -> bool:
-    try:
-        return key in space and space[key]._contains(space[key].to_internal_repr(value))
-    except ValueError:  # no choice of a categorical distribution
-        return False
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:

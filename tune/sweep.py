@@ -16,12 +16,14 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same in a trial as here
 # Ray writes a token and switches authentication on unless it is told which mode holds on all nodes
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 import optuna
 import ray
 import yaml
+from pydantic import ValidationError
 from ray import tune as ray_tune
 
 from semples.config import dump, to_dict, with_changes
@@ -34,12 +36,14 @@ from tune.stopping import MilestoneStopping
 from tune.study import (
     effort,
     finished,
+    is_default,
     load_study,
     open_study,
     passed_milestones,
     ranked,
     study_exists,
     succeeded,
+    warm_starts,
 )
 from tune.tracking import Tracker, default_uri
 from tune.trial import STORE, SWEEP_FILE, run_trial, trial_folder
@@ -59,11 +63,16 @@ def load_launched(folder: Path) -> Sweep:
         return Sweep.model_validate(yaml.safe_load((folder / SWEEP_FILE).read_text()))
     except FileNotFoundError:
         raise UserError(f"{folder}: no sweep here; launch one, or name its folder with --out and --name") from None
+    except (ValidationError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder / SWEEP_FILE} was changed by hand and cannot be read: {reason}") from None
 
 
-def _check_same(sweep: Sweep, folder: Path) -> None:
+def check_same(sweep: Sweep, folder: Path) -> None:
     """Raise UserError if the folder holds another sweep than this one."""
     if not (folder / SWEEP_FILE).exists():
+        if "://" in sweep.study and study_exists(folder, sweep):
+            raise UserError(f"study {sweep.study} already holds a sweep '{folder.name}'; launch with another --name")
         return
     launched = load_launched(folder)
     old, new = launched.model_dump(), sweep.model_dump()
@@ -133,7 +142,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
     folder = (out / sweep.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        _check_same(sweep, folder)
+        check_same(sweep, folder)
         missing = trials_to_go(sweep, folder)
         if missing <= 0:
             return DONE
@@ -144,6 +153,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
         parent = load_study(folder, sweep).user_attrs.get("run_id") if study_exists(folder, sweep) else None
         if parent and not tracker.has(parent):
             raise UserError(f"MLflow store {tracker.uri} does not hold this sweep; go on in the store it began in")
+        warm_starts(sweep)  # raises before anything is written
         _record(sweep, folder)
         study = open_study(folder, sweep)
         ended_before = len(finished(study))
@@ -173,7 +183,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
             tracker.log(parent, [{"trials": float(len(trials)), **effort(trials), **best_figures(study, sweep)}])
             if best := write_best(folder, study, sweep):
                 tracker.attach(parent, best)
-            why = DONE if ended >= missing else searcher.exhausted
+            why = DONE if ended >= missing else "" if searcher.unfinished else searcher.exhausted
             tracker.end(parent, "COMPLETE" if why else "STOPPED")
             ray.shutdown()
     if why and not succeeded(study):
@@ -204,7 +214,9 @@ def write_best(folder: Path, study: optuna.Study, sweep: Sweep) -> Path | None:
 
 def store_place(sweep: Sweep, folder: Path) -> str:
     """Folder or URL of the stage results that the trials of a sweep share."""
-    return sweep.store or str(folder / STORE)
+    if "://" in sweep.store:
+        return sweep.store
+    return str(Path(sweep.store).expanduser().resolve() if sweep.store else folder / STORE)
 
 
 def tracking_uri(sweep: Sweep, out: Path) -> str:
@@ -234,7 +246,12 @@ def _fit(
         tune_config=ray_tune.TuneConfig(
             num_samples=-1 if math.isinf(missing) else int(missing),
             search_alg=searcher,
-            scheduler=MilestoneStopping(sweep.early_stopping, sweep.last_stage, passed_milestones(study)),
+            scheduler=MilestoneStopping(
+                sweep.early_stopping,
+                sweep.last_stage,
+                passed_milestones(study),
+                lambda number: is_default(study, sweep, number),
+            ),
             max_concurrent_trials=sweep.parallel or None,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),

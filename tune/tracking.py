@@ -47,9 +47,9 @@ class Tracker:
 
     def __init__(self, uri: str, out: Path):
         self.uri = uri
-        self._client = MlflowClient(uri)
         self._warned = False
         try:
+            self._client = MlflowClient(uri)
             found = self._client.get_experiment_by_name(EXPERIMENT)
             if found is None:
                 # with a file store artifacts would go to the current folder of whoever is first
