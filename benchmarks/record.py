@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -35,7 +36,9 @@ LATE_KEYS = ("masks.",)
 
 def points(space: dict[str, BaseDistribution], seed: int) -> Iterator[dict[str, Any]]:
     """A scrambled Sobol sequence over the space."""
-    study = optuna.create_study(sampler=optuna.samplers.QMCSampler(seed=seed, scramble=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(sampler=optuna.samplers.QMCSampler(seed=seed, scramble=True))
     study.add_trial(
         optuna.trial.create_trial(
             params={key: d.to_external_repr(d.low) for key, d in space.items()},  # type: ignore[attr-defined]

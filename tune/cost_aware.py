@@ -266,7 +266,7 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         for trial in ended:
             if trial.state == TrialState.PRUNED and (last := _last_milestone(trial)):
                 worth[trial.number] = expected(*last)
-            elif trial.state != TrialState.COMPLETE or any(over > 0 for over in excess(trial, self._limits)):
+            elif trial.state != TrialState.COMPLETE or any(over > 0 for over in excess(trial, self._limits).values()):
                 worth[trial.number] = worst
         known = [t for t in ended if worth.get(t.number) is not None]
         if len(known) > OBSERVATIONS:

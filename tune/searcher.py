@@ -20,7 +20,7 @@ from semples.errors import UserError
 from semples.pipeline import STAGES
 from tune.space import Sweep
 from tune.stopping import RULES
-from tune.study import DUPLICATE, effort, finished
+from tune.study import DUPLICATE, effort, excess, finished
 from tune.tracking import Tracker, Untracked
 from tune.trial import MILESTONES, receive, trial_folder
 
@@ -60,7 +60,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         super().__init__()
         self._study, self._sweep, self._folder = study, sweep, folder
         self._distributions = sweep.distributions()
-        self._conditional = any(dimension.when for dimension in sweep.space.values())
         self._tracker, self._start_run, self._notice = tracker, start_run, notice
         self._live: dict[str, optuna.Trial] = {}
         self._begun = time.monotonic()
@@ -110,7 +109,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 self.exhausted = "every point of the grid was tried"
             if self.exhausted:
                 return None
-            trial = self._study.ask({} if self._conditional else self._distributions)
+            trial = self._study.ask()
             self._draw(trial)
             same = self._ended.get(_identity(trial.params))
             if same is None:
@@ -127,6 +126,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 trial._suggest(key, self._distributions[key])
 
     def _tell(self, trial: optuna.Trial, state: TrialState, values: list[float] | None) -> None:
+        for name, over in excess(trial, self._sweep.limits).items():
+            trial.set_constraint(name, over)
         if state == TrialState.COMPLETE:
             self._study.tell(trial, values)
         else:

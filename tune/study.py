@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from semples.errors import UserError
-from tune.space import LIMITS, Sweep, within
+from tune.space import Sweep, within
 
 STUDY, JOURNAL = "study.db", "study.journal"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -102,7 +102,6 @@ def create_sampler(sweep: Sweep, seed: int) -> BaseSampler:
     if sweep.sampler == "cost-aware":
         return CostAwareSampler(sweep, seed)
     conditional = any(dimension.when for dimension in sweep.space.values())
-    limits = (lambda trial: excess(trial, sweep.limits)) if sweep.limits else None
     known: dict[str, tuple[Callable[..., BaseSampler], dict[str, Any]]] = {
         "tpe": (
             optuna.samplers.TPESampler,
@@ -111,12 +110,11 @@ def create_sampler(sweep: Sweep, seed: int) -> BaseSampler:
                 "group": conditional,
                 "constant_liar": True,
                 "n_startup_trials": STARTUP_TRIALS,
-                "constraints_func": limits,
             },
         ),
-        "gp": (optuna.samplers.GPSampler, {"n_startup_trials": STARTUP_TRIALS, "constraints_func": limits}),
-        "nsga2": (optuna.samplers.NSGAIISampler, {"constraints_func": limits}),
-        "nsga3": (optuna.samplers.NSGAIIISampler, {"constraints_func": limits}),
+        "gp": (optuna.samplers.GPSampler, {"n_startup_trials": STARTUP_TRIALS}),
+        "nsga2": (optuna.samplers.NSGAIISampler, {}),
+        "nsga3": (optuna.samplers.NSGAIIISampler, {}),
         "cmaes": (optuna.samplers.CmaEsSampler, {"n_startup_trials": STARTUP_TRIALS}),
         "sobol": (optuna.samplers.QMCSampler, {"scramble": True}),
         "random": (optuna.samplers.RandomSampler, {}),
@@ -166,10 +164,10 @@ def succeeded(study: optuna.Study) -> list[FrozenTrial]:
     return [t for t in finished(study) if t.state != TrialState.FAIL]
 
 
-def excess(trial: FrozenTrial, limits: dict[str, float]) -> list[float]:
+def excess(trial: optuna.Trial | FrozenTrial, limits: dict[str, float]) -> dict[str, float]:
     """By how much a trial is above each limit; not above 0 where it keeps to it, or ended before that was known."""
     taken = trial.user_attrs.get("taken", {})
-    return [taken.get(name, 0.0) - limits[name] for name in LIMITS if name in limits]
+    return {name: taken.get(name, 0.0) - limit for name, limit in limits.items()}
 
 
 def ranked(study: optuna.Study, sweep: Sweep) -> list[FrozenTrial]:
@@ -178,7 +176,7 @@ def ranked(study: optuna.Study, sweep: Sweep) -> list[FrozenTrial]:
     complete = [
         t
         for t in finished(study)
-        if t.state == TrialState.COMPLETE and all(over <= 0 for over in excess(t, sweep.limits))
+        if t.state == TrialState.COMPLETE and all(over <= 0 for over in excess(t, sweep.limits).values())
     ]
     several = len(sweep.directions) > 1
     return sorted(complete, key=lambda t: (several and _beaten(t, complete, sweep), _losses(t, sweep)[0], t.number))
