@@ -123,7 +123,8 @@ def main() -> None:
     print("|---|---|---|---|")
     for name, (seconds, there) in ((name, of.T) for name, of in found.items()):
         low, middle, high = (
-            f"{'> ' * (share / 100 > there.mean())}{np.percentile(seconds, share):,.0f}" for share in (25, 50, 75)
+            f"{'> ' if share / 100 > there.mean() else ''}{np.percentile(seconds, share):,.0f}"
+            for share in (25, 50, 75)
         )
         print(f"| {name} | {middle} s | {low} - {high} | {there.sum():.0f} of {repeats} |")
     figures = {
