@@ -129,7 +129,7 @@ def confirm(
         for name, config in configs.items()
         for seed in range(first, first + seeds)
     }
-    out = {}
+    failed: dict[str, str] = {}
     connect(sweep, address)
     try:
         task = ray.remote(run_again).options(
@@ -146,15 +146,15 @@ def confirm(
                 problem = " ".join(str(error).split())[-300:]
             notice(name, seed, problem)
             if problem:
-                out[name] = f"{name} with seed {seed}: {problem}"
+                failed[name] = f"{name} with seed {seed}: {problem}"
     finally:
         ray.shutdown()
-    if DEFAULT in out or len(out) == len(configs) - 1:
-        raise UserError(f"nothing is left to compare: {'; '.join(out.values())}")
-    metrics = {which: read_run(place)[1]["metrics"] for which, (_, place) in again.items() if which[0] not in out}
+    if DEFAULT in failed or len(failed) == len(configs) - 1:
+        raise UserError(f"nothing is left to compare: {'; '.join(failed.values())}")
+    metrics = {which: read_run(place)[1]["metrics"] for which, (_, place) in again.items() if which[0] not in failed}
     # without a mask nothing but the proxy is known
     reported = metric if all(metric in of for of in metrics.values()) else f"{sweep.selection}/{metric}"
-    values: dict[str, list[tuple[float, float]]] = {name: [] for name in configs if name not in out}
+    values: dict[str, list[tuple[float, float]]] = {name: [] for name in configs if name not in failed}
     for (name, _), of in metrics.items():
         values[name].append((score(of, metric, sweep.selection), of[reported]))
     verdict = judge(reported, values)
