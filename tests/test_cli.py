@@ -224,7 +224,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(command: Command, monkeypatch: 
         (["launch", "none.yaml"], "none.yaml: no such file"),
         (["launch", "scenes", "trials=0"], "trials is not allowed: input should be greater than or equal to 1"),
         (["launch", "scenes", "match.lamda_b=1"], "base: unknown key 'match.lamda_b' (did you mean 'match.lambda_b'?)"),
-        (["launch", "scenes", "masks.background=0.9"], "space: masks.background does not include the base value 0.9"),
+        (["launch", "scenes", "masks.background=0.9"], "space: masks.background does not include its base value 0.9"),
         (["status"], "sweeps: no sweeps here"),
         (["best", "none"], "sweeps/none: no sweep here"),
         (["export", "to"], "sweeps: no sweeps here"),

@@ -88,7 +88,8 @@ def check_same(sweep: Sweep, folder: Path) -> None:
 
 def _record(sweep: Sweep, folder: Path) -> None:
     """Write the sweep into its folder, with every value of its base, so that it stays what it was."""
-    resolved = sweep.model_copy(update={"preset": "", "base": to_dict(sweep.base_config())})
+    store = store_place(sweep, folder) if sweep.store else ""  # wherever later commands are given
+    resolved = sweep.model_copy(update={"preset": "", "base": to_dict(sweep.base_config()), "store": store})
     temporary = folder / f".{SWEEP_FILE}"
     temporary.write_text(yaml.safe_dump(resolved.model_dump(mode="json", exclude_none=True), sort_keys=False))
     temporary.replace(folder / SWEEP_FILE)
