@@ -14,7 +14,7 @@ help:  ## show this list
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-sweep: .venv/installed  ## run the example sweep on the embedded world, about 11 minutes on 2 cores
+sweep: .venv/installed  ## run the example sweep on the embedded world, about 14 minutes on 2 cores
 	$(BIN)/semples-tune launch scenes
 
 test: .venv/installed  ## run all tests (those that need a GPU only where there is one)
