@@ -19,7 +19,7 @@ from tune.searcher import StudySearcher
 from tune.space import Dimension, Sweep
 from tune.stopping import MilestoneStopping, below_median, outside_best
 from tune.study import DUPLICATE, finished, front, is_default, open_study, passed_milestones, ranked
-from tune.sweep import check_same, launch
+from tune.sweep import check_same, launch, trials_to_go
 from tune.tracking import EXPERIMENT, Tracker, default_uri
 
 SWEEP = Sweep.model_validate(
@@ -167,6 +167,8 @@ def test_an_interrupted_trial_is_handed_out_again_in_the_same_run(tmp_path: Path
     first.searcher.stop()
     assert first.runs()["s-1"].data.tags["state"] == "STOPPED"
 
+    fewer = SWEEP.model_copy(update={"trials": 1})
+    assert trials_to_go(fewer, tmp_path) == 1, "what was begun is ended"
     second = World(tmp_path)
     assert second.searcher.suggest("c") == interrupted
     assert second.runs()["s-1"].info.status == "RUNNING"

@@ -23,6 +23,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 import optuna
 import ray
 import yaml
+from optuna.trial import TrialState
 from pydantic import ValidationError
 from ray import tune as ray_tune
 
@@ -97,10 +98,14 @@ def _record(sweep: Sweep, folder: Path) -> None:
 
 def trials_to_go(sweep: Sweep, folder: Path) -> float:
     """Trials that the sweep lacks, infinite where only time ends it. Failed ones are made up for: what made them fail
-    may have been put right."""
+    may have been put right. Interrupted ones are always ended, even where `trials` is lower than it was."""
     if sweep.trials is None:
         return math.inf
-    return sweep.trials - (len(succeeded(load_study(folder, sweep))) if study_exists(folder, sweep) else 0)
+    if not study_exists(folder, sweep):
+        return sweep.trials
+    study = load_study(folder, sweep)
+    interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return max(sweep.trials - len(succeeded(study)), len(interrupted))
 
 
 @contextmanager
