@@ -19,6 +19,8 @@ import yaml
 from conftest import TINY
 from mlflow import MlflowClient
 
+from semples.config import parse
+from semples.output import read_run
 from tune.study import load_study, ranked
 from tune.sweep import load_launched
 from tune.tracking import EXPERIMENT, PARENT
@@ -103,6 +105,13 @@ def test_a_sweep_from_launch_to_export(tmp_path: Path) -> None:
     assert exported.returncode == 0, exported.stderr
     weights = (tmp_path / "export" / "network.safetensors").read_bytes()
     assert weights == (tmp_path / "again" / "network.safetensors").read_bytes()
+
+    # so can any other complete trial be taken
+    last = ranked(study, load_launched(out / "tiny"))[-1]
+    taken = program("semples-tune", "best", "--trial", last.number, "--out", out)
+    assert parse(yaml.safe_load(taken.stdout), "best") == read_run(out / f"tiny/trials/{last.number:04d}")[0]
+    none = program("semples-tune", "export", tmp_path / "none", "--trial", 99, "--out", out)
+    assert none.returncode == 2 and "trial 99 is not among the complete ones" in none.stderr
 
     # the same command repeats nothing; --trials can be raised
     same = program("semples-tune", "launch", sweep_file(tmp_path), "--out", out)

@@ -30,6 +30,7 @@ console = Console()
 
 Out = Annotated[Path, typer.Option(help="Folder of the sweeps; on a cluster one that all nodes share.")]
 Name = Annotated[str | None, typer.Argument(help="Name of the sweep; default: the one launched last.")]
+Number = Annotated[int | None, typer.Option("--trial", help="Number of a complete trial; default: the best one.")]
 TOP = 5
 REPLAYED = ("sampler", "early_stopping", "objective", "selection", "seed", "trials", "budget", "limits.seconds")
 
@@ -51,6 +52,19 @@ def _folder(out: Path, name: str | None) -> Path:
     if not found:
         raise UserError(f"{out}: no sweeps here; launch one with: semples-tune launch scenes --out {out}")
     return found[-1].parent
+
+
+def _complete(folder: Path, sweep: Sweep, number: int | None) -> int:
+    """Number of the best trial, or `number` if that one is complete and within the limits. Raises UserError if not."""
+    from tune.study import load_study, ranked
+
+    leading = [trial.number for trial in ranked(load_study(folder, sweep), sweep)]
+    look = f"see semples-tune status {folder.name} --out {folder.parent}"
+    if not leading:
+        raise UserError(f"{folder}: no trial is complete yet; {look}")
+    if number is not None and number not in leading:
+        raise UserError(f"{folder}: trial {number} is not among the complete ones within the limits; {look}")
+    return leading[0] if number is None else number
 
 
 class _Screen:
@@ -216,17 +230,13 @@ def status(name: Name = None, out: Out = Path("sweeps")) -> None:
 
 
 @app.command()
-def best(name: Name = None, out: Out = Path("sweeps")) -> None:
-    """Print the best configuration so far as YAML (`semples run` takes it as it is)."""
-    from tune.study import load_study
-    from tune.sweep import load_launched, write_best
+def best(name: Name = None, trial: Number = None, out: Out = Path("sweeps")) -> None:
+    """Print the best configuration so far, or that of another trial, as YAML (`semples run` takes it as it is)."""
+    from tune.sweep import describe, load_launched
 
     folder = _folder(out, name)
     sweep = load_launched(folder)
-    path = write_best(folder, load_study(folder, sweep), sweep)
-    if path is None:
-        raise UserError(f"{folder}: no trial is complete yet; see semples-tune status {folder.name} --out {out}")
-    print(path.read_text(), end="")
+    print(describe(folder, _complete(folder, sweep, trial)), end="")
 
 
 @app.command()
@@ -273,15 +283,19 @@ def confirm(
                 highlight=False,
             )
     console.print(verdict.sentence, highlight=False)
+    if verdict.winner:
+        number = verdict.winner.removeprefix("trial ")
+        console.print(f"take it: semples-tune export FOLDER --name {folder.name} --trial {number}", highlight=False)
 
 
 @app.command()
 def export(
     to: Annotated[Path, typer.Argument(help="New folder.")],
     name: Annotated[str | None, typer.Option(help="Name of the sweep; default: the one launched last.")] = None,
+    trial: Number = None,
     out: Out = Path("sweeps"),
 ) -> None:
-    """Copy the best trial out of a sweep: configuration, result, gallery and weights.
+    """Copy the best trial, or another one, out of a sweep: configuration, result, gallery and weights.
 
     `semples run TO/config.yaml` repeats it, `semples predict --run TO IMAGE...` uses its network.
     """
@@ -289,27 +303,25 @@ def export(
 
     from semples.output import CONFIG, GALLERY, RESULT, read_run, write_weights
     from semples.store import open_store
-    from tune.study import load_study, ranked
     from tune.sweep import load_launched, store_place
     from tune.trial import STORE, trial_folder
 
     folder = _folder(out, name)
     sweep = load_launched(folder)
-    if not (leading := ranked(load_study(folder, sweep), sweep)[:1]):
-        raise UserError(f"{folder}: no trial is complete yet; see semples-tune status {folder.name} --out {out}")
-    trial = trial_folder(folder, leading[0].number)
-    _, result = read_run(trial)
+    number = _complete(folder, sweep, trial)
+    source = trial_folder(folder, number)
+    _, result = read_run(source)
     place = store_place(sweep, folder)
     with open_store(place, folder / STORE) as store:
         folders = {stage: store.find(key) for stage, key in result["keys"].items()}
         if missing := [stage for stage, found in folders.items() if found is None]:
             raise UserError(
-                f"{place}: the result of '{missing[0]}' is gone; compute it with: semples run {trial / CONFIG}"
+                f"{place}: the result of '{missing[0]}' is gone; compute it with: semples run {source / CONFIG}"
             )
         write_weights({stage: found for stage, found in folders.items() if found}, to)
     for file in (CONFIG, GALLERY, RESULT):
-        shutil.copyfile(trial / file, to / file)
-    print(f"trial {leading[0].number} of '{folder.name}' in {to}; use it with: semples predict --run {to} IMAGE...")
+        shutil.copyfile(source / file, to / file)
+    print(f"trial {number} of '{folder.name}' in {to}; use it with: semples predict --run {to} IMAGE...")
 
 
 @app.command()

@@ -211,11 +211,15 @@ def write_best(folder: Path, study: optuna.Study, sweep: Sweep) -> Path | None:
     """Write best.yaml, the resolved configuration of the best complete trial; None if there is no such trial."""
     if not (best := ranked(study, sweep)[:1]):
         return None
-    config, result = read_run(trial_folder(folder, best[0].number))
-    figures = headline(result["metrics"], config)
     path = folder / BEST
-    path.write_text(dump(config, f"trial {best[0].number}, the best of sweep '{folder.name}'\n{figures}"))
+    path.write_text(describe(folder, best[0].number))
     return path
+
+
+def describe(folder: Path, number: int) -> str:
+    """The resolved configuration of a complete trial as YAML, its figures above it."""
+    config, result = read_run(trial_folder(folder, number))
+    return dump(config, f"trial {number} of sweep '{folder.name}'\n{headline(result['metrics'], config)}")
 
 
 def store_place(sweep: Sweep, folder: Path) -> str:
