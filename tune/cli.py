@@ -71,8 +71,12 @@ class _Screen:
     """Prints a line for every milestone and end of a trial below a bar for the sweep and one for each running trial."""
 
     def __init__(self, progress: Progress, sweep: Sweep, done: int, best: float):
-        self._progress, self._objective = progress, sweep.objective
-        self._what = "proxy" if sweep.selection == "proxy" else "mIoU"
+        from tune.space import OBJECTIVES
+
+        self._progress = progress
+        # what chooses, not what is reported
+        self._objective = [f"{sweep.selection}/{name}" if OBJECTIVES[name] else name for name in sweep.objective]
+        self._what = "proxy" if sweep.selection == "proxy" else f"{sweep.selection} mIoU"
         self._sweep = progress.add_task("sweep", total=sweep.trials, completed=done, note="")
         self._bars: dict[int, TaskID] = {}
         self._best = best
