@@ -247,9 +247,13 @@ class Holder:
         return f"leases/{key}.{number}"
 
     def _show(self) -> None:
+        sign = f"holders/{self.id}"
         with self._writing:
+            taken_for_dead = self._beat > 0 and self.place.read(sign) is None
             self._beat += 1
-            self.place.write(f"holders/{self.id}", str(self._beat).encode())
+            self.place.write(sign, str(self._beat).encode())
+            for key in tuple(self._uses) if taken_for_dead else ():  # which went with the sign
+                self.place.write(f"uses/{key}.{self.id}", b"")
         if self._thread is None:
             self._end.clear()
             self._thread = threading.Thread(target=self._live, name="signs of life", daemon=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ MARK = "result.json"  # what was recorded with a result, and {"files": {name: sh
 USED = "used"  # its time is that of the last use
 WORK = "work"  # folders of stages that are being computed, or were when their process died
 GB = 10**9
+KEY = re.compile("[0-9a-f]{32}")
 UPLOADS = 3  # attempts
 
 Write = Callable[[Path], dict[str, Any]]
@@ -56,7 +58,7 @@ class Store:
 
     quota: GB of the place; where `root` keeps copies, of those too. When a result would exceed it, those least worth
     keeping are dropped: lowest compute seconds a byte and a second since their last use. What a living process uses is
-    never dropped, so a quota smaller than what is in use is exceeded.
+    never dropped (where there is a URL, from `root`), so a quota smaller than what is in use is exceeded.
 
     Use it as a context manager, or `close` it: until then the results that it handed out are in use. A process that
     dies is noticed after `ttl` seconds.
@@ -152,9 +154,9 @@ class Store:
 
         Who is dead shows only after a while, so this takes `ttl` seconds.
         """
-        self._tidy()
+        self._tidy(checkpoints=True)
         time.sleep(self.here.ttl * 1.1)
-        self._tidy()
+        self._tidy(checkpoints=True)
         return self._evict(self.there, limit)
 
     def _compute(self, key: str, lease: int, write: Write) -> Path:
@@ -200,12 +202,15 @@ class Store:
                 os.rename(folder, doomed / folder.name)
             shutil.rmtree(doomed, ignore_errors=True)
 
-    def _tidy(self) -> None:
-        """Remove what processes that died left behind in the local folder."""
+    def _tidy(self, checkpoints: bool) -> None:
+        """Remove what processes that died left behind in the local folder: half copies, and if `checkpoints`, stages
+        that were being computed, which could have gone on."""
         for folder in (self.root / WORK).glob("*"):
+            if not KEY.fullmatch(_key_of(folder)):
+                continue
             holder = folder.name.partition("@")[2]
             living = holder == self.here.id or self.here.alive(holder) if holder else self.there.owner(_key_of(folder))
-            if not living:
+            if not living and (holder or checkpoints):
                 shutil.rmtree(folder, ignore_errors=True)
         for holder in self.here.place.names("holders"):
             self.here.alive(holder)
@@ -264,9 +269,9 @@ class Store:
     def _evict(self, holder: Holder, limit: float) -> list[Entry]:
         entries = self._entries(holder.place)
         excess = sum(entry.mark["bytes"] for entry in entries) - limit
-        if excess <= 0:
+        if excess <= 0 or not entries:
             return []
-        self._tidy()
+        self._tidy(checkpoints=False)
         now, used, dropped = max(entry.used for entry in entries), holder.in_use(), []
 
         def worth(entry: Entry) -> float:
@@ -297,7 +302,8 @@ class Store:
 
 
 def _keys(place: Place) -> list[str]:
-    return [name for name in place.names() if name not in (WORK, "leases", "holders", "uses")]
+    """Names of results; what else lies in the place is somebody's and is left alone."""
+    return [name for name in place.names() if KEY.fullmatch(name)]
 
 
 def _key_of(work: Path) -> str:

@@ -58,7 +58,7 @@ def lines(path: Path) -> list[str]:
 
 def test_when_whoever_computes_is_killed_one_other_takes_over(tmp_path: Path, context: Any) -> None:
     for first in range(0, ROUNDS, AT_ONCE):
-        keys = [f"{i:08x}" for i in range(first, first + AT_ONCE)]
+        keys = [f"{i:032x}" for i in range(first, first + AT_ONCE)]
         asking: dict[str, list[BaseProcess]] = {
             key: [context.Process(target=ask, args=(tmp_path, key)) for _ in range(PROCESSES)] for key in keys
         }
@@ -140,7 +140,7 @@ def fill(root: Path, worker: int) -> None:
 
     for trial in range(10):
         with Store(root, quota=QUOTA_MB / 1000, ttl=TTL) as store:
-            folders = [store.obtain(f"{worker:04x}{trial:04x}{stage:04x}", compute)[0] for stage in range(5)]
+            folders = [store.obtain(f"{worker:08x}{trial:08x}{stage:016x}", compute)[0] for stage in range(5)]
             time.sleep(0.1)
             assert all(len((folder / "data.bin").read_bytes()) == RESULT_MB * 10**6 for folder in folders)
 

@@ -22,7 +22,7 @@ from semples.pipeline import run
 from semples.store import MARK, WORK, Store, Write, make_key, read_mark
 
 TTL = 2.0  # signs of life are given four times as often, also on a busy machine
-KEY = "0123abcd"
+KEY, A, B, C, D = (make_key(of=name) for name in "kabcd")
 
 
 class Faulty(MemoryFileSystem):
@@ -220,11 +220,11 @@ def test_the_quota_keeps_what_costs_most(node: Open) -> None:
     store = node(quota=1000e-9)
     for i in range(6):
         with node(quota=1000e-9) as writer:
-            writer.obtain(f"cheap{i}", write("x" * 180, seconds=1))
-            writer.obtain(f"dear{i}", write("y" * 180, seconds=100))
+            writer.obtain(make_key(cheap=i), write("x" * 180, seconds=1))
+            writer.obtain(make_key(dear=i), write("y" * 180, seconds=100))
         kept = {entry.key for entry in store.entries()}
         assert sum(entry.mark["bytes"] for entry in store.entries()) <= 1000
-    assert sum(key.startswith("dear") for key in kept) >= 4
+    assert len(kept & {make_key(dear=i) for i in range(6)}) >= 4
     assert all((store.find(key) is not None) for key in kept)
 
 
@@ -232,13 +232,13 @@ def test_what_is_in_use_is_never_dropped(node: Open) -> None:
     reader, writer = node(), node(quota=1000e-9)
     folder, _ = reader.obtain(KEY, write("x" * 600, seconds=0.001))
     dead = node()
-    dead.obtain("dead", write("z" * 300, seconds=0.001))
+    dead.obtain(D, write("z" * 300, seconds=0.001))
     die(dead)
     for i in range(5):
-        writer.obtain(f"k{i}", write("y" * 300, seconds=100))
+        writer.obtain(make_key(number=i), write("y" * 300, seconds=100))
         time.sleep(TTL / 3)
     if writer.here is writer.there:  # the copies of one node are no business of another
-        assert {KEY, "dead"} & {entry.key for entry in writer.entries()} == {KEY}
+        assert {KEY, D} & {entry.key for entry in writer.entries()} == {KEY}
     assert (folder / "data.bin").read_text() == "x" * 600
 
 
@@ -248,27 +248,65 @@ def test_pruning_drops_results_and_what_the_dead_left(node: Open) -> None:
         raise RuntimeError
 
     with node() as store:
-        store.obtain("a", write("x" * 100, seconds=1))
-        store.obtain("b", write("x" * 100, seconds=9))
+        store.obtain(A, write("x" * 100, seconds=1))
+        store.obtain(B, write("x" * 100, seconds=9))
         with pytest.raises(RuntimeError):
-            store.obtain("c", fail)
+            store.obtain(C, fail)
     dead = node()
-    dead.obtain("b", refuse)
-    assert dead.there.acquire("d")
+    dead.obtain(B, refuse)
+    assert dead.there.acquire(D)
     die(dead)
     with node() as store:
-        assert [entry.key for entry in store.prune(100)] == ["a"]
-        assert [entry.key for entry in store.entries()] == ["b"]
+        assert [entry.key for entry in store.prune(100)] == [A]
+        assert [entry.key for entry in store.entries()] == [B]
         assert not (store.root / WORK).exists() or list((store.root / WORK).iterdir()) == []
     with node() as store:
         place = store.here.place
         assert (place.names("holders"), place.names("uses")) == ([], [])
 
 
+def test_a_quota_keeps_a_training_that_can_go_on(node: Open) -> None:
+    def fail(out: Path) -> dict[str, Any]:
+        (out / "checkpoint").write_text("half")
+        raise RuntimeError
+
+    with node(quota=300e-9) as store:
+        with pytest.raises(RuntimeError):
+            store.obtain(A, fail)
+        for i in range(4):
+            store.obtain(make_key(number=i), write("x" * 200))
+        assert [path.name for path in (store.root / WORK).glob(f"{A}.*/*")] == ["checkpoint"]
+
+
+def test_what_is_no_result_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / WORK / "mine").mkdir(parents=True)
+    for file in (".DS_Store", "notes.txt", "photos/result.json", f"{WORK}/mine/draft"):
+        (tmp_path / file).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with Store(tmp_path, quota=1e-9, ttl=0.2) as store:
+        store.obtain(A, write("x" * 10))
+        assert store.verify() == {A: True} and [entry.key for entry in store.entries()] == [A]
+    with Store(tmp_path, ttl=0.2) as store:
+        assert [entry.key for entry in store.prune(0)] == [A]
+    assert {path for path in before if not path.exists()} == set()
+
+
+def test_who_was_taken_for_dead_says_again_what_it_uses(tmp_path: Path) -> None:
+    place = Place.at(str(tmp_path))
+    stalled, other = Holder(place, TTL), Holder(place, TTL)
+    stalled.use(KEY)
+    place.delete(f"holders/{stalled.id}")  # as another does that saw no sign of life
+    place.delete(f"uses/{KEY}.{stalled.id}")
+    time.sleep(TTL / 2)
+    assert other.in_use() == {KEY}
+    stalled.close()
+
+
 def test_one_who_was_taken_for_dead_does_no_harm(node: Open) -> None:
     """It stood still for longer than the lease lasts, and comes back while its heir computes, or after that."""
     for when in ("while", "after"):
-        zombie, heir, key = node(), node(), f"{KEY}{when}"
+        zombie, heir, key = node(), node(), make_key(when=when)
 
         def stands_still(out: Path) -> dict[str, Any]:
             (out / "data.bin").write_text("right")
