@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from scipy.stats import t as student
 
 from semples.config import Config, with_changes
+from semples.data import load_data
+from semples.errors import UserError
 from semples.pipeline import Event, run
 from semples.store import Store
 
@@ -56,8 +58,12 @@ def ablate(
     """mIoU in points after every step of STEPS, one value a seed.
 
     Each seed is a run of the configuration, the masks once more without CRF, and the network once more on true masks;
-    finished stages come from the store. report(seed, event) tells of the progress.
+    finished stages come from the store. report(seed, event) tells of the progress. Raises UserError for data without
+    the true masks to measure by.
     """
+    data = load_data(config.data, config.selection)
+    if not (data.train.masked and data.test.masked):
+        raise UserError("an ablation needs true masks of training and test images, and this data set lacks them")
     values: dict[str, list[float]] = {step: [] for step in STEPS}
     for seed in seeds:
 

@@ -61,10 +61,14 @@ Place = Annotated[str, typer.Argument(metavar="PLACE", help="A store: a folder o
 STORE = "store"
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 MOST_PROBLEMS = 20
+PATH_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS,
+    errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+)  # fmt: skip
 
 
 def guard(command: typer.Typer) -> None:
-    """Run a command line: a UserError or a full disk is one sentence and exit code 2."""
+    """Run a command line: a UserError, an unusable path or a lack of memory is one sentence and exit code 2."""
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         command()
@@ -72,10 +76,19 @@ def guard(command: typer.Typer) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in PATH_ERRORS:
             raise
         advice = "make room or choose another folder; finished work is kept"
         print(f"error: {error.filename or 'writing'}: {error.strerror}; {advice}", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for every command
+            raise
+        reason = str(error).split(". ")[0]
+        advice = (
+            "take a smaller batch or smaller images (STAGE.batch, augment.size, segment.size); finished work is kept"
+        )
+        print(f"error: {reason}; {advice}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -85,7 +98,7 @@ def _read(config: Path | None, changes: list[str] | None) -> Config:
     from semples.config import assignments, find_config, load
 
     words = list(changes or [])
-    if config is not None and "=" in str(config) and not config.exists():
+    if config is not None and "=" in str(config) and not os.path.exists(config):  # a long word is no file name
         words.insert(0, str(config))
         config = None
     return load(find_config(config) if config else None, assignments(words))
@@ -111,7 +124,7 @@ def _progress(console: Console) -> Iterator[Report]:
                 progress.update(bars[name], completed=event.epoch, total=max(event.epochs, 1), note=note)
                 return
             metric, total = STAGES[event.stage].milestone, max(event.epochs, 1)
-            note = f"{metric} {event.metrics[metric]:.1f}" if metric else ""
+            note = f"{metric} {event.metrics[metric]:.1f}" if metric in event.metrics else ""  # without masks it is not
             progress.update(bars[name], completed=total, total=total, note=note + (" (stored)" if event.reused else ""))
 
         try:
@@ -141,12 +154,14 @@ def run(
 
     An interrupted run goes on where it was when the same command is given again.
     """
-    from semples.output import CONFIG, GALLERY, RESULT, headline, write_masks, write_run, write_weights
+    from semples.output import CONFIG, GALLERY, MASKS, RESULT, headline, write_masks, write_run, write_weights
     from semples.pipeline import run as run_pipeline
     from semples.preflight import check
     from semples.store import open_store
 
     resolved = _read(config, changes)
+    if (out / MASKS).exists() and not any((out / name).exists() for name in (STORE, CONFIG)):
+        raise UserError(f"--out {out}: there is a folder '{MASKS}' that no run has written; choose another folder")
     check(resolved)
     console = Console()
     with open_store(place or str(out / STORE), out / STORE, quota) as store:
@@ -381,6 +396,8 @@ def predict(
         raise UserError(f"{run}: no {segment.WEIGHTS} here; take the weights out of the sweep with semples-tune export")
     if len({path.stem for path in images}) < len(images):
         raise UserError("two of the images have the same name and would overwrite each other's mask; call twice")
+    if over := {path.resolve() for path in images} & {(out / f"{path.stem}.png").resolve() for path in images}:
+        raise UserError(f"the mask would overwrite the image {min(over)}; choose another --out")
     classes = result["classes"]
     runtime = resolve_device(config.runtime.model_copy(update={"device": "auto"}))
     prepare(runtime)
@@ -465,10 +482,15 @@ def check(
     table.add_row("with a true mask", *(str(masks) for _, masks in report.images.values()))
     console.print(table)
     train, holdout, test = (report.images[part] for part in ("train", "holdout", "test"))
+    if train[1] or holdout[1] or test[1]:
+        rest = (
+            f"choose on the masks of {holdout[0]}, and report pseudo masks on {train[1]} of the training images and "
+            f"the network on {test[1]} test images"
+        )
+    else:
+        rest = f"choose by CLIP's judgement of {holdout[0]}: no image has a mask, so it needs selection=proxy"
     console.print(
-        f"A run would train on {train[0]} images by their labels alone, choose on the masks of {holdout[0]}, and "
-        f"report pseudo masks on {train[1]} of the training images and the network on {test[1]} test images.\n"
-        "In the configuration:\n",
+        f"A run would train on {train[0]} images by their labels alone, {rest}.\nIn the configuration:\n",
         soft_wrap=True,
     )
     plain = {

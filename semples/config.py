@@ -57,7 +57,7 @@ class ScenesData(Section):
     train: Count = 480
     holdout: Count = 64
     test: Count = 128
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class VocData(Section):
@@ -74,7 +74,7 @@ class VocData(Section):
     mask_list: str = "train"
     test_list: str = "val"
     holdout: Count = 100
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class CocoData(Section):
@@ -90,7 +90,7 @@ class CocoData(Section):
     classes: tuple[str, ...] = COCO_CLASSES
     holdout: Count = 500
     measured: Count = 5000
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class FolderData(Section):
@@ -104,7 +104,7 @@ class FolderData(Section):
     root: str
     holdout: Count = 50
     test: Count = 100
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 DataConfig = ScenesData | VocData | CocoData | FolderData
@@ -434,7 +434,7 @@ def override(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
             if not isinstance(node.setdefault(part, {}), dict):
                 raise UserError(f"key '{key}': '{part}' is a value, not a section")
             node = node[part]
-        if last == "kind" and node.get("kind", next(iter(UNIONS.get(path[-1], [""])))) != changes[key]:
+        if last == "kind" and path and node.get("kind", next(iter(UNIONS.get(path[-1], [""])))) != changes[key]:
             node.clear()
         node[last] = changes[key]
     return result

@@ -146,10 +146,12 @@ def fit(
     steps, rise = settings.epochs * len(loader), settings.warmup * len(loader)
     factor = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
-        lambda step: (step + 1) / rise if step < rise else schedule(min(1, (step - rise) / max(1, steps - rise))),
+        lambda step: (
+            min(1, (step + 1) / rise) if step < rise else schedule(min(1, (step - rise) / max(1, steps - rise)))
+        ),
     )
     history: list[dict[str, float]] = []
-    if state := _read_checkpoint(out, runtime.device):
+    if state := _read_checkpoint(out):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         factor.load_state_dict(state["factor"])
@@ -173,37 +175,39 @@ def fit(
             raise UserError(f"{name}: the loss is not finite in epoch {epoch}; lower {name}.lr")
         yield means
         history.append(means)
-        state = {"history": history, "memory": memory, "random": _random_state()}
+        state = {"history": history, "memory": memory, "random": _random_state(runtime.device)}
         state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "factor": factor.state_dict()}
         torch.save(state, out / f".{CHECKPOINT}")
         os.replace(out / f".{CHECKPOINT}", out / CHECKPOINT)
 
 
-def _read_checkpoint(folder: Path, device: str) -> dict[str, Any] | None:
+def _read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """What was written, on the CPU: model and optimizer take it to where they are."""
     try:
-        state: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):  # none, or a damaged one: begin anew
         return None
     return state
 
 
-def _random_state() -> dict[str, Any]:
+def _random_state(device: str) -> dict[str, Any]:
     _, words, *rest = np.random.get_state(legacy=True)
     return {
         "random": random.getstate(),
         "numpy": [torch.from_numpy(np.asarray(words, np.int64)), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # of the one that is used: whoever goes on may see others
+        "cuda": torch.cuda.get_rng_state() if device == "cuda" else None,
     }
 
 
 def _set_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["random"])
     words, *rest = state["numpy"]
-    np.random.set_state(("MT19937", words.cpu().numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"].cpu())
-    for device, of_device in enumerate(state["cuda"]):
-        torch.cuda.set_rng_state(of_device.cpu(), device)
+    np.random.set_state(("MT19937", words.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def train(

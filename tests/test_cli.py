@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,10 @@ def test_run_predict_evaluate(command: Command) -> None:
     Image.fromarray(split.image(0)).save("photo.jpg")
     code, out, _ = command("semples", "predict", "photo.jpg", "--run", "r", "--out", "p")
     assert code == 0 and np.asarray(Image.open("p/photo.png")).shape == split.image(0).shape[:2]
+    picture = Path(pictures[0])
+    before_it = picture.read_bytes()
+    code, _, err = command("semples", "predict", picture, "--run", "r", "--out", picture.parent)
+    assert code == 2 and "the mask would overwrite the image" in err and picture.read_bytes() == before_it
     code, out, _ = command("semples", "evaluate", "p", "p", "--run", "r")
     assert code == 0 and "100.00" in out and "precision" in out and "recall" in out and "background" in out
     code, out, _ = command("semples", "prompts", "r", "--top", 3)
@@ -148,6 +153,32 @@ def test_data_check(command: Command) -> None:
     assert command("semples", "data", "check", ".")[2].startswith("error: .: no layout that is known")
 
 
+def test_a_data_set_without_a_mask(command: Command) -> None:
+    command("semples", "scenes", "write", "tree", "--train", 24, "--holdout", 8, "--test", 4)
+    shutil.rmtree("tree/SegmentationClass")
+    classes = yaml.safe_dump(list(scenes.CLASSES), default_flow_style=True, width=999).strip()
+    code, out, err = command("semples", "data", "check", "tree", f"classes={classes}", "holdout=8")
+    assert (code, err) == (0, "") and "it needs selection=proxy" in out
+    tiny = {k: v for k, v in TINY.items() if k != "data"}
+    Path("tree/config.yaml").write_text(
+        yaml.safe_dump({**yaml.safe_load(Path("tree/config.yaml").read_text()), **tiny})
+    )
+    code, out, err = command("semples", "run", "tree/config.yaml", "selection=proxy", "--out", "r")
+    assert (code, err) == (0, "") and "no mask to measure by (PROXY" in out
+    code, _, err = command("semples", "ablate", "tree/config.yaml", "selection=proxy", "--out", "a")
+    assert code == 2 and "an ablation needs true masks" in err
+    again = ("semples", "run", "tree/config.yaml", "selection=proxy", "segment.train_on=truth", "--out", "r")
+    assert command(*again)[0] == 2
+
+
+def test_masks_that_no_run_has_written_are_kept(command: Command) -> None:
+    Path("mine/masks").mkdir(parents=True)
+    Path("mine/masks/a.png").write_text("true")
+    code, _, err = command("semples", "run", tiny_file(), "--out", "mine")
+    assert code == 2 and "a folder 'masks' that no run has written" in err
+    assert Path("mine/masks/a.png").read_text() == "true"
+
+
 def test_written_scenes_run_as_a_voc_tree(command: Command) -> None:
     code, out, _ = command("semples", "scenes", "write", "tree", "--train", 24, "--holdout", 8, "--test", 4)
     assert code == 0 and "semples run tree/config.yaml" in out
@@ -166,6 +197,11 @@ def test_written_scenes_run_as_a_voc_tree(command: Command) -> None:
         (["run", "match.lr=-1"], "command line: match.lr = -1 is not allowed: input should be greater than 0"),
         (["run", "clip.model=ViT-B-33"], "'ViT-B-33' is not an open_clip model"),
         (["run", "clip.pretrained=none.pt"], "clip.pretrained 'none.pt' is neither a weights file nor a tag"),
+        (["run", "kind=voc"], "command line: unknown key 'kind'"),
+        (["run", "data.seed=-1"], "data.seed = -1 is not allowed"),
+        (["run", "augment.randaugment=foo"], "augment.randaugment 'foo' is nothing that timm knows"),
+        (["run", f"data.classes=[{'x' * 300}]", "data.kind=voc", "data.root=none"], "data.root 'none' is not a folder"),
+        (["scenes", "write", "file/tree"], "Not a directory; make room or choose another folder"),
         (["run", "data.train=1", "data.seed=1"], "no training image shows the class 'aeroplane'"),
         (["run", "data.kind=voc", "data.root=none"], "data.root 'none' is not a folder"),
         (["run", "voc"], "voc.yaml: key 'data.root' is missing"),
@@ -188,6 +224,7 @@ def test_written_scenes_run_as_a_voc_tree(command: Command) -> None:
 def test_mistakes_of_semples(command: Command, words: list[str], message: str) -> None:
     if words[0] == "run" and not any(w.startswith("data.") for w in words):
         words = [*words, "data.train=24", *(f"{stage}.epochs=1" for stage in ("classify", "match", "prompts"))]
+    Path("file").write_text("")
     code, _, err = command("semples", *words)
     assert code == 2
     assert err.startswith("error: ") and message in err

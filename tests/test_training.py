@@ -53,6 +53,10 @@ def test_warm_up_may_be_as_long_as_the_training(epochs: int, warmup: float) -> N
     assert len(rates(epochs, warmup)) == 4 * epochs
 
 
+def test_warm_up_of_less_than_a_step_is_none() -> None:
+    assert rates(epochs=2, warmup=0.01)[0] == pytest.approx(1, abs=1e-5)
+
+
 def test_poly_is_a_power_of_what_is_left() -> None:
     assert (poly(0), poly(0.5), poly(1)) == pytest.approx((1, 0.5**0.9, 0))
 

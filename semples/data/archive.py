@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 
 def voc_palette() -> list[int]:
@@ -50,7 +51,8 @@ class Reader:
         """uint8 (h, w) that was written under the name."""
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = os.getpid(), zipfile.ZipFile(self.path)
-        return np.asarray(Image.open(io.BytesIO(self._opened[1].read(f"{name}.png"))))
+        # not by Image.open, which refuses the stacked heatmaps of a large photo
+        return np.asarray(PngImageFile(io.BytesIO(self._opened[1].read(f"{name}.png"))))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_opened": None}

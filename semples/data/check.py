@@ -94,9 +94,10 @@ def check(config: DataConfig, progress: Callable[[int, int], None] = lambda done
             images[part], counts[part] = (len(names), masks), count
     absent = [c for c, n in zip(listing.classes, counts["train"], strict=True) if n == 0]
     problems.extend(f"no training image shows the class '{c}'; add some or take the class away" for c in absent)
-    problems.extend(
-        f"no {part} image has a true mask, so nothing can be measured there"
-        for part, (_, n) in images.items()
-        if n == 0
-    )
+    if any(masks for _, masks in images.values()):  # with none at all it is a data set for selection=proxy
+        problems.extend(
+            f"no {part} image has a true mask, so nothing can be measured there; add a few, or take selection=proxy"
+            for part, (_, masks) in images.items()
+            if masks == 0
+        )
     return Report(listing, images, counts, tuple(problems))

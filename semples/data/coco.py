@@ -148,7 +148,9 @@ def _read_annotations(path: Path, classes: int) -> dict[str, _Objects]:
             objects.outlines.append((index[annotation["category_id"]], outline))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; unpack COCO's annotations there") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # pycocotools raises a bare one
         raise UserError(f"{path}: not as COCO's annotations are ({error!r}); unpack them again") from None
     return dict(images.values())
 

@@ -22,7 +22,7 @@ from semples.metrics import THRESHOLDS, Sweep, sweep_thresholds
 from semples.training import autocast
 
 MINMAX_EPS = 1e-8
-CHUNK = 64  # images held at a time; those of one size are computed together
+CHUNK, HELD = 64, 2**25  # images held at a time and their pixels; those of one size are computed together
 PIXELS = 2**19  # computed at a time, or one image that has more
 FILES = {"train": "train.zip", "holdout": "holdout.zip"}
 
@@ -38,10 +38,9 @@ def compute_heatmaps(
 
     Heatmap = sum of the up-sampled CAMs over scales and mirror images, min-max over the image (SemPLeS), times 255.
     """
-    for start in range(0, len(indices), CHUNK):
+    for held in _chunks(split, indices):
         by_size: dict[tuple[int, ...], list[Member]] = defaultdict(list)
-        for i in indices[start : start + CHUNK]:
-            image = split.image(i)
+        for i, image in held:
             by_size[image.shape[:2]].append((i, image))
         for (h, w), members in ((size, m) for size, of_size in by_size.items() for m in _parts(size, of_size)):
             pixels = torch.from_numpy(np.stack([image for _, image in members])).permute(0, 3, 1, 2)
@@ -58,6 +57,17 @@ def compute_heatmaps(
             maps = (255 * minmax(total, MINMAX_EPS)).round().byte().cpu().numpy()
             for (i, _), of_image in zip(members, maps, strict=True):
                 yield i, of_image[split.labels[i][shown]], np.flatnonzero(split.labels[i])
+
+
+def _chunks(split: Split, indices: Sequence[int]) -> Iterator[list[Member]]:
+    held: list[Member] = []
+    for i in indices:
+        image = split.image(i)
+        if len(held) == CHUNK or sum(other[..., 0].size for _, other in (*held, (i, image))) > HELD:
+            yield held
+            held = []
+        held.append((i, image))
+    yield held
 
 
 def _parts(size: tuple[int, ...], members: list[Member]) -> Iterator[list[Member]]:

@@ -133,6 +133,11 @@ def train_on(
     Under "proxy" that is the last one. Returns its weights and the metrics: `seg_miou` is of the test set.
     """
     settings, runtime, classes = config.segment, config.runtime, data.num_classes
+    if min(len(indices), settings.batch) < 2:
+        raise UserError(
+            f"segment: {len(indices)} images with masks in batches of segment.batch = {settings.batch}; "
+            "batch statistics need at least 2 of both"
+        )
     network = build_network(settings, classes, initial=True).to(runtime.device)
 
     def losses(images: Tensor, masks: Tensor) -> dict[str, Tensor]:
