@@ -25,7 +25,7 @@ from tune.cost_aware import affecting
 from tune.replay import Planned, replay
 from tune.space import find_sweep_file, load_sweep
 
-SCENES = {"data.train": 100, "data.holdout": 48, "data.test": 32}
+SCENES = {"data.train": 100, "data.holdout": 200, "data.test": 32}
 COMPARED = ("random search", "TPE", OURS)
 
 
