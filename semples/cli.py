@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from json import dumps
@@ -61,6 +62,7 @@ Place = Annotated[str, typer.Argument(metavar="PLACE", help="A store: a folder o
 STORE = "store"
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 MOST_PROBLEMS = 20
+LOG_EVERY = 60.0  # seconds between two lines of progress where there is no terminal
 PATH_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS,
     errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
@@ -106,26 +108,34 @@ def _read(config: Path | None, changes: list[str] | None) -> Config:
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Report]:
-    """A bar a stage (under a heading, where there are several runs); after an interrupt a word and exit code 130."""
+    """A bar a stage (under a heading, where there are several runs), in a log lines now and then and at a stage's end;
+    after an interrupt a word and exit code 130."""
     from semples.pipeline import STAGES
 
-    with Progress(*COLUMNS, TextColumn("{task.fields[note]}"), console=console) as progress:
+    log, columns = not console.is_terminal, (*COLUMNS, TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=console, disable=log) as progress:
         bars: dict[str, TaskID] = {}
+        spoke = time.monotonic()
 
         def report(event: Event, heading: str = "") -> None:
-            name = f"{heading}{event.stage}"
+            nonlocal spoke
+            name, total, done = f"{heading}{event.stage}", max(event.epochs, 1), event.epoch
             if name not in bars:
-                bars[name] = progress.add_task(name, total=event.epochs, note="")
+                bars[name] = progress.add_task(name, total=total, note="")
             if event.waiting:
-                progress.update(bars[name], note=f"waiting for {event.waiting}, which computes it")
-                return
-            if event.metrics is None:
+                note = f"waiting for {event.waiting}, which computes it"
+            elif event.metrics is None:
                 note = "  ".join(f"{k} {v:.3f}" for k, v in event.values.items())
-                progress.update(bars[name], completed=event.epoch, total=max(event.epochs, 1), note=note)
-                return
-            metric, total = STAGES[event.stage].milestone, max(event.epochs, 1)
-            note = f"{metric} {event.metrics[metric]:.1f}" if metric in event.metrics else ""  # without masks it is not
-            progress.update(bars[name], completed=total, total=total, note=note + (" (stored)" if event.reused else ""))
+            else:
+                metric, done = STAGES[event.stage].milestone, total
+                note = f"{metric} {event.metrics[metric]:.1f}" if metric in event.metrics else ""  # without masks
+                note += " (stored)" if event.reused else ""
+            progress.update(bars[name], completed=done, total=total, note=note)
+            if log and (event.metrics is not None or time.monotonic() - spoke > LOG_EVERY):
+                console.print(
+                    f"{name:<8} {done}/{total}  {note.strip()}".rstrip(), soft_wrap=True, highlight=False, markup=False
+                )
+                spoke = time.monotonic()
 
         try:
             yield report

@@ -18,6 +18,7 @@ from PIL import Image
 import semples.cli
 import tune.cli
 from semples.data import scenes, voc
+from semples.pipeline import STAGES
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -45,6 +46,7 @@ def tiny_file(**changes: object) -> Path:
 def test_run_predict_evaluate(command: Command) -> None:
     code, out, err = command("semples", "run", tiny_file(), "segment.epochs=1", "--out", "r")
     assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()[:7]] == list(STAGES)  # in a log a line for each
     assert "pseudo mask mIoU" in out and "chosen on holdout masks" in out
     for name in ("result.json", "config.yaml", "gallery.png", "network.safetensors", "prompts.safetensors"):
         assert (Path("r") / name).stat().st_size > 0

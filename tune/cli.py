@@ -40,6 +40,11 @@ def main() -> None:
     guard(app)
 
 
+def _say(line: str) -> None:
+    """Print a line as it is, above the bars if there are any; in a log it stays one line."""
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
 def _folder(out: Path, name: str | None) -> Path:
     """Folder of a sweep, by default of the one launched last. Raises UserError if there is none."""
     from tune.trial import SWEEP_FILE
@@ -82,7 +87,6 @@ class _Screen:
         self._best = best
 
     def __call__(self, number: int, report: dict[str, Any]) -> None:
-        say = self._progress.console.print
         if "started" in report:
             self._bars[number] = self._progress.add_task(f"trial {number}", total=None, note="starting")
         elif "state" in report:
@@ -96,7 +100,7 @@ class _Screen:
                 self._best = max(self._best, report["values"][0])
                 note += f", best {self._best:.1f}" if len(self._objective) == 1 else ""
             note += f", computed {report['seconds_computed']:.0f} s, saved {report['seconds_saved']:.0f} s"
-            say(f"trial {number:3d}  {report['state']:<9} {note}", highlight=False, markup=False)
+            _say(f"trial {number:3d}  {report['state']:<9} {note}")
         elif "stage" in report:
             total = max(report["epochs"], 1)
             self._progress.update(
@@ -108,7 +112,7 @@ class _Screen:
             if "milestone" in report:
                 how = "stored" if report["reused"] else "computed"
                 line = f"trial {number:3d}  {report['stage']:<9} {self._what} {report['score']:.1f} ({how})"
-                say(line, highlight=False, markup=False)
+                _say(line)
 
 
 @app.command()
@@ -147,12 +151,9 @@ def launch(
         study = load_study(folder, spec)
         done = len(succeeded(study))
         best_value = max((trial.values[0] for trial in ranked(study, spec)[:1]), default=best_value)
-    console.print(
+    _say(
         f"sweep '{spec.name}': {_extent(spec)} ({done} trials done), objective {' and '.join(spec.objective)}, "
-        f"chosen on {spec.selection}; folder {folder}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
+        f"chosen on {spec.selection}; folder {folder}"
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as progress:
@@ -161,13 +162,13 @@ def launch(
     if not why:
         print("stopped before its end; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130)
-    console.print(f"ended: {why}", highlight=False)
+    _say(f"ended: {why}")
     best = folder / BEST
     if best.exists():  # written by launch
-        console.print(f"best configuration: {best}  (again: semples run {best})", soft_wrap=True, highlight=False)
+        _say(f"best configuration: {best}  (again: semples run {best})")
     uri = tracking_uri(spec, out)
     browse = uri if uri.startswith("http") else f"semples-tune ui --out {out}   (MLflow store {uri})"
-    console.print(f"browse: {browse}", soft_wrap=True, highlight=False)
+    _say(f"browse: {browse}")
 
 
 def _extent(sweep: Sweep) -> str:
@@ -205,21 +206,21 @@ def _show(study: optuna.Study, sweep: Sweep) -> None:
         table.add_row(key, *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values))
     console.print(table)
     if several and len(leading) > TOP:
-        console.print(f"{len(leading) - TOP} more that no other beats are in MLflow.", highlight=False)
+        _say(f"{len(leading) - TOP} more that no other beats are in MLflow.")
     if sweep.selection != "oracle" and metrics:
-        console.print(f"{' and '.join(metrics)} of images that were never used to choose.", highlight=False)
+        _say(f"{' and '.join(metrics)} of images that were never used to choose.")
     trials = study.get_trials(deepcopy=False)
     own = [trial for trial in trials if DUPLICATE not in trial.user_attrs and trial.state.name != "WAITING"]
     states = Counter(trial.user_attrs.get("state", trial.state.name) for trial in own)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     of = f" of {sweep.trials}" if sweep.trials else ""
-    console.print(f"{len(succeeded(study))}{of} trials done: {counts}", highlight=False)
+    _say(f"{len(succeeded(study))}{of} trials done: {counts}")
     computed, saved = (seconds / 60 for seconds in effort(trials).values())
-    console.print(f"{computed:.1f} minutes of compute; {saved:.1f} more were saved by stored stages", highlight=False)
+    _say(f"{computed:.1f} minutes of compute; {saved:.1f} more were saved by stored stages")
     for trial in trials:
         if trial.user_attrs.get("state") in ("FAILED", "LOST"):
             reason = trial.user_attrs["reason"]
-            console.print(f"trial {trial.number} {trial.user_attrs['state']}: {reason}", highlight=False, markup=False)
+            _say(f"trial {trial.number} {trial.user_attrs['state']}: {reason}")
 
 
 @app.command()
@@ -265,7 +266,7 @@ def confirm(
     sweep = load_launched(folder)
 
     def notice(finalist: str, seed: int, problem: str) -> None:
-        console.print(f"{finalist}, seed {seed}: {problem or 'done'}", highlight=False, markup=False)
+        _say(f"{finalist}, seed {seed}: {problem or 'done'}")
 
     verdict = confirm(sweep, folder, top, seeds, address, notice)
     title = f"{sweep.name}: {verdict.metric} over {seeds} seeds ({STAMPS[sweep.selection]})"
@@ -282,14 +283,11 @@ def confirm(
     console.print(table)
     for finalist, over in verdict.over_others.items():
         if finalist != "default":
-            console.print(
-                f"{verdict.leader} over {finalist}: {over.mean:+.1f} ({over.low:+.1f} to {over.high:+.1f})",
-                highlight=False,
-            )
-    console.print(verdict.sentence, highlight=False)
+            _say(f"{verdict.leader} over {finalist}: {over.mean:+.1f} ({over.low:+.1f} to {over.high:+.1f})")
+    _say(verdict.sentence)
     if verdict.winner:
         number = verdict.winner.removeprefix("trial ")
-        console.print(f"take it: semples-tune export FOLDER --name {folder.name} --trial {number}", highlight=False)
+        _say(f"take it: semples-tune export FOLDER --name {folder.name} --trial {number}")
 
 
 @app.command()
@@ -353,7 +351,7 @@ def replay(
     table = Table(TABLE, settings)
     done = replay(table.sweep, table, workers, profile, reuse)
     _show(done.study, table.sweep)
-    console.print(f"{done.ends[-1].clock / 60:.1f} minutes on {workers} virtual workers", highlight=False)
+    _say(f"{done.ends[-1].clock / 60:.1f} minutes on {workers} virtual workers")
 
 
 @app.command()
