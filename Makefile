@@ -1,4 +1,5 @@
-# Everything runs in .venv, which the first target that needs it makes. Only Python 3.11 or newer and make are needed.
+# Everything runs in .venv, which the first target that needs it makes. It takes make,
+# Python 3.11 to 3.13 with its headers (another than python3: make PYTHON=python3.12 ...) and a C++ compiler.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -14,7 +15,7 @@ help:  ## show this list
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-sweep: .venv/installed  ## run the example sweep on the embedded world, about 14 minutes on 2 cores
+sweep: .venv/installed  ## run the example sweep on the built-in scenes, about 15 minutes on 2 cores
 	$(BIN)/semples-tune launch scenes
 
 test: .venv/installed  ## run all tests (those that need a GPU only where there is one)

@@ -1,7 +1,7 @@
-"""Measure the table that tune.replay replays: a few hundred configurations of a small `scenes`, early stages of some
-fifty prefixes, late parameters several times on each.
+"""Measure the table that tune.replay replays: configurations of a small `scenes`, 48 settings of the early
+stages with six settings of the masks on each.
 
-    python benchmarks/record.py [--store DIR] [--table tune/replays/scenes.json] [--prefixes 48]
+    python benchmarks/record.py [--store runs/replay-store] [--table tune/replays/scenes.json] [--prefixes 48]
 
 Every stage is computed once and stored, so the same command goes on where it was stopped. One thread each; about one
 and a half hours on one core.
@@ -92,7 +92,7 @@ def main() -> None:
     """Compute what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=Path("tune/replays/scenes.json"))
-    parser.add_argument("--store", type=Path, default=Path("replay-store"))
+    parser.add_argument("--store", type=Path, default=Path("runs/replay-store"))
     parser.add_argument("--prefixes", type=int, default=48)
     parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()

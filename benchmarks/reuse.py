@@ -5,7 +5,7 @@ stage once" in the README.
 
 Trials on scenes that differ in background score and CRF strength, up to the pseudo masks: each with an empty store of
 its own, then all with one store. Compares their seconds and, bit for bit, their metrics. overhead: the seconds of a
-cold run beyond those of its stages, in percent. A fifth of the images of `scenes`, so that it takes a quarter of an
+cold run beyond those of its stages, in percent. A quarter of the images of `scenes`, so that it takes a quarter of an
 hour: of longer stages the store saves more and its overhead is a smaller share.
 """
 

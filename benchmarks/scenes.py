@@ -1,4 +1,4 @@
-"""What every step of the method adds on the embedded world: the tables "What it does on scenes" of the README.
+"""What every step of the method adds on the built-in world: the tables "What it does on scenes" of the README.
 
     python benchmarks/scenes.py [--seeds 5] [--store DIR] [--json FILE] [PRESET ...]
 

@@ -34,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-scenes_app = typer.Typer(help="The embedded world `scenes` and its miniature CLIP.", no_args_is_help=True)
+scenes_app = typer.Typer(help="The built-in world `scenes` and its miniature CLIP.", no_args_is_help=True)
 app.add_typer(scenes_app, name="scenes")
 data_app = typer.Typer(help="Your own images: what a run would do with them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -43,7 +43,9 @@ app.add_typer(store_app, name="store")
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Argument(help="YAML file or the name of a preset (voc, coco); without one, the defaults for `scenes`."),
+    typer.Argument(
+        help="YAML file, or a preset: voc, coco, scenes, scenes-weaktr; without one, the defaults for `scenes`."
+    ),
 ]
 Changes = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys to change, for example match.lambda_b=1.5.")
@@ -157,7 +159,7 @@ def run(
     place: StorePlace = None,
     quota: StoreQuota = None,
 ) -> None:
-    """Run all seven stages, those whose results are stored already excepted.
+    """Run all seven stages, skipping those whose results are stored already.
 
     Writes into OUT: result.json, config.yaml (every value resolved), masks/ (pseudo masks of the training images),
     gallery.png, and the weights of mask generator, prompts and segmentation network.
@@ -353,7 +355,7 @@ def prune(
 @app.command()
 def prompts(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run or of an export.")],
-    top: Annotated[int, typer.Option(help="Nouns a prompt.", min=1)] = 5,
+    top: Annotated[int, typer.Option(help="Nouns per prompt.", min=1)] = 5,
 ) -> None:
     """What the learned prompts of a finished run mean: for every class the nearest nouns, with cosines.
 
@@ -426,7 +428,7 @@ def evaluate(
     truth: Annotated[Path, typer.Argument(help="Folder of true masks with the same names; 255 is ignored.")],
     run: Annotated[Path | None, typer.Option(help="Folder of a run, for the names of the classes.")] = None,
 ) -> None:
-    """mIoU, precision, recall and IoU a class of a folder of masks against true ones.
+    """mIoU, precision, recall and IoU per class of a folder of masks against true ones.
 
     255 in a predicted mask counts as background.
     """
@@ -492,7 +494,8 @@ def check(
     table.add_row("with a true mask", *(str(masks) for _, masks in report.images.values()))
     console.print(table)
     train, holdout, test = (report.images[part] for part in ("train", "holdout", "test"))
-    if train[1] or holdout[1] or test[1]:
+    masks = train[1] or holdout[1] or test[1]
+    if masks:
         rest = (
             f"choose on the masks of {holdout[0]}, and report pseudo masks on {train[1]} of the training images and "
             f"the network on {test[1]} test images"
@@ -509,6 +512,9 @@ def check(
     print(
         yaml.safe_dump({"data": {"kind": section.kind, **plain}}, sort_keys=False, default_flow_style=None, width=120)
     )
+    preset = "coco" if section.kind == "coco" else "voc"
+    given = f"data.kind={section.kind} data.root={root}{'' if masks else ' selection=proxy'}"
+    print(f"For photographs begin with the networks of a preset: semples run {preset} {given}\n")
     if report.problems:
         few = report.problems[:MOST_PROBLEMS]
         more = len(report.problems) - len(few)

@@ -1,6 +1,6 @@
 """Every hyperparameter of one run: one frozen model a stage, YAML in and out.
 
-The values here are those of the embedded world `scenes`; the released values for VOC are in the docstrings. Whatever
+The values here are those of the built-in world `scenes`; the released values for VOC are in the docstrings. Whatever
 can change a bit of the result is in here, the number of threads included: a saved configuration repeats its run.
 """
 
@@ -51,7 +51,7 @@ class Section(BaseModel):
 
 
 class ScenesData(Section):
-    """The embedded world: numbers of images in the three splits and the seed they are drawn from."""
+    """The built-in world: numbers of images in the three splits and the seed they are drawn from."""
 
     kind: Literal["scenes"] = "scenes"
     train: Count = 480

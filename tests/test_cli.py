@@ -145,8 +145,9 @@ def test_data_check(command: Command) -> None:
     words = ("semples", "data", "check", "tree", f"classes={classes}", "holdout=8")
     code, out, err = command(*words)
     assert (code, err) == (0, "") and "layout: voc" in out and "cls_labels.npy" in out and "nothing is missing" in out
-    section = yaml.safe_load(out[out.index("data:") : out.index("nothing is missing")])
+    section = yaml.safe_load(out[out.index("data:") : out.index("For photographs")])
     assert section["data"]["kind"] == "voc" and section["data"]["classes"] == list(scenes.CLASSES)
+    assert "semples run voc data.kind=voc data.root=tree\n" in out
     broken, gone = sorted(Path("tree/JPEGImages").iterdir())[:2]
     broken.write_bytes(broken.read_bytes()[:99])
     gone.unlink()

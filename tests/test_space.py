@@ -165,6 +165,15 @@ def test_every_shipped_sweep_is_valid_and_opens_with_its_command(path: Path) -> 
     assert sweep.name == path.stem
 
 
+def test_the_sweep_file_of_the_readme_is_valid(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0])
+    sweep = load_sweep(path)
+    assert sweep.name == "mine" and sweep.base_config().data.root == "/data/VOCdevkit/VOC2012"
+    assert sweep.space["masks.crf.bilateral_compat"].when == {"masks.crf.iterations": 10}
+
+
 def sweep_needs_data(path: Path) -> bool:
     return bool(yaml.safe_load(path.read_text()).get("preset", "").startswith(("voc", "coco")))
 

@@ -117,7 +117,9 @@ class _Screen:
 
 @app.command()
 def launch(
-    sweep: Annotated[str, typer.Argument(help="A sweep file, or the name of one that ships with the package: scenes.")],
+    sweep: Annotated[
+        str, typer.Argument(help="A sweep file, or one of the package: scenes, scenes-weaktr, voc, coco.")
+    ],
     changes: Changes = None,
     trials: Annotated[int | None, typer.Option(help="Number of trials, in all.")] = None,
     budget: Annotated[
@@ -360,7 +362,7 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
 ) -> None:
-    """Open the MLflow UI on the store of these sweeps. Ctrl-C ends it."""
+    """Serve the MLflow UI on the store of these sweeps. Ctrl-C ends it."""
     import os
 
     from tune.sweep import load_launched, tracking_uri

@@ -1,7 +1,7 @@
 """The finalists again, over seeds: is the best trial better than the default configuration, or was it lucky?
 
 A trial is one seed, and the best of many is the luckiest of them too. So the leading trials and the default run again
-with seeds that no trial had, and a winner is named only where that cannot be luck.
+with seeds that no trial had, and a winner is named only where that can hardly be luck.
 """
 
 from __future__ import annotations

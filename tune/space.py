@@ -100,7 +100,8 @@ class Dimension(Section):
 
 
 class Resources(Section):
-    """What Ray reserves for one trial; a fraction of a GPU lets several trials share it."""
+    """What Ray reserves for one trial. cpu: also the threads of a trial. gpu: a fraction lets several trials share one;
+    0 = trials run on the CPU, even where there is a GPU."""
 
     cpu: Annotated[float, Field(gt=0)] = 1
     gpu: Annotated[float, Field(ge=0)] = 0
@@ -166,7 +167,7 @@ class Sweep(Section):
     sampler: who suggests. "cost-aware" weighs what a candidate promises against what it costs with the stages that are
     stored, see tune.cost_aware; tpe, gp, nsga2, nsga3, cmaes, random and sobol are Optuna's; "grid" takes every point.
     early_stopping: "median" stops a trial whose score at a milestone is below the median of the others at the same
-    milestone, "asha" (asynchronous successive halving) one that is not in the best third; "none" nobody, which on the
+    milestone, "asha" (asynchronous successive halving) one that is not in the best third; "none" no trial, which on the
     scenes finds more with the same compute: CAMs say too little about masks. seed: of the sampler; the seed of the runs
     is base.seed. warm_start: folder of another sweep, whose best trials are tried first, as far as it searches the same
     keys.
@@ -174,8 +175,9 @@ class Sweep(Section):
     (for network file systems), or a URL (postgresql://...). mlflow: tracking URI; empty = $MLFLOW_TRACKING_URI, else a
     SQLite file beside the sweep. store: stage results to share, a folder that all nodes see or a URL (s3://...);
     empty = in the sweep's own folder. store_gb: what it may take, the least worth keeping goes first; empty = no limit.
-    preset: a preset of semples (voc, coco) or a YAML file that base is relative to; empty = the defaults for scenes.
-    base: differences from it. space: what is searched, by dotted key.
+    preset: a preset of semples (voc, coco, scenes-weaktr) or a YAML file that base is relative to; empty = the defaults
+    for scenes. base: differences from it. space: what is searched, by dotted key: any with a single value but
+    data, runtime, seed, selection, kinds (launch a sweep for each), segment.train_on and, where CLIP judges, clip.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

@@ -1,4 +1,4 @@
-"""The embedded world: small drawn scenes whose backgrounds give the classes away.
+"""The built-in world: small drawn scenes whose backgrounds give the classes away.
 
 Every class has a companion background (boat and sea, train and railway, ...) that is in the picture nine times of
 ten. A classifier that sees image labels alone therefore learns the companion too, which is the problem that SemPLeS
