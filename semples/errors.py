@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+LONGEST = 80  # characters of a value in a message
 
 
 class UserError(Exception):
@@ -12,5 +15,16 @@ class UserError(Exception):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """' (did you mean X?)' for the known word closest to `word`, or '' when none is close."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(word[:LONGEST], [k for k in known if k != word], n=1, cutoff=0.5)
     return f" (did you mean '{match[0]}'?)" if match else ""
+
+
+def quoted(value: Any) -> str:
+    """A value for a message: as Python writes it, without line ends or control characters, cut to 80 characters."""
+    return cut(repr(value))
+
+
+def cut(text: str, most: int = LONGEST) -> str:
+    """A text of somebody else for a message: on one line, without control characters, cut to `most` characters."""
+    line = "".join(c if c.isprintable() else " " for c in " ".join(str(text).split()))
+    return line if len(line) <= most else f"{line[: most - 3]}..."
