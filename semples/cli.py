@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
+import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from json import dumps
+from contextlib import AbstractContextManager, contextmanager
+from json import dumps, loads
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import typer
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from semples.errors import UserError
+from semples.guard import guard
 
 if TYPE_CHECKING:
     from semples.config import Config
@@ -41,6 +42,22 @@ app.add_typer(data_app, name="data")
 store_app = typer.Typer(help="Stored stage results: how much there is, whether it is sound.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 
+
+def home(path: Path | None) -> Path | None:
+    """A path with ~ as a shell reads it, which does not see it in --out=~/x. Raises UserError for ~somebody unknown."""
+    try:
+        return path and path.expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: nobody has this home; give the whole path") from None
+
+
+def amount(number: float | None) -> float | None:
+    """A number of GB. Raises UserError where it is none."""
+    if number is not None and not (math.isfinite(number) and number > 0):
+        raise UserError(f"--quota {number}: give a number of GB above 0")
+    return number
+
+
 ConfigFile = Annotated[
     Path | None,
     typer.Argument(
@@ -57,43 +74,18 @@ StorePlace = Annotated[
     ),
 ]
 StoreQuota = Annotated[
-    float | None, typer.Option("--quota", help="GB that the store may take; what is least worth keeping goes first.")
+    float | None,
+    typer.Option(
+        "--quota", help="GB that the store may take; what is least worth keeping goes first.", callback=amount
+    ),
 ]
 Place = Annotated[str, typer.Argument(metavar="PLACE", help="A store: a folder or a URL of fsspec.")]
 
-STORE = "store"
+STORE, TABLE = "store", "ablation.md"
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 MOST_PROBLEMS = 20
+MOST_SCENES, MOST_SEED = 100_000, 2**32 - 1
 LOG_EVERY = 60.0  # seconds between two lines of progress where there is no terminal
-PATH_ERRORS = (
-    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS,
-    errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
-)  # fmt: skip
-
-
-def guard(command: typer.Typer) -> None:
-    """Run a command line: a UserError, an unusable path or a lack of memory is one sentence and exit code 2."""
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    try:
-        command()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in PATH_ERRORS:
-            raise
-        advice = "make room or choose another folder; finished work is kept"
-        print(f"error: {error.filename or 'writing'}: {error.strerror}; {advice}", file=sys.stderr)
-        sys.exit(2)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for every command
-            raise
-        reason = str(error).split(". ")[0]
-        advice = (
-            "take a smaller batch or smaller images (STAGE.batch, augment.size, segment.size); finished work is kept"
-        )
-        print(f"error: {reason}; {advice}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _read(config: Path | None, changes: list[str] | None) -> Config:
@@ -106,6 +98,16 @@ def _read(config: Path | None, changes: list[str] | None) -> Config:
         words.insert(0, str(config))
         config = None
     return load(find_config(config) if config else None, assignments(words))
+
+
+def _apart(config: Config, place: str | None) -> str:
+    """The folder of the data, "" where they are drawn. Raises UserError where it overlaps a store in a folder."""
+    from semples.folders import overlap
+
+    root: str = getattr(config.data, "root", "")
+    if root and place and "://" not in place and overlap(Path(place), Path(root).expanduser()):
+        raise UserError(f"--store {place}: overlaps the data in {root}; choose another folder")
+    return root
 
 
 @contextmanager
@@ -155,7 +157,7 @@ def main() -> None:
 def run(
     config: ConfigFile = None,
     changes: Changes = None,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/run"),
+    out: Annotated[Path, typer.Option(help="Folder for the results.", callback=home)] = Path("runs/run"),
     place: StorePlace = None,
     quota: StoreQuota = None,
 ) -> None:
@@ -166,22 +168,24 @@ def run(
 
     An interrupted run goes on where it was when the same command is given again.
     """
-    from semples.output import CONFIG, GALLERY, MASKS, RESULT, headline, write_masks, write_run, write_weights
+    from semples.folders import claim
+    from semples.output import CONFIG, GALLERY, MASKS, RESULT, WEIGHTS, headline, write_masks, write_run, write_weights
     from semples.pipeline import run as run_pipeline
     from semples.preflight import check
     from semples.store import open_store
 
     resolved = _read(config, changes)
-    if (out / MASKS).exists() and not any((out / name).exists() for name in (STORE, CONFIG)):
-        raise UserError(f"--out {out}: there is a folder '{MASKS}' that no run has written; choose another folder")
     check(resolved)
+    written = (RESULT, CONFIG, GALLERY, MASKS, *WEIGHTS.values())
+    folder = claim(out, "run", written, _apart(resolved, place))
     console = Console()
     with open_store(place or str(out / STORE), out / STORE, quota) as store:
         with _progress(console) as report:
             result = run_pipeline(resolved, store, report)
-        write_masks(result.folders, out)
-        write_weights(result.folders, out)
-        write_run(result, out)
+        with folder.publishing(replaced=(MASKS,), last=RESULT) as new:
+            write_masks(result.folders, new)
+            write_weights(result.folders, new)
+            write_run(result, new)
     console.print(headline(result.metrics, result.config))
     console.print(f"{out / RESULT}  {out / CONFIG}  {out / GALLERY}", soft_wrap=True)
 
@@ -191,9 +195,11 @@ def ablate(
     config: ConfigFile = None,
     changes: Changes = None,
     seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ...: the more, the narrower the intervals.", min=1)] = 5,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/ablation"),
+    out: Annotated[Path, typer.Option(help="Folder for the results.", callback=home)] = Path("runs/ablation"),
     place: StorePlace = None,
-    json: Annotated[Path | None, typer.Option(help="Also write the figures, flat, to this file.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Also write the figures, flat, to this file.", callback=home)
+    ] = None,
 ) -> None:
     """Measure what every step of the method adds, over seeds.
 
@@ -203,18 +209,21 @@ def ablate(
     An interrupted ablation goes on where it was when the same command is given again.
     """
     from semples import ablation
+    from semples.folders import claim
     from semples.preflight import check
     from semples.store import open_store
 
     resolved = _read(config, changes)
     check(resolved)
-    for folder in (out, *([json.parent] if json else [])):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = claim(out, "ablation", (TABLE,), _apart(resolved, place))
+    if json:
+        _writable(json)
     console = Console()
     with open_store(place or str(out / STORE), out / STORE) as store, _progress(console) as report:
         values = ablation.ablate(resolved, range(seeds), store, lambda seed, event: report(event, f"{seed} "))
     text = ablation.table(values, resolved.selection)
-    (out / "ablation.md").write_text(text + "\n")
+    with folder.publishing() as new:
+        (new / TABLE).write_text(text + "\n")
     if json:
         json.write_text(dumps(ablation.figures(values), indent=2) + "\n")
     print(text)
@@ -224,7 +233,9 @@ def ablate(
 def stages(
     config: ConfigFile = None,
     changes: Changes = None,
-    out: Annotated[Path, typer.Option(help="Folder of the run, whose store is looked into.")] = Path("runs/run"),
+    out: Annotated[Path, typer.Option(help="Folder of the run, whose store is looked into.", callback=home)] = Path(
+        "runs/run"
+    ),
     place: StorePlace = None,
     why: Annotated[
         tuple[str, str] | None,
@@ -243,14 +254,14 @@ def stages(
     from semples.data import load_data
     from semples.pipeline import STAGES, differences, key_parts
     from semples.preflight import check
-    from semples.store import make_key, open_store
+    from semples.store import make_key
     from semples.training import resolve_device
 
     resolved = _read(config, changes)
     check(resolved)
     resolved = resolved.model_copy(update={"runtime": resolve_device(resolved.runtime)})
     parts = key_parts(resolved, load_data(resolved.data, resolved.selection).fingerprint)
-    with open_store(place or str(out / STORE), out / STORE) as store:
+    with _looking(place or str(out / STORE)) as store:
         stored = {entry.key: entry for entry in store.entries()}
         if why:
             known = {key: entry.mark["key"] for key, entry in stored.items()}
@@ -281,17 +292,41 @@ def _complete(prefix: str, keys: Iterable[str]) -> str:
     return found[0]
 
 
+def _writable(file: Path) -> None:
+    """Raise UserError, before work begins, where a file of figures cannot be written or is something else."""
+    if os.path.lexists(file):
+        try:
+            flat = file.is_file() and loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            flat = None
+        if not (isinstance(flat, dict) and all(isinstance(value, int | float) for value in flat.values())):
+            raise UserError(f"--json {file}: is there and holds no figures; name another file")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UserError(f"--json {file}: cannot be written; name another file")
+
+
 @contextmanager
-def _existing(place: str) -> Iterator[Store]:
-    """The store at a place that must be there; copies of what is read of a URL go when the command ends."""
+def _looking(place: str, reading: bool = True) -> Iterator[Store]:
+    """The store at a place; copies of what is read of a URL go when the command ends."""
     from tempfile import TemporaryDirectory
 
     from semples.store import open_store
 
-    if "://" not in place and not Path(place).is_dir():
-        raise UserError(f"{place}: no such folder; name the store of a run or a sweep, for example runs/run/store")
-    with TemporaryDirectory() as copies, open_store(place, Path(copies)) as store:
+    with TemporaryDirectory() as copies, open_store(place, Path(copies), reading=reading) as store:
         yield store
+
+
+def _existing(place: str, reading: bool = True) -> AbstractContextManager[Store]:
+    """The store at a place, which must be there."""
+    from semples.store import is_store
+
+    folder = Path(place).expanduser()
+    if "://" not in place and not folder.is_dir():
+        raise UserError(f"{place}: no such folder; name the store of a run or a sweep, for example runs/run/store")
+    if "://" not in place and not is_store(folder):
+        raise UserError(f"{place}: no store; name that of a run or a sweep, for example runs/run/store")
+    return _looking(place, reading)
 
 
 @store_app.command("ls")
@@ -306,8 +341,11 @@ def list_store(place: Place) -> None:
         for entry in store.entries():
             age = f"{max(0.0, time.time() - entry.used) / 3600:.1f} h ago"
             mark = entry.mark
-            table.add_row(mark["stage"], entry.key[:12], f"{mark['bytes'] / 1e6:.2f}", age, f"{mark['seconds']:.1f}")
+            stage, size = mark.get("stage", "-"), f"{mark['bytes'] / 1e6:.2f}"
+            table.add_row(stage, entry.key[:12], size, age, f"{mark['seconds']:.1f}")
+        damaged = store.damaged()
     Console().print(table)
+    _tell_damaged(place, damaged)
 
 
 @store_app.command("du")
@@ -319,19 +357,25 @@ def usage(place: Place) -> None:
 
     table = Table("stage", "results", "MB", "seconds")
     with _existing(place) as store:
-        entries = store.entries()
+        entries, damaged = store.entries(), store.damaged()
     for name in (*STAGES, "all"):
-        marks = [entry.mark for entry in entries if name in (entry.mark["stage"], "all")]
+        marks = [entry.mark for entry in entries if name in (entry.mark.get("stage"), "all")]
         size, seconds = (sum(mark[what] for mark in marks) for what in ("bytes", "seconds"))
         table.add_row(name, str(len(marks)), f"{size / 1e6:.2f}", f"{seconds:.1f}")
     Console().print(table)
+    _tell_damaged(place, damaged)
+
+
+def _tell_damaged(place: str, keys: list[str]) -> None:
+    if keys:
+        print(f"damaged and not counted: {', '.join(key[:12] for key in keys)}; semples store verify {quote(place)}")
 
 
 @store_app.command()
 def verify(place: Place) -> None:
     """Read every result and compare it with the digests of when it was written; a damaged one is removed (it will be
     computed again when it is needed). Exit code 2 if there was one."""
-    with _existing(place) as store:
+    with _existing(place, reading=False) as store:
         sound = store.verify()
     bad = [key for key, good in sound.items() if not good]
     print(f"{len(sound) - len(bad)} results are as they were written")
@@ -347,7 +391,7 @@ def prune(
     """Drop results until at most --keep GB are left, and what interrupted runs left behind. What is in use stays."""
     from semples.store import GB
 
-    with _existing(place) as store:
+    with _existing(place, reading=False) as store:
         dropped = store.prune(keep * GB)
     print(f"dropped {len(dropped)} results, {sum(entry.mark['bytes'] for entry in dropped) / 1e6:.2f} MB")
 
@@ -374,7 +418,8 @@ def prompts(
         raise UserError(f"{run}: no {WEIGHTS} here; take the weights out of the sweep with semples-tune export")
     clip = load_clip(config.clip)
     with torch.no_grad():
-        u = clip.embed_prompts(load_prompts(run))
+        width = clip.initial_prompts((1,), "uniform").shape[-1]
+        u = clip.embed_prompts(load_prompts(run, len(result["classes"]), width))
         nouns, labels = clip.embed_labels(NOUNS), clip.embed_labels(result["classes"])
     table = Table("class", "prompt", "nearest nouns", "class itself")
     for k, name in enumerate(result["classes"]):
@@ -391,7 +436,7 @@ def prompts(
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     run: Annotated[Path, typer.Option(help="Folder of a finished run or of an export.")] = Path("runs/run"),
-    out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option(help="Folder for the masks.", callback=home)] = Path("predictions"),
 ) -> None:
     """Segment images with the network of a finished run.
 
@@ -399,6 +444,7 @@ def predict(
     """
     from semples.data.archive import encode_mask
     from semples.data.files import read_image
+    from semples.folders import claim
     from semples.output import read_run
     from semples.stages import segment
     from semples.training import prepare, resolve_device
@@ -408,16 +454,17 @@ def predict(
         raise UserError(f"{run}: no {segment.WEIGHTS} here; take the weights out of the sweep with semples-tune export")
     if len({path.stem for path in images}) < len(images):
         raise UserError("two of the images have the same name and would overwrite each other's mask; call twice")
-    if over := {path.resolve() for path in images} & {(out / f"{path.stem}.png").resolve() for path in images}:
-        raise UserError(f"the mask would overwrite the image {min(over)}; choose another --out")
+    if gone := next((path for path in images if not path.is_file()), None):
+        raise UserError(f"{gone}: no such image file")
+    folder = claim(out, "prediction", [f"{path.stem}.png" for path in images])
     classes = result["classes"]
     runtime = resolve_device(config.runtime.model_copy(update={"device": "auto"}))
     prepare(runtime)
     network = segment.load_network(config.segment, len(classes), run).to(runtime.device)
-    out.mkdir(parents=True, exist_ok=True)
     for path in images:
         mask = segment.predict(network, read_image(path), runtime, config.segment.test)
-        encode_mask(mask).save(out / f"{path.stem}.png")
+        with folder.publishing() as new:
+            encode_mask(mask).save(new / f"{path.stem}.png")
         found = ", ".join(classes[k - 1] for k in sorted(set(mask.ravel().tolist()) - {0})) or "background only"
         print(f"{out / path.stem}.png  {found}")
 
@@ -525,31 +572,37 @@ def check(
 @scenes_app.command()
 def write(
     folder: Annotated[Path, typer.Argument(help="New folder; gets the layout of PASCAL VOC.")],
-    train: Annotated[int, typer.Option(help="Training images.")] = 480,
-    holdout: Annotated[int, typer.Option(help="Images whose masks may choose.")] = 64,
-    test: Annotated[int, typer.Option(help="Test images.")] = 128,
-    seed: Annotated[int, typer.Option(help="Seed that they are drawn from.")] = 0,
+    train: Annotated[int, typer.Option(help="Training images.", min=1, max=MOST_SCENES)] = 480,
+    holdout: Annotated[int, typer.Option(help="Images whose masks may choose.", min=1, max=MOST_SCENES)] = 64,
+    test: Annotated[int, typer.Option(help="Test images.", min=1, max=MOST_SCENES)] = 128,
+    seed: Annotated[int, typer.Option(help="Seed that they are drawn from.", min=0, max=MOST_SEED)] = 0,
 ) -> None:
     """Draw scenes and write them as PNG files in the layout of PASCAL VOC, with a configuration that runs on them."""
     import yaml
 
     from semples.data import scenes, voc
+    from semples.folders import claim
+    from semples.output import CONFIG
 
+    mine = claim(folder, "data set", (*voc.WRITTEN, CONFIG))
     data = scenes.load(train, holdout, test, seed)
-    voc.write(data, folder)
     section = {
         "kind": "voc", "root": str(folder.resolve()), "classes": list(data.classes), "holdout": holdout, "seed": seed,
     }  # fmt: skip
-    (folder / "config.yaml").write_text(yaml.safe_dump({"data": section}, sort_keys=False))
+    with mine.publishing(replaced=voc.WRITTEN) as new:
+        voc.write(data, new)
+        (new / CONFIG).write_text(yaml.safe_dump({"data": section}, sort_keys=False))
     print(f"{train + holdout + test} scenes in {folder}; run the method on them with: semples run {folder}/config.yaml")
 
 
 @scenes_app.command()
 def pretrain(
-    out: Annotated[Path | None, typer.Option(help="Folder for weights and figures; default: into the package.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for weights and figures.", callback=home)] = Path("runs/pretrained"),
     only: Annotated[Literal["clip", "body"] | None, typer.Option(help="One of the two; default: both.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps, to try it out; default: the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of pictures and weights.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps, to try it out; default: the recipe's.", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of pictures and weights.", min=0, max=MOST_SEED)] = 0,
 ) -> None:
     """Train the miniature CLIP from captioned scenes and WeakTr's vision transformer from the same pictures (about 40
     minutes on two cores) and measure what they can do."""
@@ -557,8 +610,10 @@ def pretrain(
 
     from semples import pretrain
     from semples.clip import MINIATURE_WEIGHTS
+    from semples.folders import claim
     from semples.generators.body import SCENES_VIT_WEIGHTS
 
+    folder = claim(out, "network", (pretrain.ACCEPTED, MINIATURE_WEIGHTS.name, SCENES_VIT_WEIGHTS.name))
     with Progress(*COLUMNS, TextColumn("loss {task.fields[loss]:.3f}")) as progress:
         for name, recipe, weights in (
             ("clip", pretrain.CLIP_RECIPE, MINIATURE_WEIGHTS),
@@ -578,6 +633,7 @@ def pretrain(
             else:
                 model = pretrain.train_body(own, seed, tell)
                 figures = pretrain.accept_body(model)
-            pretrain.save(model, figures, (out or weights.parent) / weights.name)
+            with folder.publishing() as new:
+                pretrain.save(model, figures, new / weights.name, earlier=out)
             for figure, value in figures.items():
                 progress.console.print(f"{figure:<26} {value:.3f}")

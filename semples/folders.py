@@ -53,6 +53,8 @@ class Folder:
                 yield new
                 found = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
                 names = sorted(found, key=lambda name: name == last)
+                if odd := next((name for name in names if not name.isprintable()), None):
+                    raise UserError(f"{quoted(odd)}: is no name of a file that can be recorded; rename its source")
                 known = _recorded(self.path)
                 _refuse_foreign(self.path, names, known)
                 for name in names:

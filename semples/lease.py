@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import socket
 import threading
@@ -23,11 +24,12 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from semples.errors import UserError
+from semples.errors import UserError, cut
 
 TTL = 12.0  # seconds without a sign of life after which a holder is taken for dead
 ONE_AT_A_TIME = threading.Lock()  # what memory:// does not do at once: create, and read from a file that others read
 BEATS = 4  # signs of life in that time
+HOLDER = re.compile(r"[\w.-]+-\d+-[0-9a-f]{8}")  # host, process, a token; a file of another name is somebody's
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,20 @@ class Place:
         """The place that a path or URL names. Raises UserError for a protocol that fsspec lacks."""
         try:
             fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise UserError(f"store {url}: fsspec cannot open it ({error})") from None
+        except Exception as error:  # what a file system raises has no common kind
+            raise UserError(f"store {url}: fsspec cannot open it ({cut(str(error), 200)})") from None
+        if not root.strip("/"):
+            raise UserError(f"store {url}: names no folder; give one below it, for example s3://bucket/results")
         return cls(fs, root.rstrip("/"), isinstance(fs, LocalFileSystem))
 
     def path(self, name: str) -> str:
-        """The full path of a name."""
-        return f"{self.root}/{name}".rstrip("/")
+        """The full path of a name. Raises UserError where a local one leads through a link, below the root."""
+        path = self.root
+        for part in name.split("/") if name else ():
+            path = f"{path}/{part}"
+            if self.local and os.path.islink(path):
+                raise UserError(f"{path}: is a link, and links in a store are not followed; take it away")
+        return path
 
     def read(self, name: str) -> bytes | None:
         """Content, or None if there is no such file."""
@@ -142,7 +151,7 @@ class Holder:
 
     def __init__(self, place: Place, ttl: float = TTL):
         self.place, self.ttl = place, ttl
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.id = f"{re.sub(r'[^A-Za-z0-9.-]', '-', socket.gethostname())}-{os.getpid()}-{secrets.token_hex(4)}"
         self._uses: set[str] = set()
         self._leases: dict[str, int] = {}
         self._seen: dict[str, tuple[bytes, float]] = {}
@@ -163,6 +172,8 @@ class Holder:
         owner, number = self._last(key)
         if owner is not None:
             return 0
+        if number and HOLDER.fullmatch(dead := self._holder_of(key, number)):
+            self.forget(dead)
         self._show()
         # whoever found the same dead holder, or none, tries the same number
         name = self._lease(key, number + 1)
@@ -189,17 +200,19 @@ class Holder:
 
     def alive(self, holder: str) -> bool:
         """Whether a holder gave a sign of life in the last `ttl` seconds, as far as this process could see."""
-        content = self.place.read(f"holders/{holder}")
-        if self._changes(holder, content):
-            return True
-        if content is not None:
-            self.place.delete(f"holders/{holder}")  # if it lives after all, its next sign of life brings it back
-        return False
+        return self._changes(holder, self.place.read(f"holders/{holder}"))
+
+    def forget(self, holder: str) -> None:
+        """Take away the last sign of life of a dead holder. If it lives after all, its next one brings it back."""
+        self.place.delete(f"holders/{holder}")
 
     def in_use(self) -> set[str]:
-        """The keys that living holders use."""
-        found = [name.split(".", 1) for name in self.place.names("uses")]
-        living = {holder for holder in {holder for _, holder in found} if holder == self.id or self.alive(holder)}
+        """The keys that living holders use; what the dead used, and their signs of life, are taken away."""
+        found = [name.split(".", 1) for name in self.place.names("uses") if HOLDER.fullmatch(name.partition(".")[2])]
+        signs = {name for name in self.place.names("holders") if HOLDER.fullmatch(name)}
+        living = {h for h in {holder for _, holder in found} | signs if h == self.id or self.alive(h)}
+        for holder in signs - living:
+            self.forget(holder)
         for key, holder in found:
             if holder not in living:
                 self.place.delete(f"uses/{key}.{holder}")
@@ -225,13 +238,16 @@ class Holder:
         if not number:
             return None, 0
         name = self._lease(key, number)
-        content = self.place.read(name)
-        if content is None:  # given back just now; another may have one by now
+        if (content := self.place.read(name)) is None:  # given back just now; another may have one by now
             return "unknown", number
         holder = content.decode(errors="replace")
+        if HOLDER.fullmatch(holder):
+            return holder if self.alive(holder) else None, number
         # one who died between creating the file and writing into it left it empty
-        alive = self.alive(holder) if holder else self._changes(name, content)
-        return (holder or "unknown") if alive else None, number
+        return "unknown" if self._changes(name, content) else None, number
+
+    def _holder_of(self, key: str, number: int) -> str:
+        return (self.place.read(self._lease(key, number)) or b"").decode(errors="replace")
 
     def _changes(self, name: str, content: bytes | None) -> bool:
         """Whether a file changed in the last `ttl` seconds; that it is not there is no change, nor yet a death."""
@@ -241,7 +257,8 @@ class Holder:
         return now - seen[1] < self.ttl
 
     def _numbers(self, key: str) -> list[int]:
-        return [int(name.rsplit(".", 1)[1]) for name in self.place.names("leases") if name.startswith(f"{key}.")]
+        pairs = (name.rpartition(".") for name in self.place.names("leases"))
+        return [int(number) for of, _, number in pairs if of == key and number.isascii() and number.isdigit()]
 
     def _lease(self, key: str, number: int) -> str:
         return f"leases/{key}.{number}"

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from semples import figures, generators
-from semples.config import Config, dump, load
+from semples.config import Config, dump, parse, read_yaml
 from semples.data import archive, load_data
-from semples.errors import UserError
-from semples.pipeline import Result
+from semples.errors import UserError, cut, quoted
+from semples.pipeline import STAGES, Result
 from semples.stages import prompts, segment
 from semples.stages.heatmaps import FILES, read_heatmaps
+from semples.store import KEY
 
 CONFIG, RESULT, GALLERY, MASKS = "config.yaml", "result.json", "gallery.png", "masks"
 EXAMPLES = 8
@@ -40,18 +42,14 @@ def headline(metrics: dict[str, float], config: Config) -> str:
 
 
 def write_run(result: Result, out: Path) -> None:
-    """Write config.yaml, gallery.png and, last, result.json."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write config.yaml, gallery.png and result.json."""
     (out / CONFIG).write_text(dump(result.config, "the resolved configuration of this run: semples run config.yaml"))
     _draw_gallery(result, out / GALLERY)
-    temporary = out / f".{RESULT}"
-    temporary.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
-    temporary.replace(out / RESULT)
+    (out / RESULT).write_text(json.dumps(result.to_dict(), indent=2) + "\n")
 
 
 def write_weights(folders: dict[str, Path], out: Path) -> None:
     """Copy the weights of mask generator, prompts and, if there is one, network from the results of their stages."""
-    out.mkdir(parents=True, exist_ok=True)
     for stage, file in WEIGHTS.items():
         if stage not in folders:
             continue
@@ -60,17 +58,47 @@ def write_weights(folders: dict[str, Path], out: Path) -> None:
 
 def write_masks(folders: dict[str, Path], out: Path) -> None:
     """Unpack the pseudo masks of the training set: NAME.png with VOC's palette."""
-    shutil.rmtree(out / MASKS, ignore_errors=True)  # those of an earlier run
-    (out / MASKS).mkdir(parents=True)
+    (out / MASKS).mkdir()
     with zipfile.ZipFile(folders["masks"] / FILES["train"]) as stored:
-        stored.extractall(out / MASKS)
+        for name in stored.namelist():
+            if PurePath(name).name != name or not name.endswith(".png"):
+                raise UserError(
+                    f"{folders['masks'] / FILES['train']}: holds {quoted(name)}, which is no name of a mask"
+                )
+            (out / MASKS / name).write_bytes(stored.read(name))
+
+
+class _Result(BaseModel):
+    """What others rely on in result.json; more may be in it."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    selection: Literal["holdout", "proxy", "oracle"]
+    metrics: dict[str, float]
+    keys: dict[str, Annotated[str, Field(pattern=f"^{KEY.pattern}$")]]
+    classes: Annotated[list[str], Field(min_length=1)]
+
+    @field_validator("keys")
+    @classmethod
+    def _of_stages(cls, keys: dict[str, str]) -> dict[str, str]:
+        if unknown := {*keys} - {*STAGES}:
+            raise ValueError(f"no stage '{cut(min(unknown))}' is known")
+        return keys
 
 
 def read_run(folder: Path) -> tuple[Config, dict[str, Any]]:
-    """Configuration and result.json of a finished run. Raises UserError if the folder holds none."""
-    if not (folder / RESULT).exists():
+    """Configuration and result.json of a finished run. Raises UserError if the folder holds none, or a damaged one."""
+    path = folder / RESULT
+    if not path.is_file():
         raise UserError(f"{folder}: no finished run here (no {RESULT}); name the folder that `semples run` wrote")
-    return load(folder / CONFIG), json.loads((folder / RESULT).read_text())
+    try:
+        result = _Result.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({cut(str(error))}); run it again, what is stored is not repeated") from None
+    tree = read_yaml(folder / CONFIG)
+    if missing := {*Config.model_fields} - {*tree}:
+        raise UserError(f"{folder / CONFIG}: damaged, '{min(missing)}' is missing; run it again")
+    return parse(tree, str(folder / CONFIG)), result.model_dump()
 
 
 def _draw_gallery(result: Result, path: Path) -> None:

@@ -19,10 +19,12 @@ from semples.config import Config, flatten, to_dict
 from semples.data import load_data
 from semples.data.dataset import Dataset, file_digest
 from semples.log import Log
+from semples.manifest import read_mark
 from semples.stages import classify, heatmaps, masks, match, prompts, refine, segment
-from semples.store import Store, make_key, read_mark
+from semples.store import Store, make_key
 from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
 
+AGAIN = 3  # times that lost results are computed again
 SECONDS = "seconds"  # file: compute seconds of a stage that is under way
 
 
@@ -188,13 +190,28 @@ class Result:
 def run(config: Config, store: Store, report: Callable[[Event], None], until: str = "segment") -> Result:
     """Compute the stages up to `until` whose results the store lacks, in order.
 
-    report: called after every epoch and every stage. Raises UserError for what the user can put right.
+    report: called after every epoch and every stage. A result that is deleted or damaged while it is used is computed
+    again. Raises UserError for what the user can put right.
     """
     config = config.model_copy(update={"runtime": resolve_device(config.runtime)})
     prepare(config.runtime)
     data = load_data(config.data, config.selection)
+    again = AGAIN
+    while True:
+        folders: dict[str, Path] = {}
+        try:
+            return _run_stages(config, data, store, report, until, folders)
+        except Exception:
+            if not again or not store.lost(folder.name for folder in folders.values()):
+                raise
+            again -= 1
+
+
+def _run_stages(
+    config: Config, data: Dataset, store: Store, report: Callable[[Event], None], until: str, folders: dict[str, Path]
+) -> Result:
+    """Stage after stage; the folder of each, once it is done, in `folders`."""
     parts = key_parts(config, data.fingerprint)
-    folders: dict[str, Path] = {}
     metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}
     reused: list[str] = []
@@ -214,7 +231,7 @@ def run(config: Config, store: Store, report: Callable[[Event], None], until: st
         folders[name] = folder
         mark = read_mark(folder)
         seconds[name] = mark["seconds"]
-        gpu_gb = max(gpu_gb, mark["gpu_gb"])
+        gpu_gb = max(gpu_gb, mark.get("gpu_gb", 0.0))
         for metric, value in mark["metrics"].items():
             metrics[metric if stage.headline else f"{name}/{metric}"] = value
         curves = tuple(mark["curves"])

@@ -300,12 +300,11 @@ def _single_objects(images: int, seed: int) -> Iterator[tuple[int, torch.Tensor,
         yield k, Clip.normalise_pixels(image), torch.from_numpy(np.asarray(split.mask(i)) == k + 1)
 
 
-def save(model: torch.nn.Module, figures: dict[str, float], weights: Path) -> None:
+def save(model: torch.nn.Module, figures: dict[str, float], weights: Path, earlier: Path) -> None:
     """Write the weights (half precision, safetensors), and the figures they were accepted on into accepted.json beside
-    them, where those of the other model stay."""
-    weights.parent.mkdir(parents=True, exist_ok=True)
+    them, with those of the other model from the folder `earlier`."""
     state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     save_file(state, weights)
-    path = weights.parent / ACCEPTED
-    before = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**before, **figures}, indent=2) + "\n")
+    old = earlier / ACCEPTED
+    before = json.loads(old.read_text()) if old.exists() else {}
+    (weights.parent / ACCEPTED).write_text(json.dumps({**before, **figures}, indent=2) + "\n")

@@ -1,8 +1,11 @@
 """Stage results by content: computed once, shared by everyone, written whole or not at all.
 
 A store is a folder, on one machine or shared between nodes, or a URL of fsspec with a local folder in front of it. A
-result is a folder KEY with its files and, written last, the mark result.json, which has the digest of every file. Where
-the place is a URL the same files lie under URL/KEY/, and the local folder keeps copies of what was used.
+result is a folder KEY with its files and, written last, its manifest (semples.manifest). Where the place is a URL the
+same files lie under URL/KEY/, and the local folder keeps copies of what was used.
+
+What comes out of a store is not trusted: keys, file names and holders count only in their own form, a manifest only
+whole, and no link is followed.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +24,15 @@ from types import TracebackType
 from typing import Any
 
 from semples.data.dataset import digest, file_digest
-from semples.errors import UserError
-from semples.lease import TTL, Holder, Place
+from semples.errors import UserError, quoted
+from semples.folders import claim, foreign, kind_of
+from semples.lease import HOLDER, TTL, Holder, Place
+from semples.manifest import MARK, USED, intact, is_mark, parse, read_mark, seal
 
-MARK = "result.json"  # what was recorded with a result, and {"files": {name: sha256}, "bytes": their sum}
-USED = "used"  # its time is that of the last use
 WORK = "work"  # folders of stages that are being computed, or were when their process died
 GB = 10**9
 KEY = re.compile("[0-9a-f]{32}")
+WORK_NAME = re.compile(rf"{KEY.pattern}(\.\d+|@{HOLDER.pattern})")
 UPLOADS = 3  # attempts
 
 Write = Callable[[Path], dict[str, Any]]
@@ -48,9 +52,21 @@ class Entry:
     used: float
 
 
-def open_store(where: str, copies: Path, quota: float | None = None) -> Store:
-    """The store at a folder or a URL; where it is a URL, the folder `copies` holds copies of what was used."""
-    return Store(copies, where, quota) if "://" in where else Store(Path(where), quota=quota)
+def open_store(where: str, copies: Path, quota: float | None = None, reading: bool = False) -> Store:
+    """The store at a folder or a URL; where it is a URL, the folder `copies` holds copies of what was used.
+
+    reading: nothing is created or changed at the place.
+    """
+    if "://" in where:
+        return Store(copies, where, quota, reading=reading)
+    return Store(Path(where).expanduser(), quota=quota, reading=reading)
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder says that it is a store, or holds a result, as those of version 0.1.0 do that say nothing."""
+    return kind_of(folder) == "store" or any(
+        KEY.fullmatch(name) and (folder / name / MARK).is_file() for name in foreign(folder)
+    )
 
 
 class Store:
@@ -61,16 +77,19 @@ class Store:
     never dropped (where there is a URL, from `root`), so a quota smaller than what is in use is exceeded.
 
     Use it as a context manager, or `close` it: until then the results that it handed out are in use. A process that
-    dies is noticed after `ttl` seconds.
+    dies is noticed after `ttl` seconds. Opened for `reading`, it changes nothing but, where there is a URL, `root`.
     """
 
-    def __init__(self, root: Path, url: str | None = None, quota: float | None = None, ttl: float = TTL):
-        self.root = root.resolve()
+    def __init__(
+        self, root: Path, url: str | None = None, quota: float | None = None, ttl: float = TTL, reading: bool = False
+    ):
+        self.root, self._reading = root.resolve(), reading
         self._bytes = None if quota is None else quota * GB
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{root}: cannot be used as a store ({error.strerror}); choose another folder") from None
+        if not reading:
+            try:
+                claim(self.root, "store", adopt=is_store(self.root))
+            except OSError as error:
+                raise UserError(f"{root}: cannot be used as a store ({error.strerror}); choose another") from None
         self.here = Holder(Place.at(str(self.root)), ttl)
         self.there = Holder(Place.at(url), ttl) if url else self.here
         self._sound: set[str] = set()  # keys whose files this process has checked
@@ -96,6 +115,7 @@ class Store:
         one does so, the others wait for it, calling `waiting(who)` about once a second; if it dies, one of them takes
         over, in the folder as the dead one left it.
         """
+        _check_key(key)
         self.here.use(key)
         pause = 0.02
         while True:
@@ -120,32 +140,48 @@ class Store:
             pause = min(1.0, 2 * pause)
 
     def find(self, key: str) -> Path | None:
-        """Folder of the result, or None. A result whose files changed since it was written is removed."""
+        """Folder of the result, or None. A result that is not as it was written is removed."""
+        _check_key(key)
         folder, remote = self.root / key, self.there is not self.here
         if key not in self._sound or not (folder / MARK).exists():
             self._sound.discard(key)
-            if not _intact(folder):
-                self._discard(folder)
+            if not intact(folder):
+                if not self._reading or remote:
+                    self._discard(folder)
                 if not (remote and self._download(key)):
                     return None
-            if remote:
+            if remote and not self._reading:
                 self._upload(key)
             self._sound.add(key)
-        with contextlib.suppress(OSError):  # a disk that is full or cannot be written can still be read
-            (folder / USED).touch()
+        if not self._reading:
+            with contextlib.suppress(OSError):  # a disk that is full or cannot be written can still be read
+                (folder / USED).touch()
         return folder
 
+    def lost(self, keys: Iterable[str]) -> list[str]:
+        """Those of these results, found before, that are not there any more, or not as they were written."""
+        gone = [key for key in keys if not intact(self.root / key)]
+        self._sound.difference_update(gone)
+        return gone
+
     def entries(self) -> list[Entry]:
-        """All results of the place, those used last first."""
+        """All results of the place, those used last first, without the damaged ones."""
         return sorted(self._entries(self.there.place), key=lambda entry: -entry.used)
+
+    def damaged(self) -> list[str]:
+        """Keys of the results whose manifest cannot be read; `verify` looks at the files, too."""
+        place = self.there.place
+        return [key for key in _keys(place) if (raw := place.read(f"{key}/{MARK}")) is not None and not is_mark(raw)]
 
     def verify(self) -> dict[str, bool]:
         """Read every result and say of each whether it is as it was written; those that are not are removed."""
         sound = {}
         for key in _keys(self.there.place):
+            if self.there.place.read(f"{key}/{MARK}") is None:
+                continue  # no result, or dropped just now
             self._sound.discard(key)
             if self.there is not self.here:
-                shutil.rmtree(self.root / key, ignore_errors=True)
+                self._discard(self.root / key)
             sound[key] = self.find(key) is not None
         return sound
 
@@ -160,17 +196,22 @@ class Store:
         return self._evict(self.there, limit)
 
     def _compute(self, key: str, lease: int, write: Write) -> Path:
-        work, folder = self.root / WORK / f"{key}.{lease}", self.root / key
-        work.parent.mkdir(exist_ok=True)
+        work, folder = self._work(f"{key}.{lease}"), self.root / key
         for left in sorted(work.parent.glob(f"{key}.*")):  # of one that died, who may not be as dead as it seemed
+            if left.is_symlink():
+                raise UserError(f"{left}: is a link, and links in a store are not followed; take it away")
             with contextlib.suppress(OSError):  # the second of two
                 os.rename(left, work)
         work.mkdir(exist_ok=True)
-        mark = write(work)
-        files = [path for path in sorted(work.iterdir()) if path.name not in (MARK, USED)]
-        mark["files"] = {path.name: file_digest(path) for path in files}
-        mark["bytes"] = sum(path.stat().st_size for path in files)
-        self._publish(work, mark)
+        try:
+            mark = write(work)
+            files = [path for path in sorted(work.iterdir()) if path.name not in (MARK, USED)]
+            mark["files"] = {path.name: file_digest(path) for path in files}
+            mark["bytes"] = sum(path.stat().st_size for path in files)
+            self._publish(work, seal(mark))
+        except OSError as error:
+            error.filename = error.filename or str(work)  # a full disk names no file
+            raise
         if (found := self.find(key)) is None:
             raise UserError(f"{folder}: not what was written there a moment ago; check this disk")
         return found
@@ -184,19 +225,29 @@ class Store:
             try:
                 os.rename(work, folder)
             except OSError:
-                if not _intact(folder):  # not the same from a faster process, but a failure
+                # not the same from a faster process, nor what others put there, but a failure
+                if not (intact(folder) or (folder.is_dir() and not (folder / MARK).exists())):
                     raise
+                for name in (*mark["files"], USED, MARK) if not (folder / MARK).exists() else ():
+                    os.replace(work / name, folder / name)
                 shutil.rmtree(work, ignore_errors=True)
+
+    def _work(self, name: str) -> Path:
+        """The path of a folder to work in."""
+        self.here.place.path(f"{WORK}/{name}")  # refuses links
+        (self.root / WORK).mkdir(exist_ok=True)
+        return self.root / WORK / name
 
     def _own(self, key: str) -> Path:
         """A new folder in which nobody else works."""
-        folder = self.root / WORK / f"{key}@{self.here.id}"
+        folder = self._work(f"{key}@{self.here.id}")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
 
     def _discard(self, folder: Path) -> None:
-        if folder.exists():
+        """Take away what was a result, and is damaged; a folder without a manifest is none."""
+        if os.path.lexists(folder / MARK) or folder.is_symlink():
             doomed = self._own(folder.name)
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 os.rename(folder, doomed / folder.name)
@@ -205,15 +256,14 @@ class Store:
     def _tidy(self, checkpoints: bool) -> None:
         """Remove what processes that died left behind in the local folder: half copies, and if `checkpoints`, stages
         that were being computed, which could have gone on."""
+        self.here.place.path(WORK)  # refuses a link
         for folder in (self.root / WORK).glob("*"):
-            if not KEY.fullmatch(_key_of(folder)):
+            if not WORK_NAME.fullmatch(folder.name) or folder.is_symlink():
                 continue
             holder = folder.name.partition("@")[2]
             living = holder == self.here.id or self.here.alive(holder) if holder else self.there.owner(_key_of(folder))
             if not living and (holder or checkpoints):
                 shutil.rmtree(folder, ignore_errors=True)
-        for holder in self.here.place.names("holders"):
-            self.here.alive(holder)
         self.here.in_use()
 
     def _download(self, key: str) -> bool:
@@ -223,16 +273,18 @@ class Store:
         if content is None:
             return False
         copy = self._own(key)
-        with contextlib.suppress(ValueError, KeyError):
-            for name in json.loads(content)["files"]:
+        if is_mark(content):
+            for name in parse(content)["files"]:
                 place.download(f"{key}/{name}", copy / name)
-        (copy / MARK).write_bytes(content)
-        if not _intact(copy):
+            (copy / MARK).write_bytes(content)
+        if not intact(copy):
             shutil.rmtree(copy, ignore_errors=True)
-            _drop(place, key)
+            if not self._reading:
+                _drop(place, key)
             return False
-        self._publish(copy, json.loads(content))
-        place.write(f"{key}/{USED}", b"")
+        self._publish(copy, parse(content))
+        if not self._reading:
+            place.write(f"{key}/{USED}", b"")
         return True
 
     def _upload(self, key: str) -> None:
@@ -295,15 +347,20 @@ class Store:
     def _entries(self, place: Place) -> list[Entry]:
         entries = []
         for key in _keys(place):
-            with contextlib.suppress(FileNotFoundError, ValueError):  # dropped just now, or damaged
-                mark = json.loads(place.read(f"{key}/{MARK}") or b"")
-                entries.append(Entry(key, mark, place.time(f"{key}/{USED}")))
+            # dropped just now, or damaged, which is the trouble of this one alone
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
+                entries.append(Entry(key, parse(place.read(f"{key}/{MARK}") or b""), place.time(f"{key}/{USED}")))
         return entries
 
 
 def _keys(place: Place) -> list[str]:
-    """Names of results; what else lies in the place is somebody's and is left alone."""
-    return [name for name in place.names() if KEY.fullmatch(name)]
+    """Names of results; what else lies in the place is somebody's and is left alone, and so is a link."""
+    return [name for name in place.names() if KEY.fullmatch(name) and not os.path.islink(f"{place.root}/{name}")]
+
+
+def _check_key(key: str) -> None:
+    if not KEY.fullmatch(key):
+        raise UserError(f"{quoted(key)} is no key of a result: expected 32 hexadecimal digits")
 
 
 def _key_of(work: Path) -> str:
@@ -312,21 +369,9 @@ def _key_of(work: Path) -> str:
 
 
 def _drop(place: Place, key: str) -> None:
-    """Remove a result, the mark first: what is left of it is no result."""
+    """Remove a result, the manifest first: what is left of it is no result. Files that are not of it stay."""
+    content = place.read(f"{key}/{MARK}") or b""
     place.delete(f"{key}/{MARK}")
-    for name in place.names(key):
+    for name in (*(parse(content)["files"] if is_mark(content) else ()), USED):
         place.delete(f"{key}/{name}")
     place.delete_folder(key)
-
-
-def _intact(folder: Path) -> bool:
-    try:
-        return all(file_digest(folder / name) == sha for name, sha in read_mark(folder)["files"].items())
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
-        return False
-
-
-def read_mark(folder: Path) -> dict[str, Any]:
-    """What was recorded with a result: `metrics`, `curves`, `seconds`, `stage`, `key` (its parts), `files`, `bytes`."""
-    mark: dict[str, Any] = json.loads((folder / MARK).read_text())
-    return mark

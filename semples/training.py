@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import os
 import pickle
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from timm.data import auto_augment, create_transform
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -23,10 +26,11 @@ from torch.utils.data import Dataset as TorchDataset
 from semples.clip import IMAGENET_MEAN, IMAGENET_STD
 from semples.config import AugmentConfig, Config, RuntimeConfig, Training
 from semples.data.dataset import Dataset, Split, digest
-from semples.errors import UserError
+from semples.errors import UserError, cut
 from semples.log import Log
 
 CHECKPOINT = "checkpoint.pt"  # of a training that is under way, in its stage's folder
+CHECKPOINT_PARTS = {"history", "memory", "random", "model", "optimizer", "factor"}
 Pair = tuple[Tensor, Tensor]
 
 # RandAugment at its highest level would keep 0 bits of a colour, which Pillow refuses
@@ -177,17 +181,30 @@ def fit(
         history.append(means)
         state = {"history": history, "memory": memory, "random": _random_state(runtime.device)}
         state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "factor": factor.state_dict()}
-        torch.save(state, out / f".{CHECKPOINT}")
-        os.replace(out / f".{CHECKPOINT}", out / CHECKPOINT)
+        _write_checkpoint(state, out, name)
+
+
+def _write_checkpoint(state: dict[str, Any], folder: Path, name: str) -> None:
+    """A checkpoint that cannot be written is a warning: should the training be interrupted, it begins earlier."""
+    new = folder / f".{CHECKPOINT}"
+    try:
+        torch.save(state, new)
+        os.replace(new, folder / CHECKPOINT)
+    except (OSError, RuntimeError) as error:  # torch's own one where the disk is full
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        logging.getLogger(__name__).warning(
+            "%s: the checkpoint cannot be written into %s (%s); the training goes on", name, folder, cut(str(error))
+        )
 
 
 def _read_checkpoint(folder: Path) -> dict[str, Any] | None:
     """What was written, on the CPU: model and optimizer take it to where they are."""
     try:
         state: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):  # none, or a damaged one: begin anew
-        return None
-    return state
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError):
+        return None  # none, or a damaged one: begin anew
+    return state if isinstance(state, dict) and {*state} >= CHECKPOINT_PARTS else None
 
 
 def _random_state(device: str) -> dict[str, Any]:
@@ -225,6 +242,32 @@ def train(
     for epoch, means in enumerate(fit(name, model, loader, settings, runtime, losses, out), 1):
         log(epoch, settings.epochs, **means)
     return means
+
+
+def load_weights(path: Path, shape: Mapping[str, Sequence[int | None]] | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file that `save_weights` wrote.
+
+    shape: names that must be there, each with its size, None = any. Raises UserError for a file that is damaged, of
+    another form or not there.
+    """
+    try:
+        found = load(path.read_bytes())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as weights ({cut(str(error))}); run it again") from None
+    for name, size in (shape or {}).items():
+        own = found[name].shape if name in found else ()
+        if len(own) != len(size) or any(a not in (b, None) for a, b in zip(size, own, strict=True)):
+            raise UserError(f"{path}: the tensor '{name}' is missing or of another shape than here; run it again")
+    return found
+
+
+def put_weights(module: nn.Module, path: Path) -> None:
+    """Give a module the weights of a file. Raises UserError for a file that is damaged or of another network."""
+    try:
+        module.load_state_dict(load_weights(path))
+    except RuntimeError as error:
+        reason = cut(str(error).partition(":")[2])
+        raise UserError(f"{path}: these weights are of another network than the configuration's ({reason})") from None
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path) -> None:

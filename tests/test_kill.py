@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from semples.config import Config, with_changes
+from semples.manifest import read_mark
 from semples.pipeline import run
-from semples.store import WORK, Store, read_mark
+from semples.store import WORK, Store
 
 pytestmark = pytest.mark.slow
 TTL = 2.0

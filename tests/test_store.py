@@ -18,8 +18,9 @@ from moto.server import ThreadedMotoServer
 from semples.config import Config
 from semples.errors import UserError
 from semples.lease import Holder, Place
+from semples.manifest import MARK, read_mark
 from semples.pipeline import run
-from semples.store import MARK, WORK, Store, Write, make_key, read_mark
+from semples.store import WORK, Store, Write, make_key
 
 TTL = 2.0  # signs of life are given four times as often, also on a busy machine
 KEY, A, B, C, D = (make_key(of=name) for name in "kabcd")
@@ -279,6 +280,7 @@ def test_a_quota_keeps_a_training_that_can_go_on(node: Open) -> None:
 
 
 def test_what_is_no_result_is_left_alone(tmp_path: Path) -> None:
+    Store(tmp_path).close()
     (tmp_path / "photos").mkdir()
     (tmp_path / WORK / "mine").mkdir(parents=True)
     for file in (".DS_Store", "notes.txt", "photos/result.json", f"{WORK}/mine/draft"):

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from semples.cli import Changes, guard
+from semples.cli import Changes
 from semples.errors import UserError
+from semples.guard import guard
 
 if TYPE_CHECKING:
     import optuna

@@ -18,6 +18,7 @@ import ray
 from semples.ablation import Spread, spread
 from semples.config import Config, parse, to_dict, with_changes
 from semples.errors import UserError
+from semples.folders import claim
 from semples.output import RESULT, read_run, write_run
 from semples.pipeline import run
 from semples.store import open_store
@@ -103,7 +104,9 @@ def run_again(tree: dict[str, Any], out: str, until: str, store: str, copies: st
         if (folder / RESULT).exists() and read_run(folder)[0] == config:
             return ""
         with open_store(store, Path(copies), quota) as results:
-            write_run(run(config, results, lambda event: None, until), folder)
+            result = run(config, results, lambda event: None, until)
+            with claim(folder, "run", adopt=True).publishing(last=RESULT) as new:
+                write_run(result, new)
     except UserError as error:
         return str(error)
     return ""

@@ -18,7 +18,8 @@ from ray import tune as ray_tune
 
 from semples.config import parse, with_changes
 from semples.errors import UserError
-from semples.output import write_run
+from semples.folders import claim
+from semples.output import RESULT, write_run
 from semples.pipeline import STAGES, Event, run
 from semples.store import open_store
 
@@ -93,7 +94,8 @@ def run_trial(
         config = with_changes(parse(base, "base"), suggestion["parameters"], "suggestion")
         with open_store(store, sweep / STORE, quota) as results:
             result = run(config, results, report, until=until)
-            write_run(result, out)
+            with claim(out, "trial", adopt=True).publishing(last=RESULT) as new:
+                write_run(result, new)
         taken = {"seconds": sum(result.seconds.values()), "gpu_gb": result.gpu_gb}
         values = [taken[name] if name in taken else score(result.metrics, name, config.selection) for name in objective]
         end = {"ended": "COMPLETE", "values": values, "metrics": result.metrics, "taken": taken}

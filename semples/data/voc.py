@@ -35,6 +35,7 @@ from semples.data.files import (
 )
 from semples.errors import UserError
 
+WRITTEN = ("JPEGImages", "SegmentationClass", "ImageSets", "cls_labels.npy")  # by `write`
 LISTS, ENDS = Path("ImageSets/Segmentation"), ("", "_id")
 XML_NAMES = {"person": "player", "tvmonitor": "tv monitor"}
 

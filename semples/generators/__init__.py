@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semples.config import GeneratorConfig, OtherGenerator, WeakTrConfig
@@ -22,7 +21,7 @@ from semples.errors import UserError, nearest
 from semples.generators.body import SCENES_VIT_WEIGHTS, scenes_vit
 from semples.generators.cnn import Cnn
 from semples.generators.weaktr import WeakTr
-from semples.training import save_weights
+from semples.training import put_weights, save_weights
 
 WEIGHTS = "generator.safetensors"
 
@@ -97,7 +96,7 @@ def load(config: GeneratorConfig, classes: int, folder: Path, device: str) -> An
     Only its late parameters require a gradient: the rest stays as classify left it.
     """
     generator = build(config, classes)
-    generator.load_state_dict(load_file(folder / WEIGHTS))
+    put_weights(generator, folder / WEIGHTS)
     generator.requires_grad_(False)
     for parameter in generator.late_parameters():
         parameter.requires_grad_(True)

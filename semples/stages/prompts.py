@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semples import generators
@@ -15,7 +14,7 @@ from semples.data.dataset import Dataset
 from semples.log import Log
 from semples.losses import prompt_loss, similarity
 from semples.stages.cutouts import embed_cutouts
-from semples.training import label_batches, save_weights, train
+from semples.training import label_batches, load_weights, save_weights, train
 
 WEIGHTS = "prompts.safetensors"
 
@@ -46,6 +45,9 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
     return {name: means[name] for name in ("background_cosine", "label_cosine")}
 
 
-def load_prompts(folder: Path) -> Tensor:
-    """The prompts that this stage left in its result folder, float32 (K, count, length, width)."""
-    return load_file(folder / WEIGHTS)["prompts"]
+def load_prompts(folder: Path, classes: int | None = None, width: int | None = None) -> Tensor:
+    """The prompts that this stage left in its result folder, float32 (K, count, length, width).
+
+    Raises UserError for a damaged file, and for one of other numbers of classes and width, if these are given.
+    """
+    return load_weights(folder / WEIGHTS, {"prompts": (classes, None, None, width)})["prompts"]

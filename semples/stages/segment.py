@@ -10,7 +10,6 @@ import numpy as np
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
@@ -27,7 +26,7 @@ from semples.log import Log
 from semples.metrics import confusion, iou, miou
 from semples.proxy import agreement
 from semples.stages.heatmaps import FILES
-from semples.training import Pair, autocast, batches, cosine, fit, poly, save_weights
+from semples.training import Pair, autocast, batches, cosine, fit, poly, put_weights, save_weights
 
 WEIGHTS = "network.safetensors"
 JUDGED = "seg_miou_judged"  # the curve by which the epoch is chosen
@@ -61,7 +60,7 @@ def build_network(settings: SegmentConfig, classes: int, initial: bool = False) 
 def load_network(settings: SegmentConfig, classes: int, folder: Path) -> nn.Module:
     """The trained network from this stage's result folder (or an export), ready to predict."""
     network = build_network(settings, classes)
-    network.load_state_dict(load_file(folder / WEIGHTS))
+    put_weights(network, folder / WEIGHTS)
     return network.eval()
 
 

@@ -1,0 +1,92 @@
+"""The manifest of a stored result: written last, it makes a folder of files a result, and says what they must be.
+
+It is a JSON object: `metrics`, `curves`, `seconds`, `stage`, `key` (its parts) as the stage recorded them; `files`, a
+sha256 by name, and `bytes`, their sum; `format` and `digest`, of the manifest itself. What is not of this form, or not
+as it was written, is no manifest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from semples.data.dataset import digest, file_digest
+
+MARK = "result.json"  # the manifest's own name
+USED = "used"  # beside it: its time is that of the last use
+FORMAT = 2  # of manifests; those of version 0.1.0 have neither a format nor a digest of their own
+SHA = re.compile("[0-9a-f]{64}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a file in a result
+
+
+def intact(folder: Path) -> bool:
+    """Whether a folder holds a result as it was written; a link is none."""
+    try:
+        files = read_mark(folder)["files"]
+        return not folder.is_symlink() and all(
+            stat.S_ISREG((folder / name).lstat().st_mode) and file_digest(folder / name) == sha
+            for name, sha in files.items()
+        )
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+        return False
+
+
+def read_mark(folder: Path) -> dict[str, Any]:
+    """The manifest of a result folder. Raises ValueError for a damaged one, FileNotFoundError where there is none."""
+    return parse((folder / MARK).read_bytes())
+
+
+def seal(mark: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with its format and digest. Raises ValueError for one that would not be read again."""
+    sealed = {**mark, "format": FORMAT}
+    sealed["digest"] = digest(json.dumps(sealed, sort_keys=True))
+    return parse(json.dumps(sealed).encode())
+
+
+def is_mark(content: bytes) -> bool:
+    """Whether `parse` takes it."""
+    with contextlib.suppress(ValueError):
+        return bool(parse(content))
+    return False
+
+
+def parse(content: bytes) -> dict[str, Any]:
+    """A manifest from its JSON. Raises ValueError where anything in it is not of its form."""
+    try:
+        mark = json.loads(content)
+    except RecursionError:
+        raise ValueError("too deep") from None
+    if not isinstance(mark, dict):
+        raise ValueError("no object")
+    own = {key: value for key, value in mark.items() if key != "digest"}
+    if "format" in mark and mark.get("digest") != digest(json.dumps(own, sort_keys=True)):
+        raise ValueError("its digest is another")
+    files, curves = mark.get("files"), mark.get("curves")
+    if not (isinstance(files, dict) and files and all(_is_file(*item) for item in files.items())):
+        raise ValueError("files")
+    if not (isinstance(mark.get("stage", ""), str) and isinstance(mark.get("key", {}), dict)):
+        raise ValueError("stage or key")
+    if not all(_is_amount(mark.get(name, 0)) for name in ("gpu_gb", "bytes", "seconds")) or "seconds" not in mark:
+        raise ValueError("bytes or seconds")
+    if not (isinstance(curves, list) and all(map(_are_numbers, [mark.get("metrics"), *curves]))):
+        raise ValueError("metrics or curves")
+    return mark
+
+
+def _is_file(name: str, sha: Any) -> bool:
+    return bool(NAME.fullmatch(name)) and name not in (MARK, USED) and isinstance(sha, str) and bool(SHA.fullmatch(sha))
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, dict) and all(
+        isinstance(v, int | float) and not isinstance(v, bool) for v in values.values()
+    )
