@@ -33,7 +33,8 @@ from semples.data.archive import encode_mask
 from semples.pipeline import run
 from semples.store import Store
 
-ONE_EPOCH = {f"{stage}.epochs": 1 for stage in ("classify", "match", "prompts", "refine", "segment")}
+STAGES = ("classify", "match", "prompts", "refine", "segment")
+ONE_EPOCH = {f"{stage}.{key}": value for stage in STAGES for key, value in (("epochs", 1), ("warmup", 0))}
 SMALL = 30  # images with masks that choose, and as many that test
 
 

@@ -578,8 +578,7 @@ def write(
     seed: Annotated[int, typer.Option(help="Seed that they are drawn from.", min=0, max=MOST_SEED)] = 0,
 ) -> None:
     """Draw scenes and write them as PNG files in the layout of PASCAL VOC, with a configuration that runs on them."""
-    import yaml
-
+    from semples import strict_yaml
     from semples.data import scenes, voc
     from semples.folders import claim
     from semples.output import CONFIG
@@ -591,7 +590,7 @@ def write(
     }  # fmt: skip
     with mine.publishing(replaced=voc.WRITTEN) as new:
         voc.write(data, new)
-        (new / CONFIG).write_text(yaml.safe_dump({"data": section}, sort_keys=False))
+        (new / CONFIG).write_text(strict_yaml.dumps({"data": section}))
     print(f"{train + holdout + test} scenes in {folder}; run the method on them with: semples run {folder}/config.yaml")
 
 

@@ -6,21 +6,57 @@ can change a bit of the result is in here, the number of threads included: a sav
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from semples.errors import UserError, nearest
+from semples import strict_yaml
+from semples.errors import UserError, cut, nearest, quoted
 
 PRESETS = Path(__file__).parent / "presets"
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+
+def no_flag(value: Any) -> Any:
+    """For a validator of numbers: Python counts true as 1."""
+    if isinstance(value, bool):
+        raise ValueError("true and false are no numbers")
+    return value
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    for key, value in flatten(values):
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{key} must be a finite number")
+    return values
+
+
+# bounds from above where more would take all of a machine's memory or time before anything is said
+Whole = Annotated[int, BeforeValidator(no_flag)]
+Real = Annotated[float, BeforeValidator(no_flag)]
+Positive = Annotated[Real, Field(gt=0)]
+NotNegative = Annotated[Real, Field(ge=0)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+Scale = Annotated[Real, Field(gt=0, le=8)]
+Count = Annotated[Whole, Field(ge=1, le=100_000)]
+Images = Annotated[Whole, Field(ge=1, le=10**9)]
+Side = Annotated[Whole, Field(ge=32, le=4096)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
+Args = Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
 # the names that the released SemPLeS gives to CLIP: VOC's, but "player" for person and "tv monitor" in two words
@@ -47,7 +83,7 @@ COCO_CLASSES = (
 class Section(BaseModel):
     """Frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ScenesData(Section):
@@ -57,7 +93,7 @@ class ScenesData(Section):
     train: Count = 480
     holdout: Count = 64
     test: Count = 128
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 class VocData(Section):
@@ -73,8 +109,8 @@ class VocData(Section):
     train_list: str = "train_aug"
     mask_list: str = "train"
     test_list: str = "val"
-    holdout: Count = 100
-    seed: Annotated[int, Field(ge=0)] = 0
+    holdout: Images = 100
+    seed: Seed = 0
 
 
 class CocoData(Section):
@@ -88,9 +124,9 @@ class CocoData(Section):
     kind: Literal["coco"] = "coco"
     root: str
     classes: tuple[str, ...] = COCO_CLASSES
-    holdout: Count = 500
-    measured: Count = 5000
-    seed: Annotated[int, Field(ge=0)] = 0
+    holdout: Images = 500
+    measured: Images = 5000
+    seed: Seed = 0
 
 
 class FolderData(Section):
@@ -102,9 +138,9 @@ class FolderData(Section):
 
     kind: Literal["folder"] = "folder"
     root: str
-    holdout: Count = 50
-    test: Count = 100
-    seed: Annotated[int, Field(ge=0)] = 0
+    holdout: Images = 50
+    test: Images = 100
+    seed: Seed = 0
 
 
 DataConfig = ScenesData | VocData | CocoData | FolderData
@@ -134,8 +170,8 @@ class CnnConfig(Section):
     body: str = "resnet10t"
     pretrained: bool = False
     stride: Literal[8, 16, 32] = 8
-    maps: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(1, 2, 3, 4), min_length=1)
-    args: dict[str, Any] = {"channels": [24, 48, 96, 192], "stem_width": 16}
+    maps: tuple[Annotated[Whole, Field(ge=0, le=100)], ...] = Field(default=(1, 2, 3, 4), min_length=1)
+    args: Args = {"channels": [24, 48, 96, 192], "stem_width": 16}
 
     @field_validator("maps")
     @classmethod
@@ -160,7 +196,7 @@ class WeakTrConfig(Section):
     weights: str = ""
     pool: Literal["max", "mean"] = "max"
     reduction: Count = 8
-    args: dict[str, Any] = {}
+    args: Args = {}
 
 
 class OtherGenerator(Section):
@@ -168,7 +204,7 @@ class OtherGenerator(Section):
     settings."""
 
     kind: str
-    args: dict[str, Any] = {}
+    args: Args = {}
 
 
 def _by_kind(value: Any) -> str:
@@ -184,15 +220,15 @@ class AugmentConfig(Section):
     mask generator add RandAugment (`randaugment`, a timm policy, "" for none) and random erasing (probability).
     Released: 224, 0.08, "rand-m9-mstd0.5-inc1", 0.25."""
 
-    size: Annotated[int, Field(ge=32)] = 64
-    scale_min: Annotated[float, Field(gt=0, le=1)] = 0.8
+    size: Side = 64
+    scale_min: Annotated[Real, Field(gt=0, le=1)] = 0.8
     randaugment: str = ""
     erasing: Share = 0.0
 
 
 class Training(Section):
     """AdamW (eps 1e-8), cosine to 0. lr: as it is used; the released commands' lr times batch / 512. warmup: epochs in
-    which the learning rate rises first; released: 5 in classify of WeakTr, else none."""
+    which the learning rate rises first, at most all; released: 5 in classify of WeakTr, else none."""
 
     epochs: Count
     batch: Count
@@ -200,12 +236,18 @@ class Training(Section):
     weight_decay: NotNegative = 0.03
     warmup: NotNegative = 0.0
 
+    @model_validator(mode="after")
+    def _warm_in_time(self) -> Training:
+        if self.epochs and self.warmup > self.epochs:
+            raise ValueError(f"warmup {self.warmup:g} is longer than the {self.epochs} epochs; lower warmup, too")
+        return self
+
 
 class ClassifyConfig(Training):
     """a. Image labels only (multi-label soft margin). Released, WeakTr on VOC: 60 epochs, batch 64, lr 7.5e-5, 5 epochs
     of warm-up. epochs: 0 takes the initial weights as they are."""
 
-    epochs: Annotated[int, Field(ge=0)] = 10
+    epochs: Annotated[Whole, Field(ge=0, le=100_000)] = 10
     batch: Count = 32
     lr: Positive = 2e-3
 
@@ -235,8 +277,8 @@ class PromptsConfig(Training):
     epochs: Count = 6
     batch: Count = 64
     lr: Positive = 0.025
-    count: Annotated[int, Field(ge=1, le=16)] = 1
-    length: Annotated[int, Field(ge=1, le=64)] = 30
+    count: Annotated[Whole, Field(ge=1, le=16)] = 1
+    length: Annotated[Whole, Field(ge=1, le=64)] = 30
     init: Literal["uniform", "normal", "word"] = "uniform"
     lambda_t: NotNegative = 0.02
     mask_eps: Positive = 1e-4
@@ -259,7 +301,7 @@ class RefineConfig(Training):
 class HeatmapsConfig(Section):
     """e. Scales of the image (1.0 = native size), each also mirrored where `flip`. Released, VOC: 1.0 and 1.2, flip."""
 
-    scales: tuple[Positive, ...] = Field(default=(1.0, 1.5), min_length=1)
+    scales: tuple[Scale, ...] = Field(default=(1.0, 1.5), min_length=1, max_length=20)
     flip: bool = True
 
 
@@ -268,8 +310,8 @@ class CrfConfig(Section):
     levels. gt_prob: how far the label going in is trusted. iterations 0 = no CRF. Released, VOC: 10 iterations, 4/3 and
     83/5/3, gt_prob 0.7."""
 
-    iterations: Annotated[int, Field(ge=0)] = 10
-    gt_prob: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    iterations: Annotated[Whole, Field(ge=0, le=1000)] = 10
+    gt_prob: Annotated[Real, Field(gt=0, lt=1)] = 0.7
     gaussian_sxy: Positive = 3.0
     gaussian_compat: NotNegative = 3.0
     bilateral_sxy: Positive = 24.0
@@ -299,7 +341,7 @@ class TestConfig(Section):
     """How the trained network is used: scales of the image, each also mirrored where `flip`, whose probabilities are
     averaged, and a dense CRF on them (iterations 0 = none). The epoch is chosen at one scale without any of it."""
 
-    scales: tuple[Positive, ...] = Field(default=(1.0,), min_length=1)
+    scales: tuple[Scale, ...] = Field(default=(1.0,), min_length=1, max_length=20)
     flip: bool = True
     crf: TestCrfConfig = TestCrfConfig()
 
@@ -316,13 +358,13 @@ class SegmentConfig(Training):
     architecture: str = "Unet"
     encoder: str = "tu-test_resnet"
     pretrained: bool = False
-    args: dict[str, Any] = {"encoder_depth": 3, "decoder_channels": [64, 32, 16]}
-    size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
+    args: Args = {"encoder_depth": 3, "decoder_channels": [64, 32, 16]}
+    size: Annotated[Side, Field(multiple_of=32)] = 64
     epochs: Count = 20
     batch: Count = 8
     lr: Positive = 4e-3
     schedule: Literal["cosine", "poly"] = "cosine"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     train_on: Literal["pseudo", "truth"] = "pseudo"
     test: TestConfig = TestConfig()
 
@@ -333,8 +375,8 @@ class RuntimeConfig(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
-    threads: Count = 1
-    workers: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[Whole, Field(ge=1, le=1024)] = 1
+    workers: Annotated[Whole, Field(ge=0, le=256)] = 0
 
 
 class Config(Section):
@@ -342,7 +384,7 @@ class Config(Section):
     reported figure uses), "proxy" (no mask at all, but what CLIP sees in the cut-outs of that subset: for data without
     masks) or "oracle" (the evaluation masks themselves, as the released scripts do)."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     selection: Literal["holdout", "proxy", "oracle"] = "holdout"
     data: Annotated[DataConfig, Field(discriminator="kind")] = ScenesData()
     clip: ClipConfig = ClipConfig()
@@ -416,11 +458,20 @@ def _explain(error: ValidationError, source: str) -> str:
         if members:
             known = {f"{location[0]}.{name}" for name in members.model_fields}
         sections = {".".join(k.split(".")[:i]) for k in known for i in range(1, k.count(".") + 1)}
+        if key in known and len(location) == 1:
+            section, _, rest = key.partition(".")
+            return f"{source}: the key '{key}' must stand in its section, {section}: {{{rest}: ...}}"
         return f"{source}: unknown key '{key}'{nearest(key, known | sections)}"
     if first["type"] == "missing":
         return f"{source}: key '{key}' is missing; give it a value"
-    reason = first["msg"].removeprefix("Value error, ")
-    return f"{source}: {key} = {first['input']!r} is not allowed: {reason[0].lower()}{reason[1:]}"
+    what = f"{key} is" if isinstance(first["input"], Mapping | Section) else f"{key} = {quoted(first['input'])} is"
+    return f"{source}: {what} not allowed: {reason(error)}"
+
+
+def reason(error: ValidationError) -> str:
+    """What is wrong, in the middle of a sentence: the first thing that pydantic found."""
+    text = cut(error.errors()[0]["msg"].removeprefix("Value error, "), 300)
+    return text[0].lower() + text[1:]
 
 
 def override(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -446,27 +497,17 @@ def assignments(words: Iterable[str]) -> dict[str, Any]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise UserError(f"'{word}' is not of the form key=value, for example match.lambda_b=1.5")
-        try:
-            result[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"'{word}': the value is not valid YAML") from None
+            raise UserError(f"'{cut(word)}' is not of the form key=value, for example match.lambda_b=1.5")
+        result[key] = strict_yaml.loads(value, f"'{cut(word)}'")
     return result
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file with a mapping at its top. Raises UserError if it is missing, unreadable or of another form."""
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    tree = strict_yaml.read(path)
     if tree is None:
         return {}
-    if not isinstance(tree, dict):
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
         raise UserError(f"{path}: expected 'key: value' lines at the top of the file")
     return tree
 
@@ -490,4 +531,4 @@ def with_changes(config: Config, changes: Mapping[str, Any], source: str) -> Con
 def dump(config: Config, heading: str = "") -> str:
     """YAML of the whole configuration, `heading` as comment lines on top."""
     comment = "".join(f"# {line}\n" for line in heading.splitlines())
-    return comment + yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=120)
+    return comment + strict_yaml.dumps(to_dict(config), flat=True)

@@ -80,7 +80,7 @@ def test_free_form_arguments_can_be_emptied(tmp_path: Path) -> None:
         ),
         ({"space": {"prompts.count": {"float": [1, 4]}}}, "prompts.count = 2.1.* is not allowed"),
         ({"space": {"segment.size": {"int": [32, 128]}}}, "segment.size = 33 is not allowed"),
-        ({"space": {"match.lambda_b": {"float": [1, float("inf")]}}}, "the ends must be finite"),
+        ({"space": {"match.lambda_b": {"float": [1, float("inf")]}}}, "should be a finite number"),
         ({"space": {"prompts.count": {"int": [1, 4], "step": 20}}}, "the step is larger than the range"),
         (
             {

@@ -48,7 +48,7 @@ def test_warm_up_rises_to_the_full_rate_first() -> None:
     assert got[4:] == pytest.approx([cosine(step / 8) for step in range(8)], abs=1e-5)
 
 
-@pytest.mark.parametrize(("epochs", "warmup"), [(0, 0), (0, 5), (2, 2), (1, 5)])
+@pytest.mark.parametrize(("epochs", "warmup"), [(0, 0), (0, 5), (2, 2)])
 def test_warm_up_may_be_as_long_as_the_training(epochs: int, warmup: float) -> None:
     assert len(rates(epochs, warmup)) == 4 * epochs
 

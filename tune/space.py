@@ -12,8 +12,23 @@ from typing import Annotated, Any, Literal
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from semples.config import Config, Section, find_config, flatten, override, parse, read_yaml, to_dict, with_changes
-from semples.errors import UserError, nearest
+from semples.config import (
+    Config,
+    Real,
+    Section,
+    Seed,
+    Whole,
+    find_config,
+    flatten,
+    no_flag,
+    override,
+    parse,
+    read_yaml,
+    reason,
+    to_dict,
+    with_changes,
+)
+from semples.errors import UserError, nearest, quoted
 from semples.pipeline import STAGES
 
 SWEEPS = Path(__file__).parent / "sweeps"
@@ -24,16 +39,27 @@ OBJECTIVES: dict[str, str | None] = {
     "gpu_gb": None,
 }
 FILES = ("data.root", "generator.weights", "clip.pretrained")  # keys that may name a file or folder
+LONGEST = 100 * 365 * 86400  # seconds of a sweep
 LIMITS = ("seconds", "gpu_gb")
 GRID = 10_000  # points at most
 
 
 # named here because the fields of Dimension hide int and float
-_Ints = tuple[int, int]
-_Floats = tuple[float, float]
+_End = Field(ge=-1e15, le=1e15)
+_Ints = tuple[Annotated[Whole, _End], Annotated[Whole, _End]]
+_Floats = tuple[Annotated[Real, _End], Annotated[Real, _End]]
 _Number = int | float
-_Choice = str | int | float | bool
-_Choices = tuple[_Choice, ...]
+
+
+def _one_value(value: Any) -> Any:
+    if value is None or isinstance(value, list | tuple | dict):
+        what = "null" if value is None else quoted(value)
+        raise ValueError(f"a choice is a number, a word, true or false, not {what}")
+    return value
+
+
+_Choice = Annotated[str | int | float | bool, BeforeValidator(_one_value)]
+_Choices = Annotated[tuple[_Choice, ...], Field(max_length=1000)]
 
 
 class Dimension(Section):
@@ -45,7 +71,7 @@ class Dimension(Section):
     float: _Floats | None = None
     choice: _Choices | None = Field(default=None, min_length=1)
     log: bool = False
-    step: Annotated[_Number | None, Field(gt=0)] = None
+    step: Annotated[_Number | None, BeforeValidator(no_flag), Field(gt=0)] = None
     when: dict[str, _Choice | _Choices] = Field(default={})
 
     @model_validator(mode="after")
@@ -53,8 +79,6 @@ class Dimension(Section):
         if sum(kind is not None for kind in (self.int, self.float, self.choice)) != 1:
             raise ValueError("give exactly one of int, float, choice")
         numbers = self.int or self.float
-        if numbers and not all(map(math.isfinite, numbers)):
-            raise ValueError("the ends must be finite numbers")
         if numbers and numbers[0] >= numbers[1]:
             raise ValueError("the low end must be below the high end")
         if self.log and (not numbers or numbers[0] <= 0):
@@ -65,6 +89,14 @@ class Dimension(Section):
             raise ValueError("the step between whole numbers must be one too")
         if self.step and numbers and self.step > numbers[1] - numbers[0]:
             raise ValueError("the step is larger than the range")
+        if self.step and numbers:
+            steps = (numbers[1] - numbers[0]) / self.step
+            if abs(steps - round(steps)) > 1e-6:
+                last = numbers[0] + math.floor(steps) * self.step
+                raise ValueError(
+                    f"with step {self.step:g} from {numbers[0]:g} the last value is {last:g}; "
+                    f"give {last:g} or {last + self.step:g} as the high end"
+                )
         return self
 
     def distribution(self) -> BaseDistribution:
@@ -103,8 +135,8 @@ class Resources(Section):
     """What Ray reserves for one trial. cpu: also the threads of a trial. gpu: a fraction lets several trials share one;
     0 = trials run on the CPU, even where there is a GPU."""
 
-    cpu: Annotated[float, Field(gt=0)] = 1
-    gpu: Annotated[float, Field(ge=0)] = 0
+    cpu: Annotated[Real, Field(gt=0, le=100_000)] = 1
+    gpu: Annotated[Real, Field(ge=0, le=100_000)] = 0
 
     @field_validator("cpu", "gpu")
     @classmethod
@@ -150,7 +182,7 @@ def _list(names: Any) -> str:
     return ", ".join(names)
 
 
-_Seconds = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)]
+_Seconds = Annotated[Annotated[Real, Field(gt=0, le=LONGEST)] | None, BeforeValidator(_seconds)]
 
 
 class Sweep(Section):
@@ -183,20 +215,20 @@ class Sweep(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     selection: Literal["holdout", "proxy", "oracle"]
     objective: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_reported)]
-    limits: Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(_limits)] = Field(default={})
-    trials: Annotated[int | None, Field(ge=1)] = None
+    limits: Annotated[dict[str, Annotated[Real, Field(gt=0)]], AfterValidator(_limits)] = Field(default={})
+    trials: Annotated[Whole | None, Field(ge=1, le=1_000_000)] = None
     budget: _Seconds = None
     wall: _Seconds = None
-    parallel: Annotated[int, Field(ge=0)] = 0
+    parallel: Annotated[Whole, Field(ge=0, le=100_000)] = 0
     sampler: Literal["cost-aware", "tpe", "gp", "nsga2", "nsga3", "cmaes", "random", "sobol", "grid"] = "cost-aware"
     early_stopping: Literal["median", "asha", "none"] = "none"
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     warm_start: str = ""
     resources: Resources = Resources()
     study: str = ""
     mlflow: str = ""
     store: str = ""
-    store_gb: Annotated[float | None, Field(gt=0)] = None
+    store_gb: Annotated[Real | None, Field(gt=0)] = None
     preset: str = ""
     base: dict[str, Any] = Field(default={})
     space: dict[str, Dimension] = Field(min_length=1)
@@ -262,7 +294,9 @@ class Sweep(Section):
             if key not in flat:
                 raise UserError(f"space: unknown key '{key}'{nearest(key, flat)}")
             for value in dimension.probes:
-                with_changes(base, {key: value}, "space")
+                changed = dict(flatten(to_dict(with_changes(base, {key: value}, "space"))))[key]
+                if isinstance(value, str | bool) != isinstance(changed, str | bool):
+                    raise UserError(f"space: {key}: {quoted(value)} stands for {changed}; write it so, without quotes")
             result[key] = dimension.distribution()
             if not within(result[key], flat[key]):
                 raise UserError(
@@ -348,15 +382,14 @@ def load_sweep(path: Path, changes: Mapping[str, Any] = {}) -> Sweep:
         sweep = Sweep.model_validate(override(tree, {**own, **of_base}))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"] if part not in ("str", "int", "float", "bool"))
         if first["type"] == "missing":
             raise UserError(f"{path}: key '{key}' is missing; give it a value") from None
         if first["type"] == "extra_forbidden":
             known = nearest(key, Sweep.model_fields)
             raise UserError(f"{path}: unknown key '{key}'{known}") from None
-        reason = first["msg"].removeprefix("Value error, ")
         what = f"{key} is not allowed: " if key else ""
-        raise UserError(f"{path}: {what}{reason[0].lower()}{reason[1:]}") from None
+        raise UserError(f"{path}: {what}{reason(error)}") from None
     sweep.distributions()
     if sweep.sampler == "grid":
         next(sweep.grid())
