@@ -46,7 +46,7 @@ TOWER = "a0: &a0 [1]\n" + "\n".join(f"a{i + 1}: &a{i + 1} [*a{i}]" for i in rang
 def test_what_is_not_strictly_yaml_is_one_short_sentence(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match="c.yaml") as error:
+    with pytest.raises(UserError, match=r"c\.yaml") as error:
         load(path)
     assert message in str(error.value) and len(str(error.value)) < 400 and "\n" not in str(error.value)
     assert not Path("executed").exists()
@@ -97,17 +97,21 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     assert load(path).seed == 7
 
 
-NUMBERS = [key for key, value in flatten(to_dict(Config())) if isinstance(value, int | float) and value is not True]
+NUMBERS = [
+    key
+    for key, value in flatten(to_dict(Config()))
+    if isinstance(value, int | float) and not isinstance(value, bool) and ".args." not in key
+]
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, True, 10**30, -1, "many"])
-@pytest.mark.parametrize("key", [key for key in NUMBERS if not key.endswith("flip")])
+@pytest.mark.parametrize("key", NUMBERS)
 def test_no_number_is_absurd(key: str, value: Any) -> None:
     """Of every number of the configuration; what the method takes without harm, however large, is taken."""
     if value == 10**30 and key.rsplit(".", maxsplit=1)[-1] in HARMLESS:
         with_changes(Config(), {key: value}, "x")
         return
-    with pytest.raises(UserError, match=key):
+    with pytest.raises(UserError, match=key.rsplit(".", maxsplit=1)[-1]):
         with_changes(Config(), {key: value}, "x")
 
 
@@ -130,7 +134,6 @@ HARMLESS = {
         ({"generator.args": {"drop_rate": math.nan}}, "drop_rate must be a finite number"),
         ({"segment.args": {"decoder_channels": [math.inf]}}, "decoder_channels must be a finite number"),
         ({"seed": 2**32}, "less than"),
-        ({"clip.pretrained": "x" * 100_000}, "input should"),
         ({"x" * 10_000: 1}, "unknown key"),
     ],
 )
