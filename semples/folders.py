@@ -131,7 +131,7 @@ def foreign(path: Path) -> list[str]:
 
 def overlap(one: Path, other: Path) -> bool:
     """Whether two folders are the same or one lies in the other, links followed."""
-    a, b = one.expanduser().resolve(), other.resolve()
+    a, b = (Path(os.path.realpath(path.expanduser())) for path in (one, other))
     return a == b or a in b.parents or b in a.parents
 
 

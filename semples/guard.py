@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 import typer
@@ -34,6 +35,8 @@ PATH_ERRORS = {
 def guard(command: typer.Typer) -> None:
     """Run a command line and exit: 0 when all is well, 2 where the user can put it right, 130 after an interrupt, 1 for
     what should not happen, whose traceback goes into a file."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries, to those who write code
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         code = command(standalone_mode=False)

@@ -46,12 +46,15 @@ class Place:
     @classmethod
     def at(cls, url: str) -> Place:
         """The place that a path or URL names. Raises UserError for a protocol that fsspec lacks."""
+        protocol, mark, rest = url.partition("://")
+        if mark and not rest.strip("/"):
+            raise UserError(f"store {url}: names no folder; give one like s3://bucket/results")
         try:
+            if mark:
+                fsspec.get_filesystem_class(protocol.split("::")[0])
             fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except Exception as error:  # what a file system raises has no common kind
             raise UserError(f"store {url}: fsspec cannot open it ({cut(str(error), 200)})") from None
-        if not root.strip("/"):
-            raise UserError(f"store {url}: names no folder; give one below it, for example s3://bucket/results")
         return cls(fs, root.rstrip("/"), isinstance(fs, LocalFileSystem))
 
     def path(self, name: str) -> str:
@@ -163,7 +166,7 @@ class Holder:
     def use(self, key: str) -> None:
         """Say that this process reads the result of a key, until `close`."""
         if key not in self._uses:
-            self._show()
+            self.show()
             self._uses.add(key)
             self.place.write(f"uses/{key}.{self.id}", b"")
 
@@ -174,7 +177,7 @@ class Holder:
             return 0
         if number and HOLDER.fullmatch(dead := self._holder_of(key, number)):
             self.forget(dead)
-        self._show()
+        self.show()
         # whoever found the same dead holder, or none, tries the same number
         name = self._lease(key, number + 1)
         # a create that was repeated after a lost answer finds the file of its first attempt
@@ -263,7 +266,8 @@ class Holder:
     def _lease(self, key: str, number: int) -> str:
         return f"leases/{key}.{number}"
 
-    def _show(self) -> None:
+    def show(self) -> None:
+        """Give a sign of life now, and then again and again."""
         sign = f"holders/{self.id}"
         with self._writing:
             taken_for_dead = self._beat > 0 and self.place.read(sign) is None
@@ -279,4 +283,4 @@ class Holder:
     def _live(self) -> None:
         while not self._end.wait(self.ttl / BEATS):
             with contextlib.suppress(OSError, UserError):  # a full disk or a lost link: the next one may come through
-                self._show()
+                self.show()

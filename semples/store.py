@@ -83,15 +83,18 @@ class Store:
     def __init__(
         self, root: Path, url: str | None = None, quota: float | None = None, ttl: float = TTL, reading: bool = False
     ):
-        self.root, self._reading = root.resolve(), reading
+        self._reading = reading
         self._bytes = None if quota is None else quota * GB
         if not reading:
             try:
-                claim(self.root, "store", adopt=is_store(self.root))
+                claim(root, "store", adopt=is_store(root))
             except OSError as error:
                 raise UserError(f"{root}: cannot be used as a store ({error.strerror}); choose another") from None
+        self.root = Path(os.path.realpath(root))
         self.here = Holder(Place.at(str(self.root)), ttl)
         self.there = Holder(Place.at(url), ttl) if url else self.here
+        if url and not reading:
+            self.there.show()  # that nothing can be written there is known now and not after hours
         self._sound: set[str] = set()  # keys whose files this process has checked
 
     def __enter__(self) -> Store:

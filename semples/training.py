@@ -250,6 +250,8 @@ def load_weights(path: Path, shape: Mapping[str, Sequence[int | None]] | None = 
     shape: names that must be there, each with its size, None = any. Raises UserError for a file that is damaged, of
     another form or not there.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file of weights")
     try:
         found = load(path.read_bytes())
     except (OSError, ValueError, SafetensorError) as error:
