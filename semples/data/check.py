@@ -113,6 +113,8 @@ def _examine(listing: Listing, name: str, measures: bool, tests: bool) -> _Found
     try:
         labels = listing.labels(name)
         path = listing.image(name)
+        if path is None:
+            raise UserError(f"image '{name}' is on a list but there is no such file ({listing.sought(name)})")
         read_image(path)
         truth = listing.mask(name)
         masked = truth is not None and measures

@@ -32,7 +32,7 @@ from semples.data.coco_annotations import read_annotations
 from semples.data.dataset import Dataset
 from semples.data.files import Truth, entries, expand, mask_file, read_mask
 from semples.data.labels import LABEL_TABLES, labels_from_masks, labels_from_table
-from semples.data.listing import Listing, assemble, differently_named, draw_test, image_finder, stray_masks
+from semples.data.listing import Images, Listing, assemble, differently_named, draw_test, stray_masks
 from semples.data.names import Entry, Files, find_mask, index_files, name_of, read_list
 from semples.errors import UserError, cut
 
@@ -150,14 +150,15 @@ def _official(annotated: _Annotated, config: CocoData) -> Listing:
         source = f"{read[0].path} has no test set of its own, so it is drawn: "
         test = draw_test(masked, config.test, config.seed, source, "have objects") if masked else ()
     apart = set(test) if len(read) == 1 else set()
-    finders = [image_finder(found, entries) for found, entries in zip(files, named, strict=True)]
+    images = [Images(found, names) for found, names in zip(files, named, strict=True)]
     return Listing(
         annotated.layout,
         classes,
         tuple(name for name in train if name not in apart),
         tuple(name for name in masked if name not in apart),
         test,
-        lambda name: finders[0 if name in named[0] else 1](name),
+        lambda name: images[0 if name in named[0] else 1].find(name),
+        lambda name: images[0 if name in named[0] else 1].sought(name),
         truths.get,
         labels.__getitem__,
         "the annotations",
@@ -245,13 +246,15 @@ def _from_masks(
     named = {**test, **listed}
     unmasked = len(train) - len(measured) + sum(path_of_mask(name) is None for name in test)
     doubts, remarks = stray_masks(masks, images, unmasked, _short)
+    found = Images(images, named, _short)
     return Listing(
         layout,
         classes,
         train,
         measured,
         tuple(test),
-        image_finder(images, named, _short),
+        found.find,
+        found.sought,
         mask,
         labels,
         str(table) if table else "the masks",

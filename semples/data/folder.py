@@ -28,7 +28,7 @@ from semples.data.classes import as_key, check_classes, check_ignored, is_backgr
 from semples.data.dataset import Dataset
 from semples.data.files import Truth, expand, mask_file, read_text
 from semples.data.labels import labels_from_masks
-from semples.data.listing import Listing, assemble, differently_named, draw_test, image_finder, stray_masks
+from semples.data.listing import Images, Listing, assemble, differently_named, draw_test, stray_masks
 from semples.data.names import Entry, Files, canonical, find_mask, index_files, name_of
 from semples.errors import UserError, cut, nearest, quoted
 
@@ -87,13 +87,15 @@ def read_listing(config: FolderData) -> Listing:
 
     named = {name: row.entry for name, row in rows.items()} if rows is not None else {}
     doubts, stray = stray_masks(masks, files, len(names) - len(masked))
+    found = Images(files, named)
     return Listing(
         "folder",
         classes,
         tuple(name for name in names if name not in apart),
         tuple(name for name in masked if name not in apart),
         test,
-        image_finder(files, named),
+        found.find,
+        found.sought,
         mask,
         labels_from_csv if rows is not None else labels_from_masks(mask, len(classes)),
         str(root / TABLE) if rows is not None else "the masks",

@@ -15,8 +15,8 @@ import numpy as np
 from semples.data.dataset import Dataset, Split, digest
 from semples.data.digests import file_digests
 from semples.data.files import Truth, read_image, read_truth
-from semples.data.names import Entry, Files, find_image, strays
-from semples.errors import UserError
+from semples.data.names import Entry, Files, strays
+from semples.errors import UserError, quoted
 
 FEW = 0.1  # share of images or masks up to which a contradiction is no reason to stop: real data sets have some
 
@@ -26,8 +26,9 @@ class Listing:
     """What a layout found below its root.
 
     train: names to train on; measured: those of them whose masks measure and from which the holdout is drawn; test:
-    names of the test set. image(name): path, or UserError; mask(name): truth or None; labels(name): bool (K,), or
-    UserError. layout, labels_from: for people, what was recognised and where the image labels come from.
+    names of the test set. image(name): path or None; sought(name): where it was looked for; mask(name): truth or None;
+    labels(name): bool (K,), or UserError. layout, labels_from: for people, what was recognised and where the labels come
+    from.
     problems: what makes every run wrong; doubts: what must be put right, though some runs can do without; remarks: what
     was understood in one of several ways. One sentence each.
     """
@@ -37,7 +38,8 @@ class Listing:
     train: tuple[str, ...]
     measured: tuple[str, ...]
     test: tuple[str, ...]
-    image: Callable[[str], Path]
+    image: Callable[[str], Path | None]
+    sought: Callable[[str], str]
     mask: Callable[[str], Truth | None]
     labels: Callable[[str], np.ndarray]
     labels_from: str
@@ -46,11 +48,24 @@ class Listing:
     remarks: tuple[str, ...] = ()
 
 
-def image_finder(
-    files: Files, named: Mapping[str, Entry], also: Callable[[str], str] = lambda name: name
-) -> Callable[[str], Path]:
-    """The `image` of a listing. named: by name the word that names it; also: another name that its file may have."""
-    return lambda name: find_image(files, name, named.get(name, Entry(name, "by its mask")), [also(name)])
+@dataclass(frozen=True)
+class Images:
+    """The images that are named: `find` and `sought` of a listing. also: another name that the file of one may have."""
+
+    files: Files
+    named: Mapping[str, Entry]
+    also: Callable[[str], str] = lambda name: name
+
+    def find(self, name: str) -> Path | None:
+        """The file of an image. Raises UserError where two compete."""
+        word = self.named[name].word if name in self.named else ""
+        return self.files.find(name, word) or self.files.find(self.also(name), word)
+
+    def sought(self, name: str) -> str:
+        """Where an image is named, and where its file was looked for."""
+        where = f"{self.named[name].where}: {quoted(self.named[name].word)}" if name in self.named else "by its mask"
+        folders = " and ".join(str(folder) for folder in self.files.folders)
+        return f"named in {where}; looked for in {folders}, with the suffix of an image"
 
 
 def differently_named(files: Files, named: Mapping[str, Entry]) -> list[str]:
@@ -125,7 +140,12 @@ def assemble(listing: Listing, holdout: int, seed: int) -> Dataset:
     content: list[bytes | str] = [listing.layout, *listing.classes]
 
     def split(names: Sequence[str]) -> Split:
-        paths = [listing.image(name) for name in names]
+        paths = []
+        for name in names:
+            path = listing.image(name)
+            if path is None:
+                raise UserError(f"data: no image file for '{name}', though a list names it ({listing.sought(name)})")
+            paths.append(path)
         truths = [listing.mask(name) if name in measured else None for name in names]
         labels = np.array([listing.labels(name) for name in names], bool).reshape(len(names), len(listing.classes))
         sha = file_digests([*paths, *(truth.source for truth in truths if truth)])

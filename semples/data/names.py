@@ -9,7 +9,7 @@ from __future__ import annotations
 import filecmp
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -139,18 +139,6 @@ class Entry:
 
     word: str
     where: str
-
-
-def find_image(files: Files, name: str, entry: Entry, others: Iterable[str] = ()) -> Path:
-    """The file of an image. others: names that it may have instead. Raises UserError where there is none."""
-    for form in (name, *others):
-        if path := files.find(form, entry.word):
-            return path
-    folders = " and ".join(str(folder) for folder in files.folders)
-    raise UserError(
-        f"no image file for '{cut(name)}', though a list names it ({entry.where}: {quoted(entry.word)}): no file "
-        f"of this name with the suffix of an image in {folders}; put it there or take it off the list"
-    )
 
 
 def name_of(files: Files, word: str, where: str) -> str:

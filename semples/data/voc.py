@@ -27,12 +27,13 @@ from semples.data.classes import as_key, check_classes, check_ignored
 from semples.data.dataset import Dataset
 from semples.data.files import Truth, entries, expand, mask_file, require_file
 from semples.data.labels import LABEL_TABLES, labels_from_masks, labels_from_table
-from semples.data.listing import Listing, assemble, differently_named, image_finder, stray_masks
+from semples.data.listing import Images, Listing, assemble, differently_named, stray_masks
 from semples.data.names import Entry, Files, canonical, find_mask, index_files, read_list
 from semples.errors import UserError, cut, nearest, quoted
 
 IMAGES, LISTS, ENDS = "JPEGImages", Path("ImageSets/Segmentation"), ("", "_id")
 MASKS = ("SegmentationClassAug", "SegmentationClass")  # the first that has a mask counts
+KEYS = ("train_list", "mask_list", "test_list")
 MOST = 8  # unknown names in a message
 XML_NAMES = {"person": "player", "tvmonitor": "tv monitor"}
 
@@ -64,13 +65,15 @@ def read_listing(config: VocData) -> Listing:
     unmasked = sum(find_mask(masks, images, name) is None for name in {*measured, *test})
     doubts, remarks = stray_masks(masks, images, unmasked)
     labels, source, problems = _labels(root, config, list(named), mask)
+    found = Images(images, named)
     return Listing(
         "voc",
         config.classes,
         tuple(train),
         tuple(measured),
         tuple(test),
-        image_finder(images, named),
+        found.find,
+        found.sought,
         mask,
         labels,
         source,
@@ -84,9 +87,6 @@ def read_listing(config: VocData) -> Listing:
 def load(config: VocData) -> Dataset:
     """The data set of a folder in this layout."""
     return assemble(read_listing(config), config.holdout, config.seed)
-
-
-KEYS = ("train_list", "mask_list", "test_list")
 
 
 def _names(root: Path, key: str, name: str, images: Files) -> dict[str, Entry]:
