@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from semples.config import CocoData, DataConfig, FolderData, VocData
 from semples.data import LAYOUTS, coco, scenes, voc
 from semples.data.archive import encode_mask
+from semples.data.check import Report, check
 from semples.data.dataset import Dataset
 
 DATA = scenes.load(24, 8, 8, 0)
@@ -142,3 +144,32 @@ def load(config: DataConfig) -> Dataset:
     """Without the rule that every class must be in the training set: most of COCO's 80 are not."""
     data: Dataset = LAYOUTS[config.kind].load(config)
     return data
+
+
+def write_coco_weaktr_with_table(root: Path) -> DataConfig:
+    config = write_coco_weaktr(root)
+    table = {name: np.pad(labels, (0, 72)).astype(np.float32) for name, (_, _, labels, _) in images(DATA).items()}
+    np.save(root / "cls_labels.npy", np.array(table, dtype=object), allow_pickle=True)
+    return config
+
+
+def mask_files(root: Path) -> list[Path]:
+    """The masks of a tree, whatever its layout."""
+    folders = ("SegmentationClass", "masks", "voc_format/class_labels")
+    return sorted(path for folder in folders for path in (root / folder).rglob("*.png"))
+
+
+def image_files(root: Path) -> list[Path]:
+    return sorted({p for p in root.rglob("*.png")} - set(mask_files(root)))
+
+
+def repaint(path: Path, values: Callable[[np.ndarray], np.ndarray]) -> None:
+    encode_mask(values(np.asarray(Image.open(path))).astype(np.uint8)).save(path)
+
+
+def report_of(config: DataConfig) -> Report:
+    """The report without the 72 categories of COCO that the scenes do not have."""
+    forget()
+    report = check(config)
+    problems = tuple(p for p in report.problems if "no training image shows the class" not in p)
+    return Report(report.listing, report.images, report.counts, problems, report.remarks)

@@ -58,15 +58,16 @@ def compare(classes: Sequence[str], parts: Mapping[str, Sequence[Seen]]) -> tupl
     )
     if empty := int((labels.any(1) & ~pixels.any(1)).sum()):
         text += f" ({empty} labelled images have a mask without a pixel of any class)"
-    odd = _odd_class(classes, labels, pixels)
-    if len(wrong) > FEW * len(seen) or odd:
+    many = len(wrong) > FEW * len(seen)
+    odd = "" if many else _odd_class(classes, labels, pixels)
+    if many or odd:
         return [f"{text}{odd}; {_remedy(classes, labels, pixels, seen)}"], []
     return [], [text]
 
 
 def compare_before_run(data: Dataset) -> tuple[list[str], list[str]]:
     """The same for a bounded number of the masks that a run measures on."""
-    parts = {"holdout": data.holdout, "train": data.train, "test": data.test}
+    parts = {"train": data.train, "holdout": data.holdout, "test": data.test}
     return compare(data.classes, {part: _sample(split) for part, split in parts.items()})
 
 
@@ -107,12 +108,12 @@ def _remedy(classes: Sequence[str], labels: np.ndarray, pixels: np.ndarray, seen
         moved = [f"{v + 1} is '{classes[k]}'" for v, k in zip(values, order, strict=True) if v != k]
         more = f" and {len(moved) - 8} more" if len(moved) > 8 else ""
         return (
-            f"they agree where in the masks {', '.join(moved[:8])}{more}: put the classes into the order of the masks, "
-            "with the labels in the same"
+            f"they agree where in the masks {', '.join(moved[:8])}{more}: give the classes (data.classes, classes.txt, "
+            "the columns of a table) in that order, or number the masks anew"
         )
     if not pixels[labels.any(1)].any(1).any():
         return _values(seen)
-    return "compare the order of the classes in the labels with the values 1..K in the masks"
+    return "compare the order of the classes with the values 1..K in the masks, and the labels with both"
 
 
 def _values(seen: Sequence[Seen]) -> str:

@@ -27,7 +27,7 @@ class Listing:
 
     train: names to train on; measured: those of them whose masks measure and from which the holdout is drawn; test:
     names of the test set. image(name): path or None; sought(name): where it was looked for; mask(name): truth or None;
-    labels(name): bool (K,), or UserError. layout, labels_from: for people, what was recognised and where the labels come
+    labels(name): bool (K,), or UserError. layout, labels_from: for people, what was recognised and where labels come
     from.
     problems: what makes every run wrong; doubts: what must be put right, though some runs can do without; remarks: what
     was understood in one of several ways. One sentence each.
