@@ -30,7 +30,7 @@ from semples.config import CocoData
 from semples.data.classes import check_classes, check_ignored
 from semples.data.coco_annotations import read_annotations
 from semples.data.dataset import Dataset
-from semples.data.files import Truth, entries, expand, mask_file, read_mask
+from semples.data.files import Truth, entries, expand, is_there, mask_file, read_mask
 from semples.data.labels import LABEL_TABLES, labels_from_masks, labels_from_table
 from semples.data.listing import Images, Listing, assemble, differently_named, draw_test, stray_masks
 from semples.data.names import Entry, Files, find_mask, index_files, name_of, read_list
@@ -106,11 +106,11 @@ def _find_annotations(root: Path) -> _Annotated | None:
     for layout, train, test in (
         ("coco, official", *SPLITS), ("coco, 2017", "train2017", "val2017"), ("coco, CVAT", "train", "val"),
     ):  # fmt: skip
-        if split(train).annotations.exists():
+        if is_there(split(train).annotations):
             return _Annotated(layout, (split(train), split(test)))
-    if (default := split("default", root / "images")).annotations.exists():
+    if is_there((default := split("default", root / "images")).annotations):
         return _Annotated("coco, CVAT", (default,))
-    there = [name for name in ("train", "test", "valid") if (root / name / ROBOFLOW).exists()]
+    there = [name for name in ("train", "test", "valid") if is_there(root / name / ROBOFLOW)]
     if there[:1] != ["train"]:
         return None
     spare = [f"{root / 'valid'}: not used, for the holdout is drawn from train/"] if len(there) == 3 else []
@@ -224,7 +224,7 @@ def _from_masks(
 
     def names(split: str) -> dict[str, Entry]:
         files = [folder / f"{split}{end}.txt" for folder in lists for end in ("", "_id")]
-        if path := next((p for p in files if p.exists()), None):
+        if path := next((p for p in files if is_there(p)), None):
             return read_list(path, images)
         if split not in folders or not folders[split].is_dir():
             raise UserError(f"{files[0]}: no such list of images; put it there")
@@ -237,7 +237,7 @@ def _from_masks(
     def mask(name: str) -> Truth | None:
         return mask_file(path_of_mask(name), len(classes), values, hint)
 
-    table = next((f / t for f in (root, *lists) for t in LABEL_TABLES if (f / t).exists()), None)
+    table = next((f / t for f in (root, *lists) for t in LABEL_TABLES if is_there(f / t)), None)
     columns = [number - 1 for number in CATEGORIES]
     labels = labels_from_table(table, len(classes), columns) if table else labels_from_masks(mask, len(classes))
     listed, test = names("train"), names("val")

@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from semples.data.classes import as_key, listed, plain
-from semples.data.files import read_text
+from semples.data.files import is_there, read_text
 from semples.data.names import Entry, Files, canonical, name_of
 from semples.data.outlines import compress, is_empty
 from semples.errors import UserError, cut, quoted
@@ -72,7 +72,9 @@ def read_annotations(
     named = [_categories(path, content) for path, content in zip(paths, contents, strict=True)]
     for path, names in zip(paths[1:], named[1:], strict=True):
         _agree(paths[0], named[0], path, names)
-    used = {a["category_id"] for content in contents for a in content["annotations"]}
+    used = {
+        a.get("category_id") for content in contents for a in content["annotations"] if _is_id(a.get("category_id"))
+    }
     numbers, remarks = _classes_of(paths[0], named[0], used, classes, ignore)
     index = {number: k for k, number in enumerate(numbers, 1)}
     result = []
@@ -87,7 +89,7 @@ def _wrong(path: Path, what: str) -> UserError:
 
 def _read_json(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The three lists of an annotation file. Raises UserError where they are not there."""
-    if not path.exists():
+    if not is_there(path):
         raise UserError(f"{path}: no such file; unpack COCO's annotations there")
     try:
         content = json.loads(read_text(path, "file of annotations"))
@@ -100,10 +102,14 @@ def _read_json(path: Path) -> dict[str, list[dict[str, Any]]]:
     return content
 
 
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0)
+
+
 def _id(entry: Mapping[str, Any], key: str, where: str) -> Any:
     """A number or word by which entries refer to each other."""
     value = entry.get(key)
-    if not isinstance(value, int | float | str) or isinstance(value, bool):
+    if not _is_id(value):
         what = "is missing" if key not in entry else f"= {quoted(value)} is neither number nor word"
         raise _WrongError(f"{where}: {key} {what}")
     return value

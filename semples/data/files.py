@@ -27,12 +27,18 @@ SAVE_MASK = (
 )
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is anything of that name, be it a link to nothing: it is read or named, but never passed over."""
+    return os.path.lexists(path)
+
+
 def require_file(path: Path, what: str) -> None:
     """Raises UserError where the path is no file, or no regular one: to open a pipe or a device could wait for ever."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise UserError(f"{path}: no such {what}") from None
+        reason = "a link to a file that is not there" if is_there(path) else f"no such {what}"
+        raise UserError(f"{path}: {reason}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {what} cannot be read ({cut(str(error))})") from None
     if not stat.S_ISREG(mode):
@@ -113,6 +119,11 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
             return [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
         raise UserError(f"{folder}: folder cannot be read ({error.strerror}); change its permissions") from None
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; asks the file system about links alone."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
 
 
 @dataclass(frozen=True)

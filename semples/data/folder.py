@@ -26,7 +26,7 @@ import numpy as np
 from semples.config import FolderData
 from semples.data.classes import as_key, check_classes, check_ignored, is_background, listed
 from semples.data.dataset import Dataset
-from semples.data.files import Truth, expand, mask_file, read_text
+from semples.data.files import Truth, expand, is_there, mask_file, read_text
 from semples.data.labels import labels_from_masks
 from semples.data.listing import Images, Listing, assemble, differently_named, draw_test, stray_masks
 from semples.data.names import Entry, Files, canonical, find_mask, index_files, name_of
@@ -37,7 +37,7 @@ TABLE, CLASSES, IMAGES, MASKS = "labels.csv", "classes.txt", "images", "masks"
 
 def recognises(root: Path) -> bool:
     """Whether the folder looks like this layout."""
-    return (root / IMAGES).is_dir() and ((root / TABLE).exists() or (root / MASKS).is_dir())
+    return (root / IMAGES).is_dir() and (is_there(root / TABLE) or (root / MASKS).is_dir())
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def read_listing(config: FolderData) -> Listing:
     if not (root / IMAGES).is_dir():
         raise UserError(f"data.root '{config.root}' has no folder {IMAGES}/; put the images there")
     files, masks = index_files([root / IMAGES]), index_files([root / MASKS])
-    rows = _read_table(root / TABLE, files) if (root / TABLE).exists() else None
+    rows = _read_table(root / TABLE, files) if is_there(root / TABLE) else None
     classes, remarks = _classes(root, rows, config.ignore)
     check_ignored(config.ignore, classes)
 
@@ -164,7 +164,7 @@ def _columns(path: Path, text: str, first: Sequence[str]) -> list[str]:
 def _classes(root: Path, rows: dict[str, _Row] | None, ignore: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """The names of the classes, and a remark on lines that are none."""
     path, remarks = root / CLASSES, []
-    if path.exists():
+    if is_there(path):
         lines = [line.strip() for line in read_text(path, "list of classes").splitlines() if line.strip()]
         ground = list(takewhile(is_background, lines))
         classes = tuple(lines[len(ground) :])

@@ -1,8 +1,8 @@
 """Image labels from a table of vectors or from the masks.
 
 The tables of WeakTr, SemPLeS and others (cls_labels.npy) are pickles, which can hold any code. They are read by an
-unpickler that knows numpy's arrays and scalars and what a pickle writes itself (dictionaries, strings, numbers): all
-other names are refused before anything is called.
+unpickler that knows numpy's arrays and scalars, which it makes itself, and what a pickle writes without a name
+(dictionaries, strings, numbers): all other names are refused before anything is called.
 """
 
 from __future__ import annotations
@@ -24,23 +24,43 @@ LABEL_TABLES = ("cls_labels.npy", "cls_labels_onehot.npy")
 PLAIN = re.compile(r"[<>|=]?[bBiufSUO]\d*")  # dtypes of numbers, strings and objects, not of records
 
 
-def _array(kind: object, shape: object, code: object) -> np.ndarray:
-    """The empty array that a pickle then fills by `__setstate__`."""
-    return np.ndarray((0,), "b")
+class _Dtype:
+    """A type of numbers or strings; of the state in the pickle only the order of bytes is taken."""
+
+    def __init__(self, code: object, *rest: object):
+        if not isinstance(code, str) or not PLAIN.fullmatch(code):
+            raise pickle.UnpicklingError(f"the type {quoted(code)} is no number and no string")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
 
 
-def _dtype(code: object, *rest: object) -> np.dtype:
-    if not isinstance(code, str) or not PLAIN.fullmatch(code):
-        raise pickle.UnpicklingError(f"the type {quoted(code)} is no number and no string")
-    return np.dtype(code, copy=True)
+class _Array:
+    """An array, which a pickle makes empty and then fills."""
+
+    def __init__(self, *made_of: object):
+        self.value: np.ndarray = np.zeros(0)
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        shape, kind, fortran, data = state[-4:]
+        if kind.dtype.hasobject:
+            self.value = np.empty(len(data), object)
+            self.value[:] = data
+        else:
+            self.value = np.frombuffer(data, kind.dtype)
+        self.value = self.value.reshape(shape, order="F" if fortran else "C")
 
 
-def _scalar(dtype: np.dtype, raw: bytes) -> Any:
-    return np.frombuffer(raw, dtype)[0]
+def _scalar(kind: _Dtype, raw: bytes) -> Any:
+    return np.frombuffer(raw, kind.dtype)[0]
 
 
-def _from_buffer(raw: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    return np.frombuffer(raw, dtype).reshape(shape, order=order)
+def _from_buffer(raw: bytes, kind: _Dtype, shape: tuple[int, ...], order: Any) -> _Array:
+    array = _Array()
+    array.value = np.frombuffer(raw, kind.dtype).reshape(shape, order=order)
+    return array
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
@@ -49,10 +69,10 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
 
 
 KNOWN: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): "ndarray",  # only ever the first argument of _array
-    ("numpy", "dtype"): _dtype,
+    ("numpy", "ndarray"): "ndarray",  # only ever an argument of _Array
+    ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _latin1,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _array for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
 }
@@ -75,7 +95,11 @@ def _read_table(path: Path) -> Any:
         shape, _, dtype = header(file)
         if not dtype.hasobject or shape != ():
             raise ValueError("it is an array")
-        return _Unpickler(file).load().item()
+        return _Unpickler(file).load().value.item()
+
+
+def _vector(value: Any) -> np.ndarray:
+    return value.value if isinstance(value, _Array) else np.asarray(value)
 
 
 def labels_from_table(path: Path, classes: int, columns: Sequence[int] = ()) -> Callable[[str], np.ndarray]:
@@ -91,8 +115,8 @@ def labels_from_table(path: Path, classes: int, columns: Sequence[int] = ()) -> 
         known: dict[str, tuple[str, np.ndarray]] = {}
         for word, vector in table.items():
             key = str(word)
-            other, before = known.setdefault(canonical(image_name(key)), (key, np.asarray(vector)))
-            if other != key and not np.array_equal(before, np.asarray(vector)):
+            other, before = known.setdefault(canonical(image_name(key)), (key, _vector(vector)))
+            if other != key and not np.array_equal(before, _vector(vector)):
                 raise UserError(
                     f"{path}: {quoted(other)} and {quoted(key)} are one name with different labels; keep one"
                 )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from semples.data.files import SUFFIXES, entries, read_text
+from semples.data.files import SUFFIXES, entries, is_folder, read_text
 from semples.errors import UserError, cut, quoted
 
 UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and bytes that are no text
@@ -113,7 +113,7 @@ def index_files(folders: Sequence[Path], layered: bool = False) -> Files:
     subfolders = set()
     for folder in dict.fromkeys(folders):
         inside = entries(folder)
-        subfolders |= {e.name for e in inside if e.is_dir()}
+        subfolders |= {e.name for e in inside if is_folder(e)}
         paths = [folder / e.name for e in inside if Path(e.name).suffix.lower() in SUFFIXES]
         for path in sorted(paths, key=lambda p: (SUFFIXES.index(p.suffix.lower()), p.name)):
             found.setdefault(canonical(check_name(path.stem, str(folder))), []).append(path)

@@ -25,7 +25,7 @@ from semples.config import VocData
 from semples.data.archive import encode_mask
 from semples.data.classes import as_key, check_classes, check_ignored
 from semples.data.dataset import Dataset
-from semples.data.files import Truth, entries, expand, mask_file, require_file
+from semples.data.files import Truth, entries, expand, is_there, mask_file, require_file
 from semples.data.labels import LABEL_TABLES, labels_from_masks, labels_from_table
 from semples.data.listing import Images, Listing, assemble, differently_named, stray_masks
 from semples.data.names import Entry, Files, canonical, find_mask, index_files, read_list
@@ -91,7 +91,7 @@ def load(config: VocData) -> Dataset:
 
 def _names(root: Path, key: str, name: str, images: Files) -> dict[str, Entry]:
     candidates = [folder / f"{name}{end}.txt" for folder in (root / LISTS, root) for end in ENDS]
-    path = next((p for p in candidates if p.exists()), None)
+    path = next((p for p in candidates if is_there(p)), None)
     if path is not None:
         return read_list(path, images)
     there = {p.stem.removesuffix(ENDS[1]) for p in _lists(root)}
@@ -117,7 +117,7 @@ def _labels(
 ) -> tuple[Callable[[str], np.ndarray], str, list[str]]:
     """Where the labels come from: the reader, its name for people, and what is wrong with them."""
     classes = config.classes
-    table = next((f / t for f in (root, root / LISTS) for t in LABEL_TABLES if (f / t).exists()), None)
+    table = next((f / t for f in (root, root / LISTS) for t in LABEL_TABLES if is_there(f / t)), None)
     if table is not None:
         return labels_from_table(table, len(classes)), str(table), []
     if (root / "Annotations").is_dir():
@@ -130,7 +130,7 @@ def _labels(
 def _read_objects(folder: Path, name: str) -> list[str] | UserError:
     """The names of the objects in an image's annotation, or why it cannot be read."""
     forms = [folder / f"{form}.xml" for form in (name, canonical(name), unicodedata.normalize("NFD", name))]
-    path = next((p for p in forms if p.exists()), forms[0])
+    path = next((p for p in forms if is_there(p)), forms[0])
     try:
         require_file(path, "annotation")
         found = [node.text or "" for node in ElementTree.parse(path).findall("object/name")]
