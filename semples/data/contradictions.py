@@ -58,7 +58,7 @@ def compare(classes: Sequence[str], parts: Mapping[str, Sequence[Seen]]) -> tupl
     )
     if empty := int((labels.any(1) & ~pixels.any(1)).sum()):
         text += f" ({empty} labelled images have a mask without a pixel of any class)"
-    many = len(wrong) > FEW * len(seen)
+    many = len(wrong) > max(1, FEW * len(seen)) or len(wrong) == len(seen)
     odd = "" if many else _odd_class(classes, labels, pixels)
     if many or odd:
         return [f"{text}{odd}; {_remedy(classes, labels, pixels, seen)}"], []

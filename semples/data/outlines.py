@@ -14,7 +14,7 @@ from pycocotools import mask as rle
 from semples.errors import quoted
 
 SHORTEST = 6  # numbers of a polygon: three corners
-FAR = 100_000  # pixels: a corner further outside the image is a mistake, and drawing its edges would take seconds
+FAR = 20_000  # pixels: a corner further outside the image is a mistake, and drawing its edges would take seconds
 
 
 def compress(segmentation: Any, h: int, w: int) -> Any:
