@@ -519,6 +519,8 @@ def check(
 
     Ends with the section to put into a configuration; with exit code 2 when something must be put right first.
     """
+    import shlex
+
     import yaml
     from rich.table import Table
 
@@ -531,7 +533,7 @@ def check(
     with Progress(*COLUMNS) as progress:
         bar = progress.add_task("reading")
         report = check_data(section, lambda done, total: progress.update(bar, completed=done, total=total))
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)
     console.print(f"layout: {report.listing.layout}; image labels from {report.listing.labels_from}", soft_wrap=True)
     table = Table("class", *(f"{part} images" for part in report.counts))
     for k, name in enumerate(report.listing.classes):
@@ -560,8 +562,10 @@ def check(
         yaml.safe_dump({"data": {"kind": section.kind, **plain}}, sort_keys=False, default_flow_style=None, width=120)
     )
     preset = "coco" if section.kind == "coco" else "voc"
-    given = f"data.kind={section.kind} data.root={root}{'' if masks else ' selection=proxy'}"
+    given = f"data.kind={section.kind} data.root={shlex.quote(str(root))}{'' if masks else ' selection=proxy'}"
     print(f"For photographs begin with the networks of a preset: semples run {preset} {given}\n")
+    for remark in report.remarks:
+        console.print(f"remark: {remark}", soft_wrap=True)
     if report.problems:
         few = report.problems[:MOST_PROBLEMS]
         more = len(report.problems) - len(few)

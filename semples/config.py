@@ -99,13 +99,15 @@ class ScenesData(Section):
 class VocData(Section):
     """PASCAL VOC 2012 (or any data set in its layout) below `root`; lists are those of ImageSets/Segmentation.
 
-    classes: names as CLIP is told them, in the order of the mask values 1..K. The holdout is drawn, with `seed`, from
-    the images of `mask_list`, and leaves the training set.
+    classes: names as CLIP is told them, in the order of the mask values 1..K; ignore: names of objects in Annotations/
+    that are not to be learned. The holdout is drawn, with `seed`, from the images of `mask_list`, and leaves the
+    training set.
     """
 
     kind: Literal["voc"] = "voc"
     root: str
     classes: tuple[str, ...] = VOC_CLASSES
+    ignore: tuple[str, ...] = ()
     train_list: str = "train_aug"
     mask_list: str = "train"
     test_list: str = "val"
@@ -114,17 +116,21 @@ class VocData(Section):
 
 
 class CocoData(Section):
-    """COCO 2014 below `root`, in its official layout or in those of WeakTr and ToCo.
+    """COCO 2014 below `root`, in its official layout (or 2017, or as CVAT and Roboflow write it) or in those of WeakTr
+    and ToCo.
 
-    classes: the 80 names as CLIP is told them, in the order of COCO's category numbers. The holdout is drawn, with
-    `seed`, from the `measured` training images whose masks are looked at, and leaves the training set; the others of
-    these are what pseudo masks are measured on.
+    classes: the 80 names as CLIP is told them, in the order of COCO's category numbers; ignore: categories of the
+    annotations that are not to be learned. The holdout is drawn, with `seed`, from the `measured` training images whose
+    masks are looked at, and leaves the training set; the others of these are what pseudo masks are measured on. `test`
+    images are the test set where the annotations have none.
     """
 
     kind: Literal["coco"] = "coco"
     root: str
     classes: tuple[str, ...] = COCO_CLASSES
+    ignore: tuple[str, ...] = ()
     holdout: Images = 500
+    test: Images = 100
     measured: Images = 5000
     seed: Seed = 0
 
@@ -133,11 +139,12 @@ class FolderData(Section):
     """A plain folder: images/, masks/ (for some of the images), labels.csv; see semples.data.folder.
 
     `holdout` images with masks choose and leave the training set; `test` images with masks are the test set where
-    labels.csv does not say which are.
+    labels.csv does not say which are. ignore: labels of labels.csv that are not to be learned.
     """
 
     kind: Literal["folder"] = "folder"
     root: str
+    ignore: tuple[str, ...] = ()
     holdout: Images = 50
     test: Images = 100
     seed: Seed = 0

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from semples import generators
 from semples.clip import load_clip
 from semples.config import Config
 from semples.data import load_data
+from semples.data.contradictions import compare_before_run
 from semples.errors import UserError
 from semples.stages import segment
 from semples.training import LabelledImages
+
+logger = logging.getLogger(__name__)
 
 
 def check(config: Config) -> None:
     """Load or build once what the stages will need. Raises UserError for the first thing that fails.
 
-    Data and one image of each split, augmentation, CLIP, a prompt of the configured length, mask generator and network
-    with the weights that they begin with (which are downloaded now, where they have to be).
+    Data, one image of each split, some of the masks against the labels, augmentation, CLIP, a prompt of the configured
+    length, mask generator and network with the weights that they begin with (which are downloaded now, where they have
+    to be).
     """
     data = load_data(config.data, config.selection)
     for split in (data.train, data.holdout, data.test):
         if len(split):
             split.image(0)
+    problems, remarks = compare_before_run(data)
+    if problems:
+        raise UserError(f"data: {problems[0]} (`semples data check` looks at all of them)")
+    for remark in (*data.doubts, *remarks):
+        logger.warning("data: %s", remark)
     try:
         LabelledImages(data.train, config.augment, only_crop_and_flip=False)
     except (AssertionError, ValueError, KeyError) as error:

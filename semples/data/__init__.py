@@ -27,9 +27,10 @@ def load_data(config: DataConfig, selection: str = "holdout") -> Dataset:
         raise UserError(f"data: no training image shows the class '{empty[0]}'; add some or take the class away")
     for name, split in (("training", data.train), ("holdout", data.holdout), ("test", data.test)):
         if selection != "proxy" and not split.masked:
+            reason = f" ({data.doubts[0]})" if data.doubts else ""
             raise UserError(
                 f"data: no {name} image has a true mask, so nothing can be measured there; add a few, or take "
-                "selection=proxy"
+                f"selection=proxy{reason}"
             )
         unlabelled = np.flatnonzero(~split.labels.any(1))
         if split is not data.test and len(unlabelled):

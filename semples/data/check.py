@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from semples.config import DataConfig, ScenesData, parse
-from semples.data import LAYOUTS
-from semples.data.files import Listing, draw_holdout, read_image, read_truth
+from semples.data import LAYOUTS, coco
+from semples.data.contradictions import Seen, compare, look
+from semples.data.files import read_image, read_truth
+from semples.data.listing import Listing, draw_holdout
 from semples.errors import UserError
 
 
@@ -21,11 +23,14 @@ def recognise(root: Path, changes: Mapping[str, Any] = {}) -> DataConfig:
 
     Raises UserError where it looks like no layout.
     """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give the one that holds the data set")
     kind = next((kind for kind, layout in LAYOUTS.items() if layout.recognises(root)), None)
     if kind is None:
         raise UserError(
             f"{root}: no layout that is known; needed are JPEGImages/ and ImageSets/ (VOC), annotations/, voc_format/ "
             "or SegmentationClass/train2014/ (COCO), or images/ with labels.csv or masks/ (a plain folder)"
+            f"{coco.unknown_annotations(root)}"
         )
     return parse({"data": {"kind": kind, "root": str(root), **changes}}, "data check").data
 
@@ -35,13 +40,25 @@ class Report:
     """What a data set holds and what is wrong with it.
 
     images: by part (train, holdout, test) the number of images, and of those with a true mask; counts: by part, images
-    a class, int (K,); problems: one sentence each.
+    a class, int (K,); problems: what must be put right, remarks: what is good to know; one sentence each.
     """
 
     listing: Listing
     images: dict[str, tuple[int, int]]
     counts: dict[str, np.ndarray]
     problems: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What there is of an image: its labels, whether it has a true mask that measures, and what both say or what is
+    wrong ("" = nothing)."""
+
+    labels: np.ndarray
+    masked: bool
+    seen: Seen | None = None
+    problem: str = ""
 
 
 def check(config: DataConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> Report:
@@ -49,49 +66,36 @@ def check(config: DataConfig, progress: Callable[[int, int], None] = lambda done
     if isinstance(config, ScenesData):
         raise UserError("scenes are drawn: there is nothing to check")
     listing: Listing = LAYOUTS[config.kind].read_listing(config)
-    problems: list[str] = []
+    problems: list[str] = [*listing.problems, *listing.doubts]
     try:
         chosen, train = draw_holdout(listing, config.holdout, config.seed)
     except UserError as error:
         problems.append(str(error))
         chosen, train = (), listing.train
     parts = {"train": train, "holdout": chosen, "test": listing.test}
-    if shared := {*train, *chosen} & set(listing.test):
+    test = set(listing.test)
+    if shared := {*train, *chosen} & test:
         problems.append(
             f"image '{min(shared)}' and {len(shared) - 1} more are in the test set and also trained or chosen on"
         )
     measured = {*listing.measured, *listing.test}
-
-    def examine(name: str) -> tuple[np.ndarray, bool, str]:
-        """Labels, whether there is a true mask, and what is wrong ("" = nothing)."""
-        labels, truth = np.zeros(len(listing.classes), bool), None
-        try:
-            labels = listing.labels(name)
-            path = listing.image(name)
-            if path is None:
-                raise UserError(f"image '{name}' is on a list but there is no such file")
-            read_image(path)
-            truth = listing.mask(name) if name in measured else None
-            if truth is not None:
-                read_truth(truth, path)
-            if not labels.any() and name not in listing.test:
-                raise UserError(f"image '{name}' shows no class; take it off the lists it is trained on")
-        except UserError as error:
-            return labels, truth is not None, str(error)
-        return labels, truth is not None, ""
-
+    seen: dict[str, list[Seen]] = {part: [] for part in parts}
+    single: list[str] = []  # what is wrong with one image
     images, counts = {}, {}
     total, done = sum(len(names) for names in parts.values()), 0
     with ThreadPoolExecutor() as pool:
         for part, names in parts.items():
             count, masks = np.zeros(len(listing.classes), int), 0
-            for labels, masked, problem in pool.map(examine, names):
-                count += labels
-                masks += masked
-                problems.extend([problem] if problem else [])
+            for found in pool.map(lambda name: _examine(listing, name, name in measured, name in test), names):
+                count += found.labels
+                masks += found.masked
+                seen[part].extend([found.seen] if found.seen else [])
+                single.extend([found.problem] if found.problem else [])
                 done += 1
                 progress(done, total)
             images[part], counts[part] = (len(names), masks), count
+    contradictions, few = compare(listing.classes, seen)
+    problems += [*contradictions, *single]
     absent = [c for c, n in zip(listing.classes, counts["train"], strict=True) if n == 0]
     problems.extend(f"no training image shows the class '{c}'; add some or take the class away" for c in absent)
     if any(masks for _, masks in images.values()):  # with none at all it is a data set for selection=proxy
@@ -100,4 +104,23 @@ def check(config: DataConfig, progress: Callable[[int, int], None] = lambda done
             for part, (_, masks) in images.items()
             if masks == 0
         )
-    return Report(listing, images, counts, tuple(problems))
+    return Report(listing, images, counts, tuple(problems), (*listing.remarks, *few))
+
+
+def _examine(listing: Listing, name: str, measures: bool, tests: bool) -> _Found:
+    """Read what there is of an image."""
+    labels, masked = np.zeros(len(listing.classes), bool), False
+    try:
+        labels = listing.labels(name)
+        path = listing.image(name)
+        if path is None:
+            raise UserError(f"image '{name}' is on a list but there is no such file ({listing.sought(name)})")
+        read_image(path)
+        truth = listing.mask(name)
+        masked = truth is not None and measures
+        seen = look(name, labels, read_truth(truth, path)) if truth is not None else None
+        if not labels.any() and not tests:
+            raise UserError(f"image '{name}' shows no class; take it off the lists it is trained on")
+    except UserError as error:
+        return _Found(labels, masked, None, str(error))
+    return _Found(labels, masked, seen)

@@ -7,69 +7,64 @@
     ToCo       ROOT/JPEGImages/{train2014,val2014}/*.jpg (or ROOT/train2014, ROOT/val2014),
                ROOT/SegmentationClass/{train2014,val2014}/*.png with classes 0..80; ROOT/{train,val}.txt if any
 
+and the official one as others write it: COCO 2017 (train2017, val2017), CVAT (instances_default.json with the images in
+ROOT/images/default or ROOT/images, or instances_{train,val}.json), Roboflow (ROOT/{train,valid,test}, each with its
+images and _annotations.coco.json; test/ is the test set, else valid/). Where the file has no second split, data.test
+images are drawn as the test set.
+
 Image labels come from the annotations (official), else from cls_labels.npy or cls_labels_onehot.npy in ROOT or beside
-the lists, else from the masks. Training images without any object are left out.
+the lists, else from the masks. Training images without any object are left out. Annotations of which no object has an
+outline give labels but no mask.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pycocotools import mask as rle
 
 from semples.config import CocoData
+from semples.data.classes import check_classes, check_ignored
+from semples.data.coco_annotations import read_annotations
 from semples.data.dataset import Dataset
-from semples.data.files import (
-    LABEL_TABLES,
-    Listing,
-    Truth,
-    assemble,
-    check_classes,
-    image_name,
-    index_files,
-    labels_from_masks,
-    labels_from_table,
-    mask_file,
-    read_list,
-    read_mask,
-)
-from semples.errors import UserError
+from semples.data.files import Truth, entries, expand, is_there, mask_file, read_mask
+from semples.data.labels import LABEL_TABLES, labels_from_masks, labels_from_table
+from semples.data.listing import Images, Listing, assemble, differently_named, draw_test, stray_masks
+from semples.data.names import Entry, Files, find_mask, index_files, name_of, read_list
+from semples.errors import UserError, cut
 
 # the 80 categories that have instances, of the numbers 1..90
 CATEGORIES = tuple(n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 SPLITS = ("train2014", "val2014")
 ANNOTATIONS, VOC_FORMAT, MASKS = "annotations", "voc_format", "SegmentationClass"
+ROBOFLOW = "_annotations.coco.json"
 SAMPLE = 200  # masks that are looked at to see how they count classes
-SHORTEST = 6  # numbers of a polygon: three corners
 
 
 def recognises(root: Path) -> bool:
     """Whether the folder looks like one of these layouts."""
-    return any(
-        (root / p).exists() for p in (VOC_FORMAT, f"{MASKS}/{SPLITS[0]}", f"{ANNOTATIONS}/instances_{SPLITS[0]}.json")
-    )
+    parts = (VOC_FORMAT, f"{MASKS}/{SPLITS[0]}")
+    return any((root / p).exists() for p in parts) or _find_annotations(root) is not None
 
 
 def read_listing(config: CocoData) -> Listing:
-    """Names, labels and paths. Raises UserError where the layout is none of the three or a part is missing."""
-    root = Path(config.root).expanduser()
+    """Names, labels and paths. Raises UserError where the layout is none of these or a part is missing."""
+    root = expand(config.root)
     check_classes(config.classes, "data.classes")
+    check_ignored(config.ignore, config.classes)
     if (root / VOC_FORMAT).is_dir():
         listing = _weaktr(root, config.classes)
     elif (root / MASKS).is_dir():
         listing = _toco(root, config.classes)
-    elif (root / ANNOTATIONS).is_dir():
-        listing = _official(root, config.classes)
+    elif annotated := _find_annotations(root):
+        listing = _official(annotated, config)
     else:
         raise UserError(
-            f"data.root '{config.root}' is no COCO 2014 folder; give the one that holds {ANNOTATIONS}/, "
-            f"{VOC_FORMAT}/ or {MASKS}/"
+            f"data.root '{cut(config.root)}' is no COCO 2014 folder; give the one that holds {ANNOTATIONS}/, "
+            f"{VOC_FORMAT}/ or {MASKS}/{unknown_annotations(root)}"
         )
     # masks of 80,000 training images would take hours to measure: a fixed part stands for them
     measured = listing.measured
@@ -85,82 +80,101 @@ def load(config: CocoData) -> Dataset:
     return assemble(read_listing(config), config.holdout, config.seed)
 
 
-def _official(root: Path, classes: tuple[str, ...]) -> Listing:
-    files: dict[str, Path] = {}
-    masks: dict[str, Truth] = {}
-    labels: dict[str, np.ndarray] = {}
-    names: dict[str, tuple[str, ...]] = {}
-    for split in SPLITS:
-        source = root / ANNOTATIONS / f"instances_{split}.json"
-        painters = _read_annotations(source, len(classes))
-        found = index_files([root / split, root / "images" / split])
-        for name, painter in painters.items():
-            masks[name] = Truth(painter.paint, source)
-            labels[name] = painter.labels(len(classes))
-        files |= found
-        names[split] = tuple(painters)
-    train = tuple(name for name in names[SPLITS[0]] if labels[name].any())
-    return Listing(
-        "coco, official",
-        classes,
-        train,
-        train,
-        names[SPLITS[1]],
-        files.get,
-        masks.get,
-        labels.__getitem__,
-        "the annotations",
+@dataclass(frozen=True)
+class _Split:
+    """Annotations and the folders of their images."""
+
+    annotations: Path
+    folders: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Annotated:
+    """The splits of a layout with annotations, the second being the test set, and a remark on what is not used."""
+
+    layout: str
+    splits: tuple[_Split, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def _find_annotations(root: Path) -> _Annotated | None:
+    """The annotations by one of the names that are known, None where there are none of them."""
+
+    def split(name: str, *more: Path) -> _Split:
+        return _Split(root / ANNOTATIONS / f"instances_{name}.json", (root / name, root / "images" / name, *more))
+
+    for layout, train, test in (
+        ("coco, official", *SPLITS), ("coco, 2017", "train2017", "val2017"), ("coco, CVAT", "train", "val"),
+    ):  # fmt: skip
+        if is_there(split(train).annotations):
+            return _Annotated(layout, (split(train), split(test)))
+    if is_there((default := split("default", root / "images")).annotations):
+        return _Annotated("coco, CVAT", (default,))
+    there = [name for name in ("train", "test", "valid") if is_there(root / name / ROBOFLOW)]
+    if there[:1] != ["train"]:
+        return None
+    spare = [f"{root / 'valid'}: not used, for the holdout is drawn from train/"] if len(there) == 3 else []
+    return _Annotated(
+        "coco, Roboflow",
+        tuple(_Split(root / name / ROBOFLOW, (root / name,)) for name in there[:2]),
+        tuple(spare),
     )
 
 
-@dataclass
-class _Objects:
-    """The objects of one image: sizes, classes 1..K and outlines as compact run lengths, in the order of the file."""
-
-    height: int
-    width: int
-    outlines: list[tuple[int, Any]] = field(default_factory=list)
-
-    def labels(self, classes: int) -> np.ndarray:
-        """Which classes are there, bool (K,)."""
-        return np.isin(np.arange(1, classes + 1), [k for k, _ in self.outlines])
-
-    def paint(self) -> np.ndarray:
-        """The true mask; where two objects overlap the first stands, as in the customary conversions."""
-        mask = np.zeros((self.height, self.width), np.uint8)
-        for k, outline in self.outlines:
-            mask[(rle.decode(outline) > 0) & (mask == 0)] = k
-        return mask
+def unknown_annotations(root: Path) -> str:
+    """What to do with JSON files that are where annotations could be, " (...)"; "" where there are none."""
+    folders = (root / ANNOTATIONS, root, root / "train")
+    found = [folder / e.name for folder in folders for e in entries(folder) if e.name.endswith(".json")]
+    if not found:
+        return ""
+    return (
+        f" ({min(found)} is there: if it is COCO's annotations, name it {ANNOTATIONS}/instances_default.json, or "
+        "instances_train2014.json and instances_val2014.json where the test images have a file of their own)"
+    )
 
 
-def _read_annotations(path: Path, classes: int) -> dict[str, _Objects]:
-    """Image name -> its objects. Raises UserError for whatever is not as COCO's annotations are."""
-    try:
-        content = json.loads(path.read_text())
-        numbers = sorted(c["id"] for c in content["categories"])
-        if len(numbers) != classes:
-            raise UserError(f"{path}: {len(numbers)} categories, but data.classes has {classes} names; they must agree")
-        index = {number: k for k, number in enumerate(numbers, 1)}
-        images = {i["id"]: (image_name(i["file_name"]), _Objects(i["height"], i["width"])) for i in content["images"]}
-        for annotation in content["annotations"]:
-            objects = images[annotation["image_id"]][1]
-            outline = _compress(annotation["segmentation"], objects.height, objects.width)
-            objects.outlines.append((index[annotation["category_id"]], outline))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; unpack COCO's annotations there") from None
-    except UserError:
-        raise
-    except Exception as error:  # pycocotools raises a bare one
-        raise UserError(f"{path}: not as COCO's annotations are ({error!r}); unpack them again") from None
-    return dict(images.values())
-
-
-def _compress(segmentation: Any, h: int, w: int) -> Any:
-    """Polygons or run lengths of one object -> compressed run lengths, a few dozen bytes."""
-    if isinstance(segmentation, list):
-        whole = [polygon for polygon in segmentation if len(polygon) >= SHORTEST]
-        return rle.merge(rle.frPyObjects(whole, h, w)) if whole else rle.encode(np.zeros((h, w), np.uint8, order="F"))
-    return rle.frPyObjects(segmentation, h, w) if isinstance(segmentation["counts"], list) else segmentation
+def _official(annotated: _Annotated, config: CocoData) -> Listing:
+    classes = config.classes
+    files = [index_files(split.folders) for split in annotated.splits]
+    read, remarks = read_annotations([s.annotations for s in annotated.splits], files, classes, config.ignore)
+    labels = {name: found.labels(len(classes)) for part in read for name, found in part.objects.items()}
+    truths = {
+        name: Truth(found.paint, part.path) for part in read if part.outlined for name, found in part.objects.items()
+    }
+    named = [{name: found.entry for name, found in part.objects.items()} for part in read]
+    train = tuple(name for name in named[0] if labels[name].any())
+    masked = tuple(name for name in train if name in truths)
+    if len(read) > 1:
+        test = tuple(named[1])
+    else:
+        source = f"{read[0].path} has no test set of its own, so it is drawn: "
+        test = draw_test(masked, config.test, config.seed, source, "have objects") if masked else ()
+    apart = set(test) if len(read) == 1 else set()
+    images = [Images(found, names) for found, names in zip(files, named, strict=True)]
+    return Listing(
+        annotated.layout,
+        classes,
+        tuple(name for name in train if name not in apart),
+        tuple(name for name in masked if name not in apart),
+        test,
+        lambda name: images[0 if name in named[0] else 1].find(name),
+        lambda name: images[0 if name in named[0] else 1].sought(name),
+        truths.get,
+        labels.__getitem__,
+        "the annotations",
+        (),
+        tuple(
+            f"{part.path}: no object has an outline, as in a file for detection; nothing can be measured on it: only "
+            "selection=proxy can use it"
+            for part in read
+            if not part.outlined
+        ),
+        (
+            *annotated.remarks,
+            *remarks,
+            *(r for f, n in zip(files, named, strict=True) for r in differently_named(f, n)),
+        ),
+    )
 
 
 def _weaktr(root: Path, classes: tuple[str, ...]) -> Listing:
@@ -168,7 +182,7 @@ def _weaktr(root: Path, classes: tuple[str, ...]) -> Listing:
     if len(classes) != len(CATEGORIES):
         raise UserError(f"{folder}: masks have COCO's 80 categories, but data.classes has {len(classes)}")
     masks = index_files([folder / "class_labels"])
-    contiguous = _are_contiguous(list(masks.values()))
+    contiguous = _are_contiguous(masks.paths())
     values = None if contiguous else {0: 0, **{number: k for k, number in enumerate(CATEGORIES, 1)}}
     hint = "0..80 and 255" if contiguous else "0, one of COCO's 91 category numbers, or 255"
     images = index_files([root / "images", *(root / "images" / split for split in SPLITS)])
@@ -199,40 +213,54 @@ def _from_masks(
     layout: str,
     root: Path,
     classes: tuple[str, ...],
-    images: Mapping[str, Path],
+    images: Files,
     lists: list[Path],
-    masks: Mapping[str, Path],
+    masks: Files,
     folders: Mapping[str, Path],
     values: Mapping[int, int] | None,
     hint: str,
 ) -> Listing:
     """A layout with one mask a file; lists train.txt and val.txt, else all masks in the folder of the split."""
 
-    def names(split: str) -> tuple[str, ...]:
+    def names(split: str) -> dict[str, Entry]:
         files = [folder / f"{split}{end}.txt" for folder in lists for end in ("", "_id")]
-        if path := next((p for p in files if p.is_file()), None):
-            return read_list(path)
+        if path := next((p for p in files if is_there(p)), None):
+            return read_list(path, images)
         if split not in folders or not folders[split].is_dir():
             raise UserError(f"{files[0]}: no such list of images; put it there")
-        return tuple(sorted(index_files([folders[split]])))
+        found = sorted(index_files([folders[split]]).names())
+        return {name_of(images, name, str(folders[split])): Entry(name, str(folders[split])) for name in found}
+
+    def path_of_mask(name: str) -> Path | None:
+        return find_mask(masks, images, name) or find_mask(masks, images, _short(name))
 
     def mask(name: str) -> Truth | None:
-        return mask_file(masks.get(name) or masks.get(_short(name)), len(classes), values, hint)
+        return mask_file(path_of_mask(name), len(classes), values, hint)
 
-    table = next((f / t for f in (root, *lists) for t in LABEL_TABLES if (f / t).is_file()), None)
+    table = next((f / t for f in (root, *lists) for t in LABEL_TABLES if is_there(f / t)), None)
     columns = [number - 1 for number in CATEGORIES]
     labels = labels_from_table(table, len(classes), columns) if table else labels_from_masks(mask, len(classes))
-    train = tuple(name for name in names("train") if labels(name).any())
+    listed, test = names("train"), names("val")
+    train = tuple(name for name in listed if labels(name).any())
+    measured = tuple(name for name in train if path_of_mask(name))
+    named = {**test, **listed}
+    unmasked = len(train) - len(measured) + sum(path_of_mask(name) is None for name in test)
+    doubts, remarks = stray_masks(masks, images, unmasked, _short)
+    found = Images(images, named, _short)
     return Listing(
         layout,
         classes,
         train,
-        tuple(name for name in train if name in masks or _short(name) in masks),
-        names("val"),
-        lambda name: images.get(name) or images.get(_short(name)),
+        measured,
+        tuple(test),
+        found.find,
+        found.sought,
         mask,
         labels,
         str(table) if table else "the masks",
+        (),
+        tuple(doubts),
+        (*differently_named(images, named), *remarks),
     )
 
 

@@ -32,6 +32,7 @@ class Dataset:
 
     classes: K names, the background not among them.
     fingerprint: hex digest of the content, so that results of other data are never taken for results of this.
+    doubts: what `semples data check` would have put right, though some runs can do without.
     """
 
     classes: tuple[str, ...]
@@ -39,6 +40,7 @@ class Dataset:
     holdout: Split
     test: Split
     fingerprint: str
+    doubts: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

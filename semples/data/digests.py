@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from semples.data.dataset import file_digest
+from semples.data.files import require_file
 
 READERS = 8
 SETTLED = 2.0  # seconds: a file changed more recently could change again within the same tick of the clock
@@ -22,7 +23,10 @@ def memory() -> Path:
 
 
 def file_digests(paths: Iterable[Path]) -> dict[Path, str]:
-    """Hex SHA-256 of the content of every file. Where nothing can be remembered, all are read."""
+    """Hex SHA-256 of the content of every file. Where nothing can be remembered, all are read.
+
+    Raises UserError for what is missing or no regular file.
+    """
     stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
     known = _recall()
     result = {path: known[os.path.abspath(path)][1] for path, stamp in stamps.items() if _same(known, path, stamp)}
@@ -36,6 +40,7 @@ def file_digests(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _stamp(path: Path) -> str:
+    require_file(path, "file")
     status = path.stat()
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 

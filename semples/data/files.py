@@ -1,40 +1,69 @@
-"""Data sets of image files: what the layouts `voc`, `coco` and `folder` have in common.
+"""The files of a data set, read without trust: images, masks and text.
 
-A layout finds lists, images, labels and masks and says so in a `Listing`; `assemble` makes the data set of it.
+Nothing in them is executed, a pipe or a device is never opened, and whatever is damaged is one sentence with its path.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from semples.data.dataset import IGNORE, Dataset, Split, digest
-from semples.data.digests import file_digests
-from semples.errors import UserError
+from semples.data.dataset import IGNORE
+from semples.errors import UserError, cut
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # of these suffixes: no other decoder of Pillow is tried
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values that swap width and height
-LABEL_TABLES = ("cls_labels.npy", "cls_labels_onehot.npy")
+SAVE_MASK = (
+    "save masks as 8-bit grey or palette PNG whose values are the numbers of the classes: 0 background, 1..K, "
+    "255 where nothing counts"
+)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything of that name, be it a link to nothing: it is read or named, but never passed over."""
+    return os.path.lexists(path)
+
+
+def require_file(path: Path, what: str) -> None:
+    """Raises UserError where the path is no file, or no regular one: to open a pipe or a device could wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        reason = "a link to a file that is not there" if is_there(path) else f"no such {what}"
+        raise UserError(f"{path}: {reason}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {what} cannot be read ({cut(str(error))})") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise UserError(f"{path}: expected the file of one {what}, found {kind}; replace it or take it off the lists")
 
 
 @contextmanager
 def opened(path: Path, what: str) -> Iterator[Image.Image]:
     """An image file, `what` being what it is to the user. Raises UserError, now or while it is decoded, if it is
     missing or broken (a truncated file is broken)."""
+    require_file(path, what)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             yield image
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such {what}") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: broken {what} ({error}); replace it or take it off the lists") from None
+    except (UserError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        reason = "no PNG, JPEG, BMP, TIFF or WebP with pixels in it"
+        raise UserError(f"{path}: broken {what} ({reason}); replace it or take it off the lists") from None
+    except PermissionError as error:
+        raise UserError(f"{path}: {what} cannot be read ({error.strerror}); change its permissions") from None
+    except Exception as error:  # the decoders raise almost anything on a damaged file
+        reason = cut(str(error) or type(error).__name__)
+        raise UserError(f"{path}: broken {what} ({reason}); replace it or take it off the lists") from None
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -48,47 +77,53 @@ def read_image(path: Path) -> np.ndarray:
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """uint8 (h, w) of class indices from a palette or grey PNG. Raises UserError if it is missing or broken."""
+def read_mask(path: Path, one_bit: bool = False) -> np.ndarray:
+    """uint8 (h, w) of class indices from a palette or grey PNG; with `one_bit` also 0 and 1 from one of 1 bit. Raises
+    UserError if it is missing, broken or cannot hold class indices."""
     with opened(path, "mask") as image:
+        if image.mode == "1" and one_bit:
+            return np.asarray(image).astype(np.uint8)
         if image.mode not in ("P", "L"):
-            raise UserError(f"{path}: expected a palette or grey PNG of class indices, found mode {image.mode}")
+            raise UserError(
+                f"{path}: expected a palette or grey PNG of class indices, found mode {image.mode}; {SAVE_MASK}"
+            )
+        if image.format == "JPEG":
+            raise UserError(f"{path}: JPEG changes the values of a mask; {SAVE_MASK}")
         return np.asarray(image)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, what: str = "text") -> str:
     """A text file in UTF-8, with or without a byte order mark. Raises UserError if it cannot be read."""
+    require_file(path, what)
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); save it as such") from None
+        raise UserError(f"{path}: cannot be read as UTF-8 text ({cut(str(error))}); save it as such") from None
 
 
-def image_name(word: str) -> str:
-    """The name of an image in a list: without folders and without the suffix of an image."""
-    path = PurePath(word)
-    return path.stem if path.suffix.lower() in SUFFIXES else path.name
+def expand(root: str) -> Path:
+    """A data root with ~ resolved. Raises UserError where there is no such home."""
+    try:
+        return Path(root).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"data.root '{cut(root)}': {error}; write the path in full") from None
 
 
-def read_list(path: Path) -> tuple[str, ...]:
-    """Image names of a list, each once: a line is a name, or "path/to/name.jpg path/to/name.png" as some have it."""
-    words: dict[str, str] = {}
-    for line in read_text(path).splitlines():
-        if line.strip():
-            word = line.split()[0]
-            if words.setdefault(image_name(word), word) != word:
-                raise UserError(f"{path}: '{word}' and '{words[image_name(word)]}' have the same name; rename one")
-    return tuple(words)
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, hidden names left out; [] where there is no such folder. Raises UserError if it cannot be
+    read."""
+    if not folder.is_dir():
+        return []
+    try:
+        with os.scandir(folder) as found:
+            return [entry for entry in found if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"{folder}: folder cannot be read ({error.strerror}); change its permissions") from None
 
 
-def index_files(folders: Sequence[Path]) -> dict[str, Path]:
-    """Image files of the folders by name; of two with one name, that of the earlier folder and suffix counts."""
-    found: dict[str, Path] = {}
-    for folder in folders:
-        paths = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES] if folder.is_dir() else []
-        for path in sorted(paths, key=lambda p: (SUFFIXES.index(p.suffix.lower()), p.name)):
-            found.setdefault(path.stem, path)
-    return found
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; asks the file system about links alone."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
 
 
 @dataclass(frozen=True)
@@ -97,26 +132,6 @@ class Truth:
 
     read: Callable[[], np.ndarray]
     source: Path
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a layout found below its root.
-
-    train: names to train on; measured: those of them whose masks measure and from which the holdout is drawn; test:
-    names of the test set. image(name): path or None; mask(name): truth or None; labels(name): bool (K,), or UserError.
-    layout, labels_from: for people, what was recognised and where the image labels come from.
-    """
-
-    layout: str
-    classes: tuple[str, ...]
-    train: tuple[str, ...]
-    measured: tuple[str, ...]
-    test: tuple[str, ...]
-    image: Callable[[str], Path | None]
-    mask: Callable[[str], Truth | None]
-    labels: Callable[[str], np.ndarray]
-    labels_from: str
 
 
 def read_truth(truth: Truth, image: Path) -> np.ndarray:
@@ -132,7 +147,10 @@ def read_truth(truth: Truth, image: Path) -> np.ndarray:
 
 
 def mask_file(path: Path | None, classes: int, values: Mapping[int, int] | None = None, hint: str = "") -> Truth | None:
-    """The truth in a PNG. values: file's value -> class where they are not 0..K already; hint: what to do otherwise."""
+    """The truth in a PNG. values: file's value -> class where they are not 0..K already; hint: what to do otherwise.
+
+    A mask of 1 bit says 0 and 1, which is enough where there is one class.
+    """
     if path is None:
         return None
     known = dict(values) if values else {k: k for k in range(classes + 1)}
@@ -141,7 +159,7 @@ def mask_file(path: Path | None, classes: int, values: Mapping[int, int] | None 
     table[list(known)] = list(known.values())
 
     def read() -> np.ndarray:
-        stored = read_mask(path)
+        stored = read_mask(path, one_bit=classes == 1 and not values)
         mask = table[stored]
         if (mask < 0).any():
             wrong = int(stored[mask < 0].min())
@@ -149,102 +167,3 @@ def mask_file(path: Path | None, classes: int, values: Mapping[int, int] | None 
         return mask.astype(np.uint8)
 
     return Truth(read, path)
-
-
-def labels_from_table(path: Path, classes: int, columns: Sequence[int] = ()) -> Callable[[str], np.ndarray]:
-    """Labels from a .npy dictionary: image name (or name.jpg) -> K numbers, above 0 = in the image.
-
-    columns: those of a wider vector that are the K classes.
-    """
-    try:
-        table = np.load(path, allow_pickle=True).item()
-        known = {image_name(str(name)): np.asarray(vector) > 0 for name, vector in table.items()}
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: expected a dictionary from image name to labels ({error})") from None
-
-    def labels(name: str) -> np.ndarray:
-        vector = known.get(name)
-        if vector is not None and columns and len(vector) > max(columns) >= classes:
-            vector = vector[list(columns)]
-        if vector is None or vector.shape != (classes,):
-            raise UserError(f"{path}: no vector of {classes} labels for image '{name}'")
-        return vector
-
-    return labels
-
-
-def labels_from_masks(mask: Callable[[str], Truth | None], classes: int) -> Callable[[str], np.ndarray]:
-    """Labels from the true masks: a class is in an image where one pixel is of it."""
-
-    @cache
-    def labels(name: str) -> np.ndarray:
-        truth = mask(name)
-        if truth is None:
-            raise UserError(f"image '{name}' has neither labels nor a mask; give labels or take it off the lists")
-        return np.isin(np.arange(1, classes + 1), np.unique(truth.read()))
-
-    return labels
-
-
-def check_classes(classes: Sequence[str], source: str) -> None:
-    """Raises UserError where a name is there twice or there are more classes than 8-bit masks can tell apart."""
-    twice = {name for name in classes if classes.count(name) > 1}
-    if twice:
-        raise UserError(f"{source}: class '{min(twice)}' is there twice; keep one")
-    if not 1 <= len(classes) < IGNORE:
-        raise UserError(f"{source}: {len(classes)} classes; there must be 1 to {IGNORE - 1}")
-
-
-def assemble(listing: Listing, holdout: int, seed: int) -> Dataset:
-    """Draw the holdout and read labels; images and masks are read when they are asked for.
-
-    Raises UserError for a missing image, labels that are missing, or an image on two sides.
-    """
-    for part, names in (("training", listing.train), ("test", listing.test)):
-        if not names and (part == "training" or listing.measured):
-            raise UserError(f"data: the list of {part} images is empty; see `semples data check`")
-    chosen, train = draw_holdout(listing, holdout, seed)
-    if shared := ({*chosen, *train} & set(listing.test)):
-        raise UserError(f"data: image '{min(shared)}' is in the test set and also trained or chosen on")
-    # pseudo masks of the other training images are not measured, even if they have a mask
-    measured = {*listing.measured, *listing.test}
-    content: list[bytes | str] = [listing.layout, *listing.classes]
-
-    def split(names: Sequence[str]) -> Split:
-        paths = []
-        for name in names:
-            path = listing.image(name)
-            if path is None:
-                raise UserError(f"data: no image file for '{name}', though a list names it; see `semples data check`")
-            paths.append(path)
-        truths = [listing.mask(name) if name in measured else None for name in names]
-        labels = np.array([listing.labels(name) for name in names], bool).reshape(len(names), len(listing.classes))
-        sha = file_digests([*paths, *(truth.source for truth in truths if truth)])
-        for name, path, truth in zip(names, paths, truths, strict=True):
-            content.extend((name, sha[path], sha[truth.source] if truth else ""))
-        content.append(labels.tobytes())
-
-        def true_mask(i: int) -> np.ndarray | None:
-            truth = truths[i]
-            return read_truth(truth, paths[i]) if truth else None
-
-        has_mask = tuple(i for i, truth in enumerate(truths) if truth)
-        return Split(tuple(names), labels, lambda i: read_image(paths[i]), true_mask, has_mask)
-
-    parts = [split(names) for names in (train, chosen, listing.test)]
-    return Dataset(listing.classes, parts[0], parts[1], parts[2], digest(*content))
-
-
-def draw_holdout(listing: Listing, holdout: int, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the holdout, drawn from the measured training images (from all where none has a mask), and of the other
-    training images."""
-    measured = listing.measured or listing.train
-    if holdout >= len(measured):
-        raise UserError(
-            f"data.holdout = {holdout} leaves no image to measure on of the {len(measured)} training images "
-            f"{'that have masks' if listing.measured else '(none has a mask)'}; choose a smaller one"
-        )
-    drawn = np.random.default_rng(seed).choice(len(measured), holdout, replace=False)
-    chosen = tuple(sorted(measured[i] for i in drawn))
-    apart = set(chosen)
-    return chosen, tuple(name for name in listing.train if name not in apart)
