@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -112,8 +111,8 @@ def _apart(config: Config, place: str | None) -> str:
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Report]:
-    """A bar a stage (under a heading, where there are several runs), in a log lines now and then and at a stage's end;
-    after an interrupt a word and exit code 130."""
+    """A bar a stage (under a heading, where there are several runs), in a log lines now and then and at a stage's
+    end."""
     from semples.pipeline import STAGES
 
     log, columns = not console.is_terminal, (*COLUMNS, TextColumn("{task.fields[note]}"))
@@ -141,11 +140,7 @@ def _progress(console: Console) -> Iterator[Report]:
                 )
                 spoke = time.monotonic()
 
-        try:
-            yield report
-        except KeyboardInterrupt:
-            print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
-            raise typer.Exit(130) from None
+        yield report
 
 
 def main() -> None:

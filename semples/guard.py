@@ -18,6 +18,7 @@ from typer.exceptions import Abort, TyperException
 
 from semples.errors import UserError, cut
 
+INTERRUPTED = 128 + signal.SIGINT
 LONGEST = 900  # characters of a sentence
 PATH_ERRORS = {
     errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EFBIG: "make room",
@@ -49,10 +50,11 @@ def guard(command: typer.Typer) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except (KeyboardInterrupt, Abort):
-        print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+        code = INTERRUPTED
     except Exception as error:
         _end(*_known(error) or [_unknown(error)], code=2 if _known(error) else 1)
+    if code == INTERRUPTED:  # what typer makes of Ctrl-C, too
+        print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

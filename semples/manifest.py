@@ -25,15 +25,22 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a file in a result
 
 
 def intact(folder: Path) -> bool:
-    """Whether a folder holds a result as it was written; a link is none."""
+    """Whether a folder holds a result as it was written; a link is none. Raises NewerError for one of a later
+    version."""
     try:
         files = read_mark(folder)["files"]
         return not folder.is_symlink() and all(
             stat.S_ISREG((folder / name).lstat().st_mode) and file_digest(folder / name) == sha
             for name, sha in files.items()
         )
+    except NewerError:
+        raise
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return False
+
+
+class NewerError(ValueError):
+    """A manifest of a format that only a later version knows: not damaged, and nothing to be read or removed here."""
 
 
 def read_mark(folder: Path) -> dict[str, Any]:
@@ -48,11 +55,20 @@ def seal(mark: dict[str, Any]) -> dict[str, Any]:
     return parse(json.dumps(sealed).encode())
 
 
+def is_newer(content: bytes) -> bool:
+    """Whether it is a manifest of a later version."""
+    try:
+        parse(content)
+    except ValueError as error:
+        return isinstance(error, NewerError)
+    return False
+
+
 def is_mark(content: bytes) -> bool:
-    """Whether `parse` takes it."""
+    """Whether `parse` takes it, in this version or in a later one."""
     with contextlib.suppress(ValueError):
         return bool(parse(content))
-    return False
+    return is_newer(content)
 
 
 def parse(content: bytes) -> dict[str, Any]:
@@ -63,6 +79,8 @@ def parse(content: bytes) -> dict[str, Any]:
         raise ValueError("too deep") from None
     if not isinstance(mark, dict):
         raise ValueError("no object")
+    if isinstance(form := mark.get("format", FORMAT), int) and form > FORMAT:
+        raise NewerError(f"has format {form}, and this version knows formats up to {FORMAT}; update semples-tune")
     own = {key: value for key, value in mark.items() if key != "digest"}
     if "format" in mark and mark.get("digest") != digest(json.dumps(own, sort_keys=True)):
         raise ValueError("its digest is another")

@@ -58,7 +58,7 @@ def write_weights(folders: dict[str, Path], out: Path) -> None:
 
 def write_masks(folders: dict[str, Path], out: Path) -> None:
     """Unpack the pseudo masks of the training set: NAME.png with VOC's palette."""
-    (out / MASKS).mkdir()
+    (out / MASKS).mkdir(parents=True)
     with zipfile.ZipFile(folders["masks"] / FILES["train"]) as stored:
         for name in stored.namelist():
             if PurePath(name).name != name or not name.endswith(".png"):

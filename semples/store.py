@@ -27,7 +27,7 @@ from semples.data.dataset import digest, file_digest
 from semples.errors import UserError, quoted
 from semples.folders import claim, foreign, kind_of
 from semples.lease import HOLDER, TTL, Holder, Place
-from semples.manifest import MARK, USED, intact, is_mark, parse, read_mark, seal
+from semples.manifest import MARK, USED, NewerError, intact, is_mark, is_newer, parse, read_mark, seal
 
 WORK = "work"  # folders of stages that are being computed, or were when their process died
 GB = 10**9
@@ -85,7 +85,7 @@ class Store:
     ):
         self._reading = reading
         self._bytes = None if quota is None else quota * GB
-        if not reading:
+        if not reading or url:
             try:
                 claim(root, "store", adopt=is_store(root))
             except OSError as error:
@@ -143,8 +143,17 @@ class Store:
             pause = min(1.0, 2 * pause)
 
     def find(self, key: str) -> Path | None:
-        """Folder of the result, or None. A result that is not as it was written is removed."""
+        """Folder of the result, or None. A result that is not as it was written is removed.
+
+        Raises UserError for one of a later version, which is left alone.
+        """
         _check_key(key)
+        try:
+            return self._find(key)
+        except NewerError as error:
+            raise UserError(f"{self.there.place.path(key)}/{MARK}: {error} or use another store") from None
+
+    def _find(self, key: str) -> Path | None:
         folder, remote = self.root / key, self.there is not self.here
         if key not in self._sound or not (folder / MARK).exists():
             self._sound.discard(key)
@@ -180,8 +189,9 @@ class Store:
         """Read every result and say of each whether it is as it was written; those that are not are removed."""
         sound = {}
         for key in _keys(self.there.place):
-            if self.there.place.read(f"{key}/{MARK}") is None:
-                continue  # no result, or dropped just now
+            content = self.there.place.read(f"{key}/{MARK}")
+            if content is None or is_newer(content):
+                continue  # no result, or dropped just now; or one of a later version
             self._sound.discard(key)
             if self.there is not self.here:
                 self._discard(self.root / key)

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
+import semples.cli
+import tune.cli
 from semples.config import Config, parse
 from semples.pipeline import Event, Result, run
 from semples.store import Store
+
+Command = Callable[..., tuple[int, str, str]]
 
 # every stage in seconds: one epoch of few images
 TINY: dict[str, Any] = {
@@ -30,8 +37,33 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", [str(w) for w in words])
+        with pytest.raises(SystemExit) as exit_:
+            (semples.cli.main if words[0] == "semples" else tune.cli.main)()
+        out, err = capsys.readouterr()
+        return int(exit_.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
 def tiny() -> Config:
     return parse(TINY, "tiny")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of TINY, to be copied."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    program = Path(sys.executable).parent / "semples"
+    words = [str(program), "run", str(folder / "tiny.yaml"), "--out", str(folder / "run")]
+    subprocess.run(words, check=True, capture_output=True)
+    return folder / "run"
 
 
 @pytest.fixture

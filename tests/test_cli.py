@@ -5,36 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY
+from conftest import TINY, Command
 from PIL import Image
 
-import semples.cli
-import tune.cli
 from semples.data import scenes, voc
 from semples.pipeline import STAGES
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", [str(w) for w in words])
-        with pytest.raises(SystemExit) as exit_:
-            (semples.cli.main if words[0] == "semples" else tune.cli.main)()
-        out, err = capsys.readouterr()
-        return int(exit_.value.code or 0), out, err
-
-    return call
 
 
 def tiny_file(**changes: object) -> Path:

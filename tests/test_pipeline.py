@@ -16,11 +16,12 @@ from semples.config import Config, load, with_changes
 from semples.crf import smooth_labels, smooth_probabilities
 from semples.data import load_data
 from semples.errors import UserError
+from semples.manifest import read_mark
 from semples.output import headline, read_run, write_masks, write_run, write_weights
 from semples.pipeline import STAGES, Event, Result, run, stage_keys
 from semples.stages import heatmaps, segment
 from semples.stages.masks import label_pixels, make_mask
-from semples.store import WORK, Store, read_mark
+from semples.store import WORK, Store
 from semples.training import CHECKPOINT
 
 Runner = Callable[..., Result]

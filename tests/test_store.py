@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 import threading
 import time
@@ -16,7 +18,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 
 from semples.config import Config
+from semples.data.dataset import digest
 from semples.errors import UserError
+from semples.folders import MARKER
 from semples.lease import Holder, Place
 from semples.manifest import MARK, read_mark
 from semples.pipeline import run
@@ -426,3 +430,171 @@ def test_a_store_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "store")
     with pytest.raises(UserError, match="nosuch://x: fsspec cannot open it"):
         Store(tmp_path / "store", "nosuch://x")
+
+
+def sealed(folder: Path, **changes: Any) -> None:
+    """Change a manifest as one who knows its digest would."""
+    path = folder / MARK
+    mark = {key: value for key, value in json.loads(path.read_text()).items() if key != "digest"} | changes
+    path.write_text(json.dumps({**mark, "digest": digest(json.dumps(mark, sort_keys=True))}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metrics": {"x": 99.0}},
+        {"files": {}},
+        {"seconds": 0.5},
+        {"format": None},
+        {"stage": "other"},
+        {"digest": "0" * 64},
+    ],
+)
+def test_a_manifest_is_as_it_was_written_or_none(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with Store(tmp_path, ttl=TTL) as store:
+        folder, _ = store.obtain(KEY, write("hello"))
+        store.obtain(A, write("other"))
+    (folder / MARK).write_text(json.dumps({**json.loads((folder / MARK).read_text()), **changes}))
+    with Store(tmp_path, ttl=TTL) as store:
+        assert store.damaged() == [KEY] and [entry.key for entry in store.entries()] == [A]
+        assert store.verify() == {KEY: False, A: True} and store.damaged() == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files": {}},
+        {"files": {"../../theirs": "0" * 64}},
+        {"files": {"/etc/passwd": "0" * 64}},
+        {"files": {"a/b": "0" * 64}},
+        {"files": {"data.bin": 3}},
+        {"files": {MARK: "0" * 64}},
+        {"bytes": "1"},
+        {"bytes": -1},
+        {"seconds": None},
+        {"seconds": True},
+        {"stage": 3},
+        {"metrics": []},
+        {"curves": {}},
+        {"key": "x"},
+    ],
+)
+def test_a_manifest_of_another_form_is_none_even_with_a_digest(tmp_path: Path, changes: dict[str, Any]) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("mine")
+    root = tmp_path / "store"
+    with Store(root, ttl=TTL) as store:
+        folder, _ = store.obtain(KEY, write("hello"))
+        store.obtain(A, write("other"))
+    sealed(folder, **changes)
+    with Store(root, ttl=TTL, quota=1e-9) as store:
+        assert [entry.key for entry in store.entries()] == [A]
+        assert store.obtain(KEY, write("hello"))[1] is False
+    with Store(root, ttl=0.2) as store:
+        store.prune(0)
+    assert theirs.read_text() == "mine"
+
+
+def test_a_manifest_of_version_0_1_0_is_read(tmp_path: Path) -> None:
+    with Store(tmp_path, ttl=TTL) as store:
+        folder, _ = store.obtain(KEY, write("hello"))
+    mark = json.loads((folder / MARK).read_text())
+    (folder / MARK).write_text(json.dumps({key: mark[key] for key in mark if key not in ("format", "digest")}))
+    (tmp_path / MARKER).unlink()
+    with Store(tmp_path, ttl=TTL) as store:
+        assert store.obtain(KEY, refuse)[1] and store.verify() == {KEY: True}
+
+
+def test_a_result_of_a_later_version_is_left_alone(node: Open) -> None:
+    with node() as store:
+        store.obtain(KEY, write("hello"))
+        store.obtain(A, write("other"))
+        place = store.there.place
+        mark = json.loads(place.read(f"{KEY}/{MARK}") or b"")
+        later = json.dumps({**mark, "format": 99, "how": "else"}).encode()
+        place.write(f"{KEY}/{MARK}", later)
+    with node() as store:
+        assert [entry.key for entry in store.entries()] == [A] and store.damaged() == []
+        assert set(store.verify()) == {A}
+        if store.here is store.there:
+            with pytest.raises(UserError, match=r"has format 99, and this version knows formats up to 2"):
+                store.obtain(KEY, refuse)
+    assert place.read(f"{KEY}/{MARK}") == later and place.read(f"{KEY}/data.bin") == b"hello"
+
+
+@pytest.mark.parametrize("key", ["../x", "/x", "", "A" * 32, "0" * 31, "0" * 33, "0" * 31 + "\n", "../" + "0" * 29])
+def test_a_key_that_is_none_is_never_a_path(tmp_path: Path, key: str) -> None:
+    with Store(tmp_path / "store") as store:
+        for ask in (store.find, lambda key: store.obtain(key, refuse)):
+            with pytest.raises(UserError, match="is no key of a result"):
+                ask(key)
+
+
+@pytest.mark.parametrize("name", [WORK, "holders", "uses", "leases", KEY, f"{WORK}/{KEY}.1", f"leases/{KEY}.1"])
+def test_no_link_in_a_store_is_followed(tmp_path: Path, name: str) -> None:
+    theirs, root = tmp_path / "theirs", tmp_path / "store"
+    (theirs / "deep").mkdir(parents=True)
+    (theirs / "x").write_text("mine")
+    Store(root).close()
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).symlink_to(theirs / "x" if name.startswith("leases/") else theirs)
+    with Store(root, ttl=0.3) as store:
+        try:
+            store.obtain(KEY, write("right"))
+        except UserError as error:
+            assert "is a link, and links in a store are not followed" in str(error)
+    with Store(root, ttl=0.3, quota=1e-9) as store:
+        for ask in (store.verify, lambda: store.prune(0), store.entries):
+            with contextlib.suppress(UserError):
+                ask()
+    assert sorted(p.name for p in theirs.rglob("*")) == ["deep", "x"] and (theirs / "x").read_text() == "mine"
+
+
+def test_names_of_others_in_the_folders_of_a_store_are_left_alone(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    for name in (
+        "holders/ann",
+        "leases/notes.txt",
+        f"leases/{KEY}.x",
+        "uses/list.csv",
+        f"{WORK}/{KEY}",
+        f"{KEY}/notes",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    with Store(tmp_path, ttl=0.2, quota=1e-9) as store:
+        store.obtain(KEY, write("right"))
+        store.obtain(A, write("x" * 100))
+        store.verify()
+    with Store(tmp_path, ttl=0.2) as store:
+        store.prune(0)
+        assert store.entries() == []
+    kept = ("holders/ann", "leases/notes.txt", f"leases/{KEY}.x", "uses/list.csv", f"{WORK}/{KEY}", f"{KEY}/notes")
+    assert all((tmp_path / name).read_text() == "mine" for name in kept)
+
+
+def test_a_store_is_not_made_of_a_folder_of_somebody(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UserError, match=r"holds files that no store has written \('photos'\)"):
+        Store(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_reading_changes_nothing(node: Open) -> None:
+    with node() as store:
+        store.obtain(KEY, write("hello"))
+    place = store.there.place
+    before = sorted((name, place.read(f"{KEY}/{name}"), place.time(f"{KEY}/{name}")) for name in place.names(KEY))
+    with node(reading=True) as reader:
+        folder = reader.find(KEY)
+        assert folder and (folder / "data.bin").read_text() == "hello" and len(reader.entries()) == 1
+        assert reader.there.owner(KEY) is None and reader.find(A) is None
+    assert before == sorted(
+        (name, place.read(f"{KEY}/{name}"), place.time(f"{KEY}/{name}")) for name in place.names(KEY)
+    )
+
+
+@pytest.mark.parametrize("url", ["://", "s3://", "nosuch://x", "x://y://z", "http://127.0.0.1:1/x", "reference://x"])
+def test_a_url_that_is_no_store_is_named_before_work_begins(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match="store "):
+        Store(tmp_path, url)

@@ -1,0 +1,176 @@
+"""What happens while a run computes: results that vanish, disks that are full, errors of every kind."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from conftest import TINY
+
+from semples import guard
+from semples.config import Config, parse
+from semples.errors import UserError
+from semples.manifest import read_mark
+from semples.pipeline import Event, Result, run
+from semples.stages import match
+from semples.store import Store
+
+
+@pytest.fixture(scope="module")
+def short() -> Config:
+    return parse(TINY, "short")
+
+
+@pytest.fixture(scope="module")
+def calm(short: Config, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    with Store(tmp_path_factory.mktemp("calm")) as store:
+        return run(short, store, lambda event: None, until="prompts")
+
+
+def same(result: Result, calm: Result) -> bool:
+    files = [[read_mark(folder)["files"] for folder in of.folders.values()] for of in (result, calm)]
+    return files[0] == files[1] and result.metrics == calm.metrics
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def remove_a_file(folder: Path) -> None:
+    (folder / "generator.safetensors").unlink()
+
+
+def cut_a_file(folder: Path) -> None:
+    path = folder / "generator.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("harm", [remove, remove_a_file, cut_a_file])
+def test_a_result_that_is_lost_while_it_is_used_is_computed_again(
+    short: Config, calm: Result, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    harmed: list[str] = []
+
+    def report(event: Event) -> None:
+        if event.stage == "classify" and event.metrics is not None and not harmed:
+            (folder,) = (p for p in tmp_path.iterdir() if len(p.name) == 32)
+            harm(folder)
+            harmed.append(folder.name)
+
+    with Store(tmp_path) as store:
+        result = run(short, store, report, until="prompts")
+        assert harmed and same(result, calm) and set(store.verify().values()) == {True}
+
+
+def test_what_goes_wrong_for_other_reasons_is_not_tried_again(
+    short: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def fails(*args: Any) -> Any:
+        calls.append(1)
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(match, "train", fails)
+    with Store(tmp_path) as store, pytest.raises(RuntimeError, match="broken"):
+        run(short, store, lambda event: None, until="prompts")
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), RuntimeError("PytorchStreamWriter failed")])
+def test_a_checkpoint_that_cannot_be_written_is_a_warning(
+    short: Config, calm: Result, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def full(state: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with caplog.at_level(logging.WARNING), Store(tmp_path) as store:
+        result = run(short, store, lambda event: None, until="prompts")
+    assert same(result, calm)
+    assert "match: the checkpoint cannot be written" in caplog.text and "the training goes on" in caplog.text
+    assert not list(tmp_path.rglob("*checkpoint*"))
+
+
+def test_a_full_disk_is_said_with_its_folder(short: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, full = Path.write_bytes, [True]
+
+    def fails(path: Path, content: bytes) -> int:
+        if full and path.name == "generator.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", fails)
+    with Store(tmp_path) as store:
+        with pytest.raises(OSError, match="No space left") as error:
+            run(short, store, lambda event: None, until="classify")
+        assert str(tmp_path) in str(error.value.filename)
+        full.clear()
+        run(short, store, lambda event: None, until="classify")
+
+
+def answer(action: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(lambda: action() and None)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr("sys.argv", ["semples"])
+        guard.guard(app)
+    signal.signal(signal.SIGTERM, before)
+    return int(end.value.code or 0), capsys.readouterr().err
+
+
+def throw(error: BaseException) -> Callable[[], object]:
+    def action() -> object:
+        raise error
+
+    return action
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("x: is wrong; mend it"), 2, "error: x: is wrong; mend it\n"),
+        (UserError("one", "two"), 2, "error: one\n       two\n"),
+        (UserError("a\nb\x1b[31m" + "c" * 5000), 2, "error: a b [31mccc"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x/y"),
+            2,
+            "error: /x/y: No space left on device; make room;",
+        ),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/x"), 2, "error: /x: No such file; name one that is there;"),
+        (OSError(errno.EIO, "Input/output error", "/x"), 2, "error: /x: Input/output error; check this disk;"),
+        (MemoryError(), 2, "error: out of memory"),
+        (RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried"), 2, "error: out of memory"),
+        (KeyboardInterrupt(), 130, "interrupted; what was finished is kept"),
+        (ValueError("a bug\nof ours"), 1, "error: this should not happen (ValueError: a bug of ours)"),
+        (RecursionError("maximum"), 1, "error: this should not happen (RecursionError"),
+        (OSError(errno.ECONNRESET, "reset"), 1, "error: this should not happen (ConnectionResetError"),
+    ],
+)
+def test_every_error_is_one_sentence(
+    error: BaseException, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    got, err = answer(throw(error), capsys)
+    assert got == code and err.startswith(said) and "Traceback" not in err and len(err) < 1000
+    assert err.count("\n") == max(1, len(error.args) if isinstance(error, UserError) else 1)
+    logs = list(tmp_path.rglob("*.log"))
+    assert len(logs) == (code == 1)
+    if logs:
+        assert str(logs[0]) in err and "Traceback" in logs[0].read_text() and logs[0].stat().st_mode & 0o077 == 0
+
+
+def test_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(lambda: None, capsys) == (0, "")
