@@ -211,6 +211,8 @@ class Store:
     def _compute(self, key: str, lease: int, write: Write) -> Path:
         work, folder = self._work(f"{key}.{lease}"), self.root / key
         for left in sorted(work.parent.glob(f"{key}.*")):  # of one that died, who may not be as dead as it seemed
+            if not WORK_NAME.fullmatch(left.name):
+                continue
             if left.is_symlink():
                 raise UserError(f"{left}: is a link, and links in a store are not followed; take it away")
             with contextlib.suppress(OSError):  # the second of two
