@@ -1,19 +1,19 @@
 """Bad inputs over every command and option: is each answered in one sentence, and is everything around left as it was?
 
-    python benchmarks/attack.py [--json FILE] [--only WORD] [--show]
+    python benchmarks/attack.py [--json FILE] [--only WORD] [--every N] [--show]
 
 A small world is made first (a finished run, a sweep, a store, three data sets). Every case of attack_cases.py then runs
 in a process and a folder of its own, up to the point where a command would begin to work. Figures: tried; one_sentence,
 refused by one line on stderr and exit code 2; handled, came through or refused where both are right; traceback,
 last_resort (the sentence for what should not happen), several_lines, accepted_nonsense, hang (no answer in 40 s);
 files_changed, cases in which a file was changed, removed or made outside of the product's own folders. All but the
-first three must be 0. --only: cases whose kind contains the word; --show: print the answer to every case.
+first three must be 0. --only: cases whose kind contains the word; --every: each Nth of them; --show: print the answer
+to every case. About four minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
@@ -295,6 +295,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", default="")
+    parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--world", type=Path, help="keep the world here, and use it where it is there")
     parser.add_argument("--show", action="store_true")
     arguments = parser.parse_args()
@@ -312,7 +313,7 @@ def main() -> None:
         semples.pretrain.train_clip = semples.pretrain.train_body = begin  # type: ignore[assignment]
         ray.init = begin
         os.execv = begin  # type: ignore[assignment]
-        chosen = [case for case in cases() if arguments.only in case.kind]
+        chosen = [case for case in cases() if arguments.only in case.kind][:: arguments.every]
         scratch = Path(folder, "cases")
         counts = try_all(chosen, world, scratch, arguments.show)
     figures = {"tried": len(chosen), **{name: counts[name] for name in ("one_sentence", "handled", *BAD)}}
@@ -321,8 +322,7 @@ def main() -> None:
         print(f"{name:<18} {value}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
-    with contextlib.suppress(KeyError):
-        sys.exit(1 if any(figures[name] for name in BAD) else 0)
+    sys.exit(1 if any(figures[name] for name in BAD) else 0)
 
 
 if __name__ == "__main__":

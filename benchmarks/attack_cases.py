@@ -118,6 +118,9 @@ def options() -> Iterator[Case]:
         yield Case("option", ("semples-tune", "launch", "scenes", "--name", value))
     for value in ("0", "-1", "99999", "nan", "x"):
         yield Case("option", ("semples-tune", "ui", "--port", value), ("sweeps",))
+    for host in ("", "no such host", "999.1.1.1", "-"):
+        yield Case("option", ("semples-tune", "ui", "--host", host), ("sweeps",))
+    yield Case("option", ("semples", "scenes", "pretrain", "--only", "nothing"))
     for value in ("vok", "", "measured "):
         yield Case("option", ("semples-tune", "replay", "--profile", value))
     for value in ("-1", "99", "x", "1.5"):
