@@ -23,6 +23,8 @@ from semples.data.names import Entry, Files, canonical, name_of
 from semples.data.outlines import compress, is_empty
 from semples.errors import UserError, cut, quoted
 
+MOST = 12  # names in a message
+
 
 @dataclass
 class Objects:
@@ -55,10 +57,6 @@ class Annotations:
     path: Path
     objects: dict[str, Objects]
     outlined: bool
-
-
-class _WrongError(Exception):
-    """What is not as COCO's annotations are, without the name of the file."""
 
 
 def read_annotations(
@@ -106,12 +104,13 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0)
 
 
-def _id(entry: Mapping[str, Any], key: str, where: str) -> Any:
-    """A number or word by which entries refer to each other."""
+def _id(entry: Mapping[str, Any], key: str) -> Any:
+    """A number or word by which entries refer to each other. Raises ValueError, in words, where it is none."""
     value = entry.get(key)
     if not _is_id(value):
-        what = "is missing" if key not in entry else f"= {quoted(value)} is neither number nor word"
-        raise _WrongError(f"{where}: {key} {what}")
+        raise ValueError(
+            f"{key} {'is missing' if key not in entry else f'= {quoted(value)} is neither number nor word'}"
+        )
     return value
 
 
@@ -180,36 +179,42 @@ def _classes_of(
     return numbers, remarks
 
 
-MOST = 12  # names in a message
-
-
 def _read_objects(
     path: Path, content: Mapping[str, list[dict[str, Any]]], files: Files, index: Mapping[int, int], left_out: set[int]
 ) -> Annotations:
-    try:
-        images = _read_images(path, content["images"], files)
-        for position, annotation in enumerate(content["annotations"], 1):
-            where = f"annotation id {quoted(annotation['id'])}" if "id" in annotation else f"annotation no. {position}"
-            number, image = _id(annotation, "category_id", where), _id(annotation, "image_id", where)
-            if image not in images:
-                raise _WrongError(f"{where}: there is no image with the id {quoted(image)}")
-            if number in left_out:
-                continue
-            if number not in index:
-                raise _WrongError(f"{where}: there is no category with the id {quoted(number)}")
-            if "segmentation" not in annotation:
-                raise _WrongError(f"{where} has no 'segmentation'; a file for detection, without outlines?")
-            objects = images[image][1]
-            try:
-                outline = compress(annotation["segmentation"], objects.height, objects.width)
-            except ValueError as error:
-                raise _WrongError(f"{where} (image '{cut(images[image][0])}'): {error}") from None
-            objects.outlines.append((index[number], outline))
-    except _WrongError as wrong:
-        raise _wrong(path, str(wrong)) from None
+    images = _read_images(path, content["images"], files)
+    for position, annotation in enumerate(content["annotations"], 1):
+        try:
+            _add_object(annotation, images, index, left_out)
+        except ValueError as error:
+            which = f"id {quoted(annotation['id'])}" if "id" in annotation else f"no. {position}"
+            image = images.get(annotation["image_id"]) if _is_id(annotation.get("image_id")) else None
+            of = f" (image '{cut(image[0])}')" if image else ""
+            raise _wrong(path, f"annotation {which}{of}: {error}") from None
     outlined = any(not is_empty(outline) for _, objects in images.values() for _, outline in objects.outlines)
     some = any(objects.outlines for _, objects in images.values())
     return Annotations(path, dict(images.values()), outlined or not some)
+
+
+def _add_object(
+    annotation: Mapping[str, Any],
+    images: Mapping[Any, tuple[str, Objects]],
+    index: Mapping[int, int],
+    left_out: set[int],
+) -> None:
+    """Put an object to its image. Raises ValueError, in words, for what cannot be."""
+    number, image = _id(annotation, "category_id"), _id(annotation, "image_id")
+    if image not in images:
+        raise ValueError(f"there is no image with the id {quoted(image)}")
+    if number in left_out:
+        return
+    if number not in index:
+        raise ValueError(f"there is no category with the id {quoted(number)}")
+    if "segmentation" not in annotation:
+        raise ValueError("'segmentation' is missing, as in a file for detection, which has no outlines")
+    objects = images[image][1]
+    outline = compress(annotation["segmentation"], objects.height, objects.width)
+    objects.outlines.append((index[number], outline))
 
 
 def _read_images(path: Path, images: Sequence[dict[str, Any]], files: Files) -> dict[Any, tuple[str, Objects]]:
@@ -217,28 +222,29 @@ def _read_images(path: Path, images: Sequence[dict[str, Any]], files: Files) -> 
     result: dict[Any, tuple[str, Objects]] = {}
     ids: dict[str, Any] = {}
     for position, image in enumerate(images, 1):
-        key = _id(image, "id", f"image no. {position}")
-        where, word = f"image id {quoted(key)}", image.get("file_name")
-        if not isinstance(word, str):
-            raise _WrongError(f"{where}: file_name = {quoted(word)} is no name of a file")
-        height, width = _size(image, "height", where), _size(image, "width", where)
-        if height * width > 2 * (Image.MAX_IMAGE_PIXELS or 0):  # what Pillow refuses to read
-            raise _WrongError(f"{where}: {width} x {height} pixels are more than any image that can be read")
-        name = name_of(files, word, f"{path}, {where}")
-        if key in result and result[key][0] != name:
-            raise _WrongError(f"the id {quoted(key)} is that of two images, '{cut(result[key][0])}' and '{cut(name)}'")
-        if ids.setdefault(canonical(name), key) != key:
-            other = result[ids[canonical(name)]][1].entry.word
-            raise _WrongError(
-                f"image '{cut(name)}' is there under two ids, {quoted(ids[canonical(name)])} ('{cut(other)}') and "
-                f"{quoted(key)} ('{cut(word)}'); give one image one id and one name"
-            )
-        result.setdefault(key, (name, Objects(Entry(word, f"{path}, {where}"), height, width)))
+        try:
+            key, word = _id(image, "id"), image.get("file_name")
+            if not isinstance(word, str):
+                raise ValueError(f"file_name = {quoted(word)} is no name of a file")
+            height, width = _size(image, "height"), _size(image, "width")
+            if height * width > 2 * (Image.MAX_IMAGE_PIXELS or 0):  # what Pillow refuses to read
+                raise ValueError(f"{width} x {height} pixels are more than any image that can be read")
+        except ValueError as error:
+            which = f"id {quoted(image['id'])}" if "id" in image else f"no. {position}"
+            raise _wrong(path, f"image {which}: {error}") from None
+        entry = Entry(word, f"{path}, image id {quoted(key)}")
+        name = name_of(files, word, entry.where)
+        known, objects = result.setdefault(key, (name, Objects(entry, height, width)))
+        if (known, objects.height, objects.width) != (name, height, width):
+            raise _wrong(path, f"the id {quoted(key)} is that of two images, '{cut(known)}' and '{cut(name)}'")
+        if (other := ids.setdefault(canonical(name), key)) != key:
+            both = f"{quoted(other)} ('{cut(result[other][1].entry.word)}') and {quoted(key)} ('{cut(word)}')"
+            raise _wrong(path, f"image '{cut(name)}' is there under two ids, {both}, and needs one id and one name")
     return result
 
 
-def _size(image: Mapping[str, Any], key: str, where: str) -> int:
+def _size(image: Mapping[str, Any], key: str) -> int:
     value = image.get(key)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 1 or value != value // 1:
-        raise _WrongError(f"{where}: {key} = {quoted(value)} is no number of pixels")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 1 or value % 1 != 0:
+        raise ValueError(f"{key} = {quoted(value)} is no number of pixels")
     return int(value)
