@@ -348,9 +348,6 @@ def test_json_that_is_not_cocos_is_named(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, "1", -1, 0, 2.5, float("nan"), float("inf"), 10**400, [], {}, [1], "\x1b[2J"]
-)
-@pytest.mark.parametrize(
     ("part", "key"),
     [
         ("images", "id"), ("images", "file_name"), ("images", "height"), ("images", "width"),
@@ -358,25 +355,25 @@ def test_json_that_is_not_cocos_is_named(tmp_path: Path, text: str) -> None:
         ("categories", "id"), ("categories", "name"),
     ],
 )  # fmt: skip
-def test_values_of_another_type_in_annotations(tmp_path: Path, part: str, key: str, value: Any) -> None:
+def test_values_of_another_type_in_annotations(tmp_path: Path, part: str, key: str) -> None:
     """Each is a sentence, or means the same as before."""
     config = write_coco_official(tmp_path)
     before = {name: mask for name, (_, mask, _, _) in images(load(config)).items()}
     path = tmp_path / "annotations/instances_train2014.json"
-    content = json.loads(path.read_text())
-    content[part][2][key] = value
-    path.write_text(json.dumps(content))
-    forget()
-    try:
-        data = load(config)
-        for name, (_, mask, _, _) in images(data).items():
-            same = (mask == before[name]).all()
-            assert (
-                same or (part, key) in {("annotations", "category_id"), ("annotations", "image_id")} or value == []
-            ), name
-    except UserError as error:
-        assert path.name in str(error) or "the image has" in str(error)
-        assert str(error).isprintable() and len(str(error)) < 700
+    good = path.read_text()
+    for value in (None, True, "1", -1, 0, 2.5, np.nan, np.inf, 10**400, [], {}, [1], "\x1b[2J"):
+        content = json.loads(good)
+        content[part][2][key] = value
+        path.write_text(json.dumps(content))
+        forget()
+        try:
+            masks = {name: mask for name, (_, mask, _, _) in images(load(config)).items()}
+        except UserError as error:
+            assert path.name in str(error) or "the image has" in str(error)
+            assert str(error).isprintable() and len(str(error)) < 700
+        else:
+            same = all((masks[name] == before[name]).all() for name in masks)
+            assert same or key in ("category_id", "image_id") or (key, value) == ("segmentation", []), value
 
 
 def test_numbers_of_categories_are_whole(tmp_path: Path) -> None:

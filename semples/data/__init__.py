@@ -9,7 +9,7 @@ import numpy as np
 from semples.config import DataConfig, ScenesData
 from semples.data import coco, folder, scenes, voc
 from semples.data.dataset import Dataset
-from semples.errors import UserError
+from semples.errors import UserError, cut
 
 LAYOUTS: dict[str, Any] = {"voc": voc, "coco": coco, "folder": folder}  # in the order in which they are recognised
 
@@ -34,5 +34,7 @@ def load_data(config: DataConfig, selection: str = "holdout") -> Dataset:
             )
         unlabelled = np.flatnonzero(~split.labels.any(1))
         if split is not data.test and len(unlabelled):
-            raise UserError(f"data: image '{split.names[unlabelled[0]]}' shows no class; take it off the {name} list")
+            raise UserError(
+                f"data: image '{cut(split.names[unlabelled[0]])}' shows no class; take it off the {name} list"
+            )
     return data

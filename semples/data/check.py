@@ -15,7 +15,7 @@ from semples.data import LAYOUTS, coco
 from semples.data.contradictions import Seen, compare, look
 from semples.data.files import read_image, read_truth
 from semples.data.listing import Listing, draw_holdout
-from semples.errors import UserError
+from semples.errors import UserError, cut
 
 
 def recognise(root: Path, changes: Mapping[str, Any] = {}) -> DataConfig:
@@ -76,7 +76,7 @@ def check(config: DataConfig, progress: Callable[[int, int], None] = lambda done
     test = set(listing.test)
     if shared := {*train, *chosen} & test:
         problems.append(
-            f"image '{min(shared)}' and {len(shared) - 1} more are in the test set and also trained or chosen on"
+            f"image '{cut(min(shared))}' and {len(shared) - 1} more are in the test set and also trained or chosen on"
         )
     measured = {*listing.measured, *listing.test}
     seen: dict[str, list[Seen]] = {part: [] for part in parts}
@@ -114,13 +114,13 @@ def _examine(listing: Listing, name: str, measures: bool, tests: bool) -> _Found
         labels = listing.labels(name)
         path = listing.image(name)
         if path is None:
-            raise UserError(f"image '{name}' is on a list but there is no such file ({listing.sought(name)})")
+            raise UserError(f"image '{cut(name)}' is on a list but there is no such file ({listing.sought(name)})")
         read_image(path)
         truth = listing.mask(name)
         masked = truth is not None and measures
         seen = look(name, labels, read_truth(truth, path)) if truth is not None else None
         if not labels.any() and not tests:
-            raise UserError(f"image '{name}' shows no class; take it off the lists it is trained on")
+            raise UserError(f"image '{cut(name)}' shows no class; take it off the lists it is trained on")
     except UserError as error:
         return _Found(labels, masked, None, str(error))
     return _Found(labels, masked, seen)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from semples.data.dataset import IGNORE
 from semples.data.names import UNUSABLE
-from semples.errors import UserError, quoted
+from semples.errors import UserError, cut, quoted
 
 BACKGROUND = ("background", "ignore")  # without the strokes around them: _background_, __ignore__ of labelme
 
@@ -58,4 +58,4 @@ def listed(names: Iterable[str], most: int = 8) -> str:
 
 def as_key(names: Iterable[str], key: str = "classes") -> str:
     """`key=[a, b]` as a command line takes it."""
-    return f'"{key}=[{", ".join(names)}]"'
+    return f'"{key}=[{", ".join(cut(name) for name in names)}]"'

@@ -19,6 +19,7 @@ outline give labels but no mask.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -40,6 +41,7 @@ from semples.errors import UserError, cut
 CATEGORIES = tuple(n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 SPLITS = ("train2014", "val2014")
 ANNOTATIONS, VOC_FORMAT, MASKS = "annotations", "voc_format", "SegmentationClass"
+LONG = re.compile(r"^COCO_[a-z]+\d+_")
 ROBOFLOW = "_annotations.coco.json"
 SAMPLE = 200  # masks that are looked at to see how they count classes
 
@@ -265,5 +267,5 @@ def _from_masks(
 
 
 def _short(name: str) -> str:
-    """COCO_train2014_000000000009 -> 000000000009, as the WeakTr conversion names it."""
-    return name.rsplit("_", 1)[-1]
+    """COCO_train2014_000000000009 -> 000000000009, as the WeakTr conversion names it; other names as they are."""
+    return LONG.sub("", name)

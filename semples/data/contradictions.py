@@ -17,6 +17,7 @@ from semples.data.dataset import IGNORE, Dataset, Split
 from semples.data.labels import classes_in
 from semples.data.listing import FEW
 
+HIDDEN = 0.25  # the same where a class is labelled that has no pixel: in COCO's masks others may cover a small object
 ENOUGH = 5  # images of a class from which its own share is looked at
 LOOKED_AT = 64  # masks of each part that are compared before a run
 
@@ -56,11 +57,11 @@ def compare(classes: Sequence[str], parts: Mapping[str, Sequence[Seen]]) -> tupl
         f"image labels and masks disagree in {len(wrong)} of {len(seen)} images: '{first.name}' is labelled "
         f"{_words(classes, first.labels) or 'with no class'}, its mask shows {shown}"
     )
-    if empty := int((labels.any(1) & ~pixels.any(1)).sum()):
+    if empty := int(_empty(labels, pixels).sum()):
         text += f" ({empty} labelled images have a mask without a pixel of any class)"
-    many = len(wrong) > max(1, FEW * len(seen)) or len(wrong) == len(seen)
-    odd = "" if many else _odd_class(classes, labels, pixels)
-    if many or odd:
+    if _too_many(labels, pixels):
+        return [f"{text}; {_remedy(classes, labels, pixels, seen)}"], []
+    if odd := _odd_class(classes, labels, pixels):
         return [f"{text}{odd}; {_remedy(classes, labels, pixels, seen)}"], []
     return [], [text]
 
@@ -85,17 +86,29 @@ def _words(classes: Sequence[str], which: np.ndarray) -> str:
     return listed(classes[k] for k in np.flatnonzero(which).tolist())
 
 
+def _empty(labels: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Images with labels whose mask has no pixel of any class, bool (N,)."""
+    return np.asarray(labels.any(1) & ~pixels.any(1))
+
+
+def _too_many(labels: np.ndarray, pixels: np.ndarray) -> bool:
+    """Whether more images disagree than real data sets have."""
+    extra, missing = (pixels & ~labels).any(1), (labels & ~pixels).any(1)
+    return bool((extra | missing).all()) or any(
+        count > max(1, share * len(labels))
+        for count, share in ((extra.sum(), FEW), (_empty(labels, pixels).sum(), FEW), (missing.sum(), HIDDEN))
+    )
+
+
 def _odd_class(classes: Sequence[str], labels: np.ndarray, pixels: np.ndarray) -> str:
     """A class of which most images disagree, with its counts, '' where there is none."""
     for k, name in enumerate(classes):
-        labelled, shown = labels[:, k], pixels[:, k]
-        both = int((labelled & shown).sum())
-        for total, what, lack in (
-            (int(labelled.sum()), "labelled", "no pixel of it"),
-            (int(shown.sum()), "with pixels of", "no such label"),
-        ):
-            if total >= ENOUGH and both < total / 2:
-                return f", and of {total} images {what} '{name}' {total - both} have {lack}"
+        labelled, shown = int(labels[:, k].sum()), int(pixels[:, k].sum())
+        both = int((labels[:, k] & pixels[:, k]).sum())
+        if labelled >= ENOUGH and both < FEW * labelled:
+            return f", and of {labelled} images labelled '{name}' {labelled - both} have no pixel of it"
+        if shown >= ENOUGH and both < shown / 2:
+            return f", and of {shown} images with pixels of '{name}' {shown - both} have no such label"
     return ""
 
 

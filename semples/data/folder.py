@@ -79,7 +79,7 @@ def read_listing(config: FolderData) -> Listing:
                 result[index[canonical(label)]] = True
             elif canonical(label) not in ignored:
                 raise UserError(
-                    f"{root / TABLE}: image '{name}' has the label '{cut(label)}', which is not in {CLASSES}"
+                    f"{root / TABLE}: image '{cut(name)}' has the label '{cut(label)}', which is not in {CLASSES}"
                     f"{nearest(label, classes)}; add it there, or where it is not to be learned give "
                     f"{as_key([label], 'ignore')}"
                 )
@@ -132,11 +132,11 @@ def _read_table(path: Path, files: Files) -> dict[str, _Row]:
                 raise UserError(f"{path}: line {reader.line_num} names no image")
             name = name_of(files, word, where)
             if split not in ("", "train", "test"):
-                raise UserError(f"{path}: image '{name}' has the split '{cut(row['split'])}'; use train or test")
+                raise UserError(f"{path}: image '{cut(name)}' has the split '{cut(row['split'])}'; use train or test")
             if name in rows:
                 first = rows[name].entry.word
                 other = "" if first == word else f" (as '{cut(first)}' and as '{cut(word)}')"
-                raise UserError(f"{path}: image '{name}' is there twice{other}; keep one line")
+                raise UserError(f"{path}: image '{cut(name)}' is there twice{other}; keep one line")
             labels = tuple(label.strip() for label in row.get("labels", "").split(";") if label.strip())
             rows[name] = _Row(Entry(word, where), labels, split)
     except csv.Error as error:

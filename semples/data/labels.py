@@ -130,9 +130,9 @@ def labels_from_table(path: Path, classes: int, columns: Sequence[int] = ()) -> 
         if vector.ndim == 1 and columns and len(vector) > max(columns) >= classes:
             vector = vector[list(columns)]
         if vector.shape != (classes,) or vector.dtype.kind not in "biuf":
-            raise UserError(f"{path}: no vector of {classes} labels for image '{name}'")
+            raise UserError(f"{path}: no vector of {classes} labels for image '{cut(name)}'")
         if not np.isfinite(vector).all():
-            raise UserError(f"{path}: the labels of image '{name}' are no numbers (NaN or infinite)")
+            raise UserError(f"{path}: the labels of image '{cut(name)}' are no numbers (NaN or infinite)")
         return vector > 0
 
     return labels
@@ -145,7 +145,7 @@ def labels_from_masks(mask: Callable[[str], Truth | None], classes: int) -> Call
     def labels(name: str) -> np.ndarray:
         truth = mask(name)
         if truth is None:
-            raise UserError(f"image '{name}' has neither labels nor a mask; give labels or take it off the lists")
+            raise UserError(f"image '{cut(name)}' has neither labels nor a mask; give labels or take it off the lists")
         return classes_in(truth.read(), classes)
 
     return labels

@@ -16,7 +16,7 @@ from semples.data.dataset import Dataset, Split, digest
 from semples.data.digests import file_digests
 from semples.data.files import Truth, read_image, read_truth
 from semples.data.names import Entry, Files, strays
-from semples.errors import UserError, quoted
+from semples.errors import UserError, cut, quoted
 
 FEW = 0.1  # share of images or masks up to which a contradiction is no reason to stop: real data sets have some
 
@@ -134,7 +134,7 @@ def assemble(listing: Listing, holdout: int, seed: int) -> Dataset:
             raise UserError(f"data: the list of {part} images is empty; see `semples data check`")
     chosen, train = draw_holdout(listing, holdout, seed)
     if shared := ({*chosen, *train} & set(listing.test)):
-        raise UserError(f"data: image '{min(shared)}' is in the test set and also trained or chosen on")
+        raise UserError(f"data: image '{cut(min(shared))}' is in the test set and also trained or chosen on")
     # pseudo masks of the other training images are not measured, even if they have a mask
     measured = {*listing.measured, *listing.test}
     content: list[bytes | str] = [listing.layout, *listing.classes]
@@ -144,7 +144,9 @@ def assemble(listing: Listing, holdout: int, seed: int) -> Dataset:
         for name in names:
             path = listing.image(name)
             if path is None:
-                raise UserError(f"data: no image file for '{name}', though a list names it ({listing.sought(name)})")
+                raise UserError(
+                    f"data: no image file for '{cut(name)}', though a list names it ({listing.sought(name)})"
+                )
             paths.append(path)
         truths = [listing.mask(name) if name in measured else None for name in names]
         labels = np.array([listing.labels(name) for name in names], bool).reshape(len(names), len(listing.classes))

@@ -101,8 +101,8 @@ class Files:
         paths = tuple(p for p in paths if p.name == said.name) or paths
         if other := next((p for p in paths[1:] if not filecmp.cmp(paths[0], p, shallow=False)), None):
             raise UserError(
-                f"{paths[0]} and {other} compete for the name '{name}'; take one away, or give the suffix of the one "
-                "that is meant where it is named"
+                f"{paths[0]} and {other} compete for the name '{cut(name)}'; take one away, or give the suffix of the "
+                "one that is meant where it is named"
             )
         return paths[0] if paths else None
 
