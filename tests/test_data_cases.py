@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Command
 from PIL import Image
-from test_cli import Command, command
 from trees import forget
 
 from semples.data.archive import encode_mask
 
-__all__ = ["command"]
 CLASSES = ("red thing", "green thing", "blue thing")
 COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200))
 SHOWN = ((0, 1), (1, 2), (2, 0), (0, 1, 2))  # classes of im0..im3; im3 is the test image
