@@ -564,7 +564,7 @@ def check(
     if report.problems:
         few = report.problems[:MOST_PROBLEMS]
         more = len(report.problems) - len(few)
-        raise UserError("\n       ".join([*few, *([f"and {more} more"] if more else [])]))
+        raise UserError(*few, *([f"and {more} more"] if more else []))
     console.print("nothing is missing")
 
 
