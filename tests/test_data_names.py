@@ -177,6 +177,15 @@ def test_a_file_in_a_subfolder_is_not_taken_for_another(tmp_path: Path) -> None:
         load(config)
 
 
+def test_images_that_labels_csv_leaves_out_are_said(tmp_path: Path) -> None:
+    config = write_folder(tmp_path)
+    table = tmp_path / "labels.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(lines[:-2]))
+    report = report_of(config)
+    assert report.problems == () and "2 images are not in labels.csv and not used, as " in report.remarks[0]
+
+
 def test_another_suffix_than_the_file_has_is_said(tmp_path: Path) -> None:
     config = write_folder(tmp_path)
     table = tmp_path / "labels.csv"

@@ -87,6 +87,10 @@ def read_listing(config: FolderData) -> Listing:
 
     named = {name: row.entry for name, row in rows.items()} if rows is not None else {}
     doubts, stray = stray_masks(masks, files, len(names) - len(masked))
+    in_table = {canonical(name) for name in names}
+    unlisted = [paths[0] for name, paths in files.found.items() if name not in in_table]
+    if unlisted:
+        remarks.append(f"{len(unlisted)} images are not in {TABLE} and not used, as {unlisted[0]}")
     found = Images(files, named)
     return Listing(
         "folder",
