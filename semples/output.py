@@ -43,6 +43,7 @@ def headline(metrics: dict[str, float], config: Config) -> str:
 
 def write_run(result: Result, out: Path) -> None:
     """Write config.yaml, gallery.png and result.json."""
+    out.mkdir(parents=True, exist_ok=True)
     (out / CONFIG).write_text(dump(result.config, "the resolved configuration of this run: semples run config.yaml"))
     _draw_gallery(result, out / GALLERY)
     (out / RESULT).write_text(json.dumps(result.to_dict(), indent=2) + "\n")
@@ -50,6 +51,7 @@ def write_run(result: Result, out: Path) -> None:
 
 def write_weights(folders: dict[str, Path], out: Path) -> None:
     """Copy the weights of mask generator, prompts and, if there is one, network from the results of their stages."""
+    out.mkdir(parents=True, exist_ok=True)
     for stage, file in WEIGHTS.items():
         if stage not in folders:
             continue
