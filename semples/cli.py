@@ -99,13 +99,19 @@ def _read(config: Path | None, changes: list[str] | None) -> Config:
     return load(find_config(config) if config else None, assignments(words))
 
 
-def _apart(config: Config, place: str | None) -> str:
-    """The folder of the data, "" where they are drawn. Raises UserError where it overlaps a store in a folder."""
+def _apart(config: Config, place: str | None, out: Path) -> str:
+    """The folder of the data, "" where they are drawn. Raises UserError where a store in a folder overlaps it, or what
+    is written into `out`."""
     from semples.folders import overlap
+    from semples.output import MASKS
+    from semples.store import local_folder
 
     root: str = getattr(config.data, "root", "")
-    if root and place and "://" not in place and overlap(Path(place), Path(root).expanduser()):
-        raise UserError(f"--store {place}: overlaps the data in {root}; choose another folder")
+    folder = local_folder(place) if place else None
+    for used in filter(None, (root, str(out / MASKS))):
+        if folder and overlap(folder, Path(used)):
+            what = "the data in" if used == root else "what is written into"
+            raise UserError(f"--store {place}: overlaps {what} {used}; choose another folder")
     return root
 
 
@@ -171,9 +177,9 @@ def run(
 
     resolved = _read(config, changes)
     check(resolved)
-    written = (RESULT, CONFIG, GALLERY, MASKS, *WEIGHTS.values())
-    folder = claim(out, "run", written, _apart(resolved, place))
-    console = Console()
+    written = (RESULT, CONFIG, GALLERY, f"{MASKS}/", *WEIGHTS.values())
+    folder = claim(out, "run", written, _apart(resolved, place, out))
+    console = Console(markup=False)
     with open_store(place or str(out / STORE), out / STORE, quota) as store:
         with _progress(console) as report:
             result = run_pipeline(resolved, store, report)
@@ -210,17 +216,19 @@ def ablate(
 
     resolved = _read(config, changes)
     check(resolved)
-    folder = claim(out, "ablation", (TABLE,), _apart(resolved, place))
+    folder = claim(out, "ablation", (TABLE,), _apart(resolved, place, out))
     if json:
         _writable(json)
-    console = Console()
+    console = Console(markup=False)
     with open_store(place or str(out / STORE), out / STORE) as store, _progress(console) as report:
         values = ablation.ablate(resolved, range(seeds), store, lambda seed, event: report(event, f"{seed} "))
     text = ablation.table(values, resolved.selection)
     with folder.publishing() as new:
         (new / TABLE).write_text(text + "\n")
     if json:
-        json.write_text(dumps(ablation.figures(values), indent=2) + "\n")
+        new = json.with_name(f".{json.name}.new")
+        new.write_text(dumps(ablation.figures(values), indent=2) + "\n")
+        new.replace(json)
     print(text)
 
 
@@ -259,7 +267,7 @@ def stages(
     with _looking(place or str(out / STORE)) as store:
         stored = {entry.key: entry for entry in store.entries()}
         if why:
-            known = {key: entry.mark["key"] for key, entry in stored.items()}
+            known = {key: entry.mark["key"] for key, entry in stored.items() if "key" in entry.mark}
             known |= {make_key(**own): own for own in parts.values()}
             one, other = (known[_complete(prefix, known)] for prefix in why)
             print("\n".join(differences(one, other, known)) or "they are the same key")
@@ -274,7 +282,7 @@ def stages(
                 age = f"{max(0.0, time.time() - entry.used) / 3600:.1f} h ago"
                 row = ["stored", f"{entry.mark['bytes'] / 1e6:.2f}", age, f"{entry.mark['seconds']:.1f}"]
             table.add_row(name, key[:12], ", ".join(STAGES[name].inputs(resolved)), *row)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _complete(prefix: str, keys: Iterable[str]) -> str:
@@ -291,11 +299,11 @@ def _writable(file: Path) -> None:
     """Raise UserError, before work begins, where a file of figures cannot be written or is something else."""
     if os.path.lexists(file):
         try:
-            flat = file.is_file() and loads(file.read_bytes())
+            flat = file.is_file() and not file.is_symlink() and loads(file.read_bytes())
         except (OSError, ValueError, RecursionError):
             flat = None
-        if not (isinstance(flat, dict) and all(isinstance(value, int | float) for value in flat.values())):
-            raise UserError(f"--json {file}: is there and holds no figures; name another file")
+        if not (isinstance(flat, dict) and {"seeds", "segment", "refine_minus_match"} <= {*flat}):
+            raise UserError(f"--json {file}: is there and holds no figures of an ablation; name another file")
     file.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise UserError(f"--json {file}: cannot be written; name another file")
@@ -314,12 +322,12 @@ def _looking(place: str, reading: bool = True) -> Iterator[Store]:
 
 def _existing(place: str, reading: bool = True) -> AbstractContextManager[Store]:
     """The store at a place, which must be there."""
-    from semples.store import is_store
+    from semples.store import is_store, local_folder
 
-    folder = Path(place).expanduser()
-    if "://" not in place and not folder.is_dir():
+    folder = local_folder(place)
+    if folder and not folder.is_dir():
         raise UserError(f"{place}: no such folder; name the store of a run or a sweep, for example runs/run/store")
-    if "://" not in place and not is_store(folder):
+    if folder and not is_store(folder):
         raise UserError(f"{place}: no store; name that of a run or a sweep, for example runs/run/store")
     return _looking(place, reading)
 
@@ -333,13 +341,13 @@ def list_store(place: Place) -> None:
 
     table = Table("stage", Column("key", no_wrap=True), "MB", "last used", "seconds")
     with _existing(place) as store:
-        for entry in store.entries():
+        entries, damaged = store.survey()
+        for entry in entries:
             age = f"{max(0.0, time.time() - entry.used) / 3600:.1f} h ago"
             mark = entry.mark
             stage, size = mark.get("stage", "-"), f"{mark['bytes'] / 1e6:.2f}"
             table.add_row(stage, entry.key[:12], size, age, f"{mark['seconds']:.1f}")
-        damaged = store.damaged()
-    Console().print(table)
+    Console(markup=False).print(table)
     _tell_damaged(place, damaged)
 
 
@@ -352,12 +360,12 @@ def usage(place: Place) -> None:
 
     table = Table("stage", "results", "MB", "seconds")
     with _existing(place) as store:
-        entries, damaged = store.entries(), store.damaged()
+        entries, damaged = store.survey()
     for name in (*STAGES, "all"):
         marks = [entry.mark for entry in entries if name in (entry.mark.get("stage"), "all")]
         size, seconds = (sum(mark[what] for mark in marks) for what in ("bytes", "seconds"))
         table.add_row(name, str(len(marks)), f"{size / 1e6:.2f}", f"{seconds:.1f}")
-    Console().print(table)
+    Console(markup=False).print(table)
     _tell_damaged(place, damaged)
 
 
@@ -424,7 +432,7 @@ def prompts(
                 f"{NOUNS[i]} {c:.2f}" for c, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
             )
             table.add_row(name if j == 0 else "", str(j + 1), near, f"{float(labels[k] @ prompt):.2f}")
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 @app.command()
@@ -481,7 +489,11 @@ def evaluate(
     from semples.metrics import confusion, iou, precision, recall
     from semples.output import read_run
 
-    files = sorted(masks.glob("*.png"))
+    def names_in(folder: Path) -> set[str]:
+        found = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+        return {name for name in found if name.lower().endswith(".png") and not name.startswith(".")}
+
+    files = [masks / name for name in sorted(names_in(masks))]
     if not files:
         raise UserError(f"{masks}: no NAME.png here; give a folder of predicted masks")
     names = ["background", *(read_run(run)[1]["classes"] if run else [])]
@@ -499,7 +511,9 @@ def evaluate(
         table.add_row(names[k] if k < len(names) else f"class {k}", *(f"{value:.2f}" for value in row))
     table.add_section()
     table.add_row(f"mean over {len(files)} masks", *(f"{np.nanmean(values):.2f}" for values in figures))
-    Console().print(table)
+    if left := len(names_in(truth) - names_in(masks)):
+        print(f"{left} true masks have no prediction and are not counted")
+    Console(markup=False).print(table)
 
 
 @data_app.command()

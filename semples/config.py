@@ -51,7 +51,12 @@ Real = Annotated[float, BeforeValidator(no_flag)]
 Positive = Annotated[Real, Field(gt=0)]
 NotNegative = Annotated[Real, Field(ge=0)]
 Share = Annotated[Real, Field(ge=0, le=1)]
-Scale = Annotated[Real, Field(gt=0, le=8)]
+Scale = Annotated[Real, Field(ge=0.05, le=8)]
+Width = Annotated[Real, Field(ge=0.01, le=10_000)]  # the dense CRF's library dies of smaller ones
+Compat = Annotated[Real, Field(ge=0, le=10_000)]
+Rate = Annotated[Real, Field(gt=0, le=1e30)]
+Decay = Annotated[Real, Field(ge=0, le=1e6)]
+Root = Annotated[str, Field(min_length=1)]
 Count = Annotated[Whole, Field(ge=1, le=100_000)]
 Images = Annotated[Whole, Field(ge=1, le=10**9)]
 Side = Annotated[Whole, Field(ge=32, le=4096)]
@@ -105,7 +110,7 @@ class VocData(Section):
     """
 
     kind: Literal["voc"] = "voc"
-    root: str
+    root: Root
     classes: tuple[str, ...] = VOC_CLASSES
     ignore: tuple[str, ...] = ()
     train_list: str = "train_aug"
@@ -126,7 +131,7 @@ class CocoData(Section):
     """
 
     kind: Literal["coco"] = "coco"
-    root: str
+    root: Root
     classes: tuple[str, ...] = COCO_CLASSES
     ignore: tuple[str, ...] = ()
     holdout: Images = 500
@@ -143,7 +148,7 @@ class FolderData(Section):
     """
 
     kind: Literal["folder"] = "folder"
-    root: str
+    root: Root
     ignore: tuple[str, ...] = ()
     holdout: Images = 50
     test: Images = 100
@@ -239,8 +244,8 @@ class Training(Section):
 
     epochs: Count
     batch: Count
-    lr: Positive
-    weight_decay: NotNegative = 0.03
+    lr: Rate
+    weight_decay: Decay = 0.03
     warmup: NotNegative = 0.0
 
     @model_validator(mode="after")
@@ -256,7 +261,7 @@ class ClassifyConfig(Training):
 
     epochs: Annotated[Whole, Field(ge=0, le=100_000)] = 10
     batch: Count = 32
-    lr: Positive = 2e-3
+    lr: Rate = 2e-3
 
 
 class MatchConfig(Training):
@@ -268,7 +273,7 @@ class MatchConfig(Training):
 
     epochs: Count = 10
     batch: Count = 8
-    lr: Positive = 3e-3
+    lr: Rate = 3e-3
     lambda_b: NotNegative = 1.0
     mask_eps: Positive = 1e-1
 
@@ -283,7 +288,7 @@ class PromptsConfig(Training):
 
     epochs: Count = 6
     batch: Count = 64
-    lr: Positive = 0.025
+    lr: Rate = 0.025
     count: Annotated[Whole, Field(ge=1, le=16)] = 1
     length: Annotated[Whole, Field(ge=1, le=64)] = 30
     init: Literal["uniform", "normal", "word"] = "uniform"
@@ -300,7 +305,7 @@ class RefineConfig(Training):
 
     epochs: Count = 10
     batch: Count = 8
-    lr: Positive = 3e-3
+    lr: Rate = 3e-3
     lambda_r: NotNegative = 1.0
     start: Literal["classify", "match"] = "classify"
 
@@ -319,11 +324,11 @@ class CrfConfig(Section):
 
     iterations: Annotated[Whole, Field(ge=0, le=1000)] = 10
     gt_prob: Annotated[Real, Field(gt=0, lt=1)] = 0.7
-    gaussian_sxy: Positive = 3.0
-    gaussian_compat: NotNegative = 3.0
-    bilateral_sxy: Positive = 24.0
-    bilateral_srgb: Positive = 5.0
-    bilateral_compat: NotNegative = 3.0
+    gaussian_sxy: Width = 3.0
+    gaussian_compat: Compat = 3.0
+    bilateral_sxy: Width = 24.0
+    bilateral_srgb: Width = 5.0
+    bilateral_compat: Compat = 3.0
 
 
 class MasksConfig(Section):
@@ -341,7 +346,7 @@ class MasksConfig(Section):
 class TestCrfConfig(CrfConfig):
     """The same on the network's probabilities, where gt_prob means nothing."""
 
-    bilateral_compat: NotNegative = 5.0
+    bilateral_compat: Compat = 5.0
 
 
 class TestConfig(Section):
@@ -368,8 +373,8 @@ class SegmentConfig(Training):
     args: Args = {"encoder_depth": 3, "decoder_channels": [64, 32, 16]}
     size: Annotated[Side, Field(multiple_of=32)] = 64
     epochs: Count = 20
-    batch: Count = 8
-    lr: Positive = 4e-3
+    batch: Annotated[Whole, Field(ge=2, le=100_000)] = 8
+    lr: Rate = 4e-3
     schedule: Literal["cosine", "poly"] = "cosine"
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     train_on: Literal["pseudo", "truth"] = "pseudo"
@@ -382,8 +387,8 @@ class RuntimeConfig(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
-    threads: Annotated[Whole, Field(ge=1, le=1024)] = 1
-    workers: Annotated[Whole, Field(ge=0, le=256)] = 0
+    threads: Annotated[Whole, Field(ge=1, le=512)] = 1
+    workers: Annotated[Whole, Field(ge=0, le=128)] = 0
 
 
 class Config(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,12 @@ LONGEST = 80  # characters of a value in a message
 
 class UserError(Exception):
     """One clear sentence: the file or key, what was wrong with it and what to do. Commands print it and exit with 2."""
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether this machine or its GPU ran out of memory: torch says so by kinds and words of its own."""
+    words = re.search("allocate memory|bad_alloc", str(error))
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or bool(words)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

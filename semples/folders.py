@@ -23,6 +23,7 @@ from io import FileIO
 from pathlib import Path
 
 from semples.data.dataset import file_digest
+from semples.data.names import UNUSABLE
 from semples.errors import UserError, quoted
 
 MARKER = ".semples-tune"
@@ -53,18 +54,21 @@ class Folder:
                 yield new
                 found = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
                 names = sorted(found, key=lambda name: name == last)
-                if odd := next((name for name in names if not name.isprintable()), None):
+                if odd := next((name for name in names if UNUSABLE.search(name)), None):
                     raise UserError(f"{quoted(odd)}: is no name of a file that can be recorded; rename its source")
                 known = _recorded(self.path)
                 _refuse_foreign(self.path, names, known)
                 for name in names:
                     if (sha := file_digest(new / name)) not in known.get(name, ()):
                         _append(self.path, f"{sha}  {name}\n")  # first said, then done: a crash leaves nothing unknown
+                if last in known and last in names:
+                    (self.path / last).unlink(missing_ok=True)  # it tells of all others, which are replaced now
                 for name in names:
                     (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                     os.replace(new / name, self.path / name)
-                for name in known:
-                    if name.split("/")[0] in replaced and name not in names and _is_ours(self.path, name, known):
+                gone = {folder.rstrip("/") for folder in replaced}
+                for name in {*known} - {*names}:
+                    if name.split("/")[0] in gone and _is_ours(self.path, name, known):
                         (self.path / name).unlink(missing_ok=True)
             finally:
                 shutil.rmtree(new, ignore_errors=True)
@@ -73,9 +77,9 @@ class Folder:
 def claim(path: Path, kind: str, writes: Iterable[str] = (), apart_from: str = "", adopt: bool = False) -> Folder:
     """The folder `path` as one of ours: a new or empty one, or one that says that it is of this kind.
 
-    kind: what it is, as it is said to people, "run" for example. writes: names of files and subfolders that will be
-    written into it. apart_from: a folder of data that must not overlap it. adopt: take it without a marker, too: its
-    content shows that it is ours.
+    kind: what it is, as it is said to people, "run" for example. writes: names of files and, with a slash at the end,
+    subfolders that will be written into it. apart_from: a folder of data that must not overlap it. adopt: take it
+    without a marker, too: its content shows that it is ours.
 
     Raises UserError, before anything is written, where it holds somebody's files or is something else.
     """
@@ -144,6 +148,8 @@ def _refuse_foreign(path: Path, names: Iterable[str], known: dict[str, set[str]]
             raise UserError(f"{link}: is a link, and links are not followed; take it away or choose another folder")
         # what stands in the way is looked at, and of a folder all files in it
         whole = next((p for p in way if os.path.lexists(p) and not p.is_dir()), way[-1])
+        if whole.is_dir() and not name.endswith("/"):
+            raise UserError(f"{whole}: is a folder in the place of a file; move it away or choose another folder")
         inside = [Path(folder) / file for folder, _, files in os.walk(whole) for file in files if file not in NOBODYS]
         for file in sorted(inside) if whole.is_dir() else [whole] * os.path.lexists(whole):
             if not _is_ours(path, file.relative_to(path).as_posix(), known):
@@ -184,7 +190,9 @@ def _lines(path: Path) -> list[str]:
 
 def _append(path: Path, line: str) -> None:
     with _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
-        file.write(f"\n{line}".encode())  # begins a line even after one that a full disk cut short
+        left = f"\n{line}".encode()  # begins a line even after one that a full disk cut short
+        while left:
+            left = left[file.write(left) :]
 
 
 def _opened(path: Path, flags: int) -> FileIO:

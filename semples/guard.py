@@ -11,12 +11,13 @@ import tempfile
 import time
 import traceback
 import warnings
+from io import TextIOWrapper
 from pathlib import Path
 
 import typer
 from typer.exceptions import Abort, TyperException
 
-from semples.errors import UserError, cut
+from semples.errors import UserError, cut, is_lack_of_memory
 
 INTERRUPTED = 128 + signal.SIGINT
 LONGEST = 900  # characters of a sentence
@@ -38,10 +39,14 @@ def guard(command: typer.Typer) -> None:
     what should not happen, whose traceback goes into a file."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries, to those who write code
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that a terminal cannot show is shown as it can
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = command(standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except UserError as error:
         _end(*map(str, error.args))
     except TyperException as error:  # words of the command line; without any, its help was shown
@@ -53,9 +58,15 @@ def guard(command: typer.Typer) -> None:
         code = INTERRUPTED
     except Exception as error:
         _end(*_known(error) or [_unknown(error)], code=2 if _known(error) else 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends in order now
     if code == INTERRUPTED:  # what typer makes of Ctrl-C, too
         print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(*_: object) -> None:
+    """What Ctrl-C does, also where a shell has switched that off, as for jobs in its background."""
+    raise KeyboardInterrupt
 
 
 def _end(*sentences: str, code: int = 2) -> None:
@@ -70,8 +81,7 @@ def _known(error: Exception) -> list[str]:
     if isinstance(error, OSError) and error.errno in PATH_ERRORS:
         advice = f"{PATH_ERRORS[error.errno]}; finished work is kept"
         return [f"{error.filename or 'writing'}: {error.strerror}; {advice}"]
-    # torch's two kinds, which is not imported for every command
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
+    if is_lack_of_memory(error):
         advice = (
             "take smaller batches or images (STAGE.batch, augment.size, segment.size, scales); finished work is kept"
         )

@@ -69,7 +69,10 @@ class Place:
     def read(self, name: str) -> bytes | None:
         """Content, or None if there is no such file."""
         with self._errors(), contextlib.suppress(FileNotFoundError):
-            content: bytes = self.fs.cat_file(self.path(name))
+            path = self.path(name)
+            if self.local and os.path.exists(path) and not os.path.isfile(path):
+                return b""  # a pipe would never end
+            content: bytes = self.fs.cat_file(path)
             return content
         return None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import stat
 from pathlib import Path
@@ -21,6 +20,8 @@ MARK = "result.json"  # the manifest's own name
 USED = "used"  # beside it: its time is that of the last use
 FORMAT = 2  # of manifests; those of version 0.1.0 have neither a format nor a digest of their own
 SHA = re.compile("[0-9a-f]{64}")
+STAGE = re.compile("[a-z_]{1,30}")
+LARGEST = 1e18
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a file in a result
 
 
@@ -45,7 +46,10 @@ class NewerError(ValueError):
 
 def read_mark(folder: Path) -> dict[str, Any]:
     """The manifest of a result folder. Raises ValueError for a damaged one, FileNotFoundError where there is none."""
-    return parse((folder / MARK).read_bytes())
+    path = folder / MARK
+    if path.exists() and not path.is_file():
+        raise ValueError("no plain file")  # a pipe would never end
+    return parse(path.read_bytes())
 
 
 def seal(mark: dict[str, Any]) -> dict[str, Any]:
@@ -87,10 +91,10 @@ def parse(content: bytes) -> dict[str, Any]:
     files, curves = mark.get("files"), mark.get("curves")
     if not (isinstance(files, dict) and files and all(_is_file(*item) for item in files.items())):
         raise ValueError("files")
-    if not (isinstance(mark.get("stage", ""), str) and isinstance(mark.get("key", {}), dict)):
+    if not (STAGE.fullmatch(str(mark.get("stage", "stage"))) and isinstance(mark.get("key", {}), dict)):
         raise ValueError("stage or key")
-    if not all(_is_amount(mark.get(name, 0)) for name in ("gpu_gb", "bytes", "seconds")) or "seconds" not in mark:
-        raise ValueError("bytes or seconds")
+    if not (_is_amount(mark.get("bytes")) and _is_amount(mark.get("seconds")) and _is_amount(mark.get("gpu_gb", 0))):
+        raise ValueError("bytes, seconds or gpu_gb")
     if not (isinstance(curves, list) and all(map(_are_numbers, [mark.get("metrics"), *curves]))):
         raise ValueError("metrics or curves")
     return mark
@@ -101,10 +105,11 @@ def _is_file(name: str, sha: Any) -> bool:
 
 
 def _is_amount(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LARGEST
 
 
 def _are_numbers(values: Any) -> bool:
     return isinstance(values, dict) and all(
-        isinstance(v, int | float) and not isinstance(v, bool) for v in values.values()
+        isinstance(v, float) or (isinstance(v, int) and not isinstance(v, bool) and abs(v) < LARGEST)
+        for v in values.values()
     )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from semples import figures, generators
 from semples.config import Config, dump, parse, read_yaml
 from semples.data import archive, load_data
+from semples.data.classes import check_classes
 from semples.errors import UserError, cut, quoted
 from semples.pipeline import STAGES, Result
 from semples.stages import prompts, segment
@@ -78,7 +79,16 @@ class _Result(BaseModel):
     selection: Literal["holdout", "proxy", "oracle"]
     metrics: dict[str, float]
     keys: dict[str, Annotated[str, Field(pattern=f"^{KEY.pattern}$")]]
-    classes: Annotated[list[str], Field(min_length=1)]
+    classes: list[str]
+
+    @field_validator("classes")
+    @classmethod
+    def _are_names(cls, classes: list[str]) -> list[str]:
+        try:
+            check_classes(classes, "classes")
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return classes
 
     @field_validator("keys")
     @classmethod

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -248,9 +250,11 @@ def _compute(
     recorded with its result."""
     spent = out / SECONDS
     for path in out.iterdir():
-        if path not in (spent, out / CHECKPOINT):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path not in (spent, out / CHECKPOINT):
             path.unlink()
-    before = float(spent.read_text()) if spent.exists() else 0.0
+    before = _read_seconds(spent)
     curves: list[dict[str, float]] = []
     start = time.perf_counter()
 
@@ -272,3 +276,11 @@ def _compute(
         path.unlink(missing_ok=True)
     gpu_gb = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0
     return {"metrics": metrics, "curves": curves, "seconds": before + time.perf_counter() - start, "gpu_gb": gpu_gb}
+
+
+def _read_seconds(file: Path) -> float:
+    """Compute seconds of earlier attempts; 0 where they are not told."""
+    with contextlib.suppress(OSError, ValueError):
+        seconds = float(file.read_text()) if file.is_file() else 0.0
+        return seconds if 0 <= seconds < math.inf else 0.0
+    return 0.0

@@ -57,16 +57,21 @@ def open_store(where: str, copies: Path, quota: float | None = None, reading: bo
 
     reading: nothing is created or changed at the place.
     """
-    if "://" in where:
-        return Store(copies, where, quota, reading=reading)
-    return Store(Path(where).expanduser(), quota=quota, reading=reading)
+    folder = local_folder(where)
+    return Store(folder or copies, None if folder else where, quota, reading=reading)
+
+
+def local_folder(where: str) -> Path | None:
+    """The folder that a path or a URL of this machine's files names; None for a URL of another place."""
+    protocol, mark, rest = where.partition("://")
+    if not mark:
+        return Path(where).expanduser()
+    return Path(rest) if protocol in ("file", "local") and rest.strip("/") else None
 
 
 def is_store(folder: Path) -> bool:
     """Whether a folder says that it is a store, or holds a result, as those of version 0.1.0 do that say nothing."""
-    return kind_of(folder) == "store" or any(
-        KEY.fullmatch(name) and (folder / name / MARK).is_file() for name in foreign(folder)
-    )
+    return kind_of(folder) == "store" or any(_holds_result(folder / name) for name in foreign(folder))
 
 
 class Store:
@@ -159,7 +164,7 @@ class Store:
             self._sound.discard(key)
             if not intact(folder):
                 if not self._reading or remote:
-                    self._discard(folder)
+                    self._discard(key)
                 if not (remote and self._download(key)):
                     return None
             if remote and not self._reading:
@@ -167,7 +172,8 @@ class Store:
             self._sound.add(key)
         if not self._reading:
             with contextlib.suppress(OSError):  # a disk that is full or cannot be written can still be read
-                (folder / USED).touch()
+                os.close(os.open(folder / USED, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
+                os.utime(folder / USED, follow_symlinks=False)
         return folder
 
     def lost(self, keys: Iterable[str]) -> list[str]:
@@ -178,12 +184,12 @@ class Store:
 
     def entries(self) -> list[Entry]:
         """All results of the place, those used last first, without the damaged ones."""
-        return sorted(self._entries(self.there.place), key=lambda entry: -entry.used)
+        return self.survey()[0]
 
-    def damaged(self) -> list[str]:
-        """Keys of the results whose manifest cannot be read; `verify` looks at the files, too."""
-        place = self.there.place
-        return [key for key in _keys(place) if (raw := place.read(f"{key}/{MARK}")) is not None and not is_mark(raw)]
+    def survey(self) -> tuple[list[Entry], list[str]]:
+        """The same, and the keys of those whose manifest cannot be read; `verify` looks at the files, too."""
+        entries, damaged = _survey(self.there.place)
+        return sorted(entries, key=lambda entry: -entry.used), damaged
 
     def verify(self) -> dict[str, bool]:
         """Read every result and say of each whether it is as it was written; those that are not are removed."""
@@ -194,7 +200,7 @@ class Store:
                 continue  # no result, or dropped just now; or one of a later version
             self._sound.discard(key)
             if self.there is not self.here:
-                self._discard(self.root / key)
+                self._discard(key)
             sound[key] = self.find(key) is not None
         return sound
 
@@ -260,13 +266,22 @@ class Store:
         folder.mkdir(parents=True)
         return folder
 
-    def _discard(self, folder: Path) -> None:
-        """Take away what was a result, and is damaged; a folder without a manifest is none."""
-        if os.path.lexists(folder / MARK) or folder.is_symlink():
-            doomed = self._own(folder.name)
-            with contextlib.suppress(FileNotFoundError):  # another process was faster
-                os.rename(folder, doomed / folder.name)
-            shutil.rmtree(doomed, ignore_errors=True)
+    def _discard(self, key: str) -> None:
+        """Take away what was a result, and is damaged; a folder without a manifest is none. Files that are not of it
+        stay; those that a damaged manifest does not tell do, too, until the result is computed again."""
+        folder, content = self.root / key, self.here.place.read(f"{key}/{MARK}")
+        if content is None:
+            return
+        doomed = self._own(key)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            os.rename(folder, doomed / key)
+            for name in (*(parse(content)["files"] if is_mark(content) else ()), USED, MARK):
+                with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                    (doomed / key / name).unlink()
+            for left in sorted((doomed / key).iterdir()):
+                folder.mkdir(exist_ok=True)
+                os.rename(left, folder / left.name)
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def _tidy(self, checkpoints: bool) -> None:
         """Remove what processes that died left behind in the local folder: half copies, and if `checkpoints`, stages
@@ -334,7 +349,7 @@ class Store:
             holder.release("quota")
 
     def _evict(self, holder: Holder, limit: float) -> list[Entry]:
-        entries = self._entries(holder.place)
+        entries = _survey(holder.place)[0]
         excess = sum(entry.mark["bytes"] for entry in entries) - limit
         if excess <= 0 or not entries:
             return []
@@ -359,18 +374,34 @@ class Store:
                 holder.release(entry.key)
         return dropped
 
-    def _entries(self, place: Place) -> list[Entry]:
-        entries = []
-        for key in _keys(place):
-            # dropped just now, or damaged, which is the trouble of this one alone
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
-                entries.append(Entry(key, parse(place.read(f"{key}/{MARK}") or b""), place.time(f"{key}/{USED}")))
-        return entries
-
 
 def _keys(place: Place) -> list[str]:
     """Names of results; what else lies in the place is somebody's and is left alone, and so is a link."""
     return [name for name in place.names() if KEY.fullmatch(name) and not os.path.islink(f"{place.root}/{name}")]
+
+
+def _survey(place: Place) -> tuple[list[Entry], list[str]]:
+    """The results of a place, and the keys of the damaged ones, which are the trouble of themselves alone."""
+    entries, damaged = [], []
+    for key in _keys(place):
+        content = place.read(f"{key}/{MARK}")
+        if content is None:
+            continue  # dropped just now
+        try:
+            entries.append(Entry(key, parse(content), place.time(f"{key}/{USED}")))
+        except NewerError:
+            continue
+        except FileNotFoundError:
+            entries.append(Entry(key, parse(content), 0.0))  # never used since somebody took that file away
+        except ValueError:
+            damaged.append(key)
+    return entries, damaged
+
+
+def _holds_result(folder: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return bool(KEY.fullmatch(folder.name) and read_mark(folder))
+    return False
 
 
 def _check_key(key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import math
 import os
@@ -156,13 +157,22 @@ def fit(
     )
     history: list[dict[str, float]] = []
     if state := _read_checkpoint(out):
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        factor.load_state_dict(state["factor"])
-        history = state["history"]
-        memory.update(state["memory"])
+        parts: tuple[Any, ...] = (model, optimizer, factor)
+        fresh = [copy.deepcopy(part.state_dict()) for part in parts]
+        numbers = _random_state(runtime.device)
+        try:
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            factor.load_state_dict(state["factor"])
+            _set_random_state(state["random"])
+            history = [dict(values) for values in state["history"]]
+            memory.update(state["memory"])
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # of something else: begin anew
+            for part, before in zip(parts, fresh, strict=True):
+                part.load_state_dict(before)
+            state, history = {"random": numbers}, []
         yield from history
-        _set_random_state(state["random"])  # last: the caller may have drawn numbers too
+        _set_random_state(state["random"])  # again, and last: the caller may have drawn numbers too
     for epoch in range(len(history) + 1, settings.epochs + 1):
         sums: dict[str, float] = defaultdict(float)
         for images, targets in loader:
@@ -177,6 +187,10 @@ def fit(
         means = {term: total / len(loader) for term, total in sums.items()}
         if not np.isfinite(means["loss"]):
             raise UserError(f"{name}: the loss is not finite in epoch {epoch}; lower {name}.lr")
+        if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+            raise UserError(
+                f"{name}: the weights are not finite after epoch {epoch}; lower {name}.lr or {name}.weight_decay"
+            )
         yield means
         history.append(means)
         state = {"history": history, "memory": memory, "random": _random_state(runtime.device)}
@@ -200,6 +214,8 @@ def _write_checkpoint(state: dict[str, Any], folder: Path, name: str) -> None:
 
 def _read_checkpoint(folder: Path) -> dict[str, Any] | None:
     """What was written, on the CPU: model and optimizer take it to where they are."""
+    if not (folder / CHECKPOINT).is_file():
+        return None
     try:
         state: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError):
@@ -254,7 +270,7 @@ def load_weights(path: Path, shape: Mapping[str, Sequence[int | None]] | None = 
         raise UserError(f"{path}: no such file of weights")
     try:
         found = load(path.read_bytes())
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as weights ({cut(str(error))}); run it again") from None
     for name, size in (shape or {}).items():
         own = found[name].shape if name in found else ()

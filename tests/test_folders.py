@@ -46,10 +46,10 @@ def test_what_is_somebodys_stays_and_is_named(tmp_path: Path, name: str) -> None
     (tmp_path / "notes").write_text("mine")  # no name of ours
     before = content(tmp_path)
     with pytest.raises(UserError, match=rf"{name}: is not what was written there"):
-        claim(tmp_path, "run", ("a", "masks"))
+        claim(tmp_path, "run", ("a", "masks/"))
     assert content(tmp_path) == before
     (tmp_path / name).unlink()
-    claim(tmp_path, "run", ("a", "masks"))
+    claim(tmp_path, "run", ("a", "masks/"))
     publish(tmp_path, ("masks",), a="2")
     assert content(tmp_path) == {"a": "2", "notes": "mine"}
 

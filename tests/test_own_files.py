@@ -136,7 +136,11 @@ def test_a_home_is_found_where_no_shell_looks_for_it(
 
 
 def test_figures_replace_figures_only(command: Command, world: Path) -> None:
-    for text in ("notes", "[]", '{"a": "b"}'):
+    for text in ("notes", "[]", '{"a": "b"}', '{"cat": 1, "dog": 2.5}'):
         (world / "f.json").write_text(text)
         code, _, err = command("semples", "ablate", "tiny.yaml", "--seeds", 1, "--json", "f.json")
-        assert code == 2 and "f.json: is there and holds no figures" in err and (world / "f.json").read_text() == text
+        assert (
+            code == 2
+            and "f.json: is there and holds no figures of an ablation" in err
+            and (world / "f.json").read_text() == text
+        )

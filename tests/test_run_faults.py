@@ -16,12 +16,14 @@ import typer
 from conftest import TINY
 
 from semples import guard
-from semples.config import Config, parse
+from semples.config import Config, parse, with_changes
 from semples.errors import UserError
 from semples.manifest import read_mark
-from semples.pipeline import Event, Result, run
+from semples.pipeline import SECONDS, Event, Result, run
+from semples.preflight import check
 from semples.stages import match
-from semples.store import Store
+from semples.store import WORK, Store
+from semples.training import CHECKPOINT
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +176,55 @@ def test_every_error_is_one_sentence(
 
 def test_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(lambda: None, capsys) == (0, "")
+
+
+@pytest.mark.parametrize("content", ["", "soon", "nan", "-1", "inf"])
+def test_what_an_attempt_left_behind_damaged_is_no_hindrance(
+    short: Config, calm: Result, tmp_path: Path, content: str
+) -> None:
+    with Store(tmp_path) as store:
+        key = next(folder.name for folder in calm.folders.values())
+        work = tmp_path / WORK / f"{key}.1"
+        (work / "folder").mkdir(parents=True)
+        (work / SECONDS).write_text(content)
+        parts = {name: {"x": 1} for name in ("memory", "random", "model", "optimizer", "factor")}
+        torch.save({"history": [], **parts}, work / CHECKPOINT)
+        assert same(run(short, store, lambda event: None, until="prompts"), calm)
+
+
+def test_weights_that_are_no_numbers_are_no_result(
+    short: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            parameter.data.fill_(float("inf"))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", overflow)  # after the only step the loss is not asked again
+    with Store(tmp_path) as store:
+        with pytest.raises(UserError, match=r"classify: the weights are not finite .*; lower classify\.lr"):
+            run(short, store, lambda event: None, until="classify")
+        assert store.entries() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"segment.args": {"in_channels": 1}}, "segment: "),
+        ({"segment.args": {"aux_params": {"classes": 3}}}, "segment: "),
+        ({"segment.architecture": "PAN", "segment.args": {}}, "segment: "),
+        ({"generator.args": {"in_chans": 1}}, "generator"),
+        *(({"augment.randaugment": f"rand-{bad}"}, "is no part of a policy") for bad in ("mabc", "m99", "p2", "n1000")),
+    ],
+)
+def test_a_network_that_takes_no_crops_is_said_before_anything_is_trained(
+    short: Config, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check(with_changes(short, changes, "test"))
+
+
+@pytest.mark.parametrize(
+    "policy", ["rand-m9-mstd0.5-inc1", "rand-m9-n3-p0.5", "rand-m9-mstd0.5-mmax8", "augmix-m5", ""]
+)
+def test_policies_that_timm_knows_are_taken(short: Config, policy: str) -> None:
+    check(with_changes(short, {"augment.randaugment": policy}, "test"))

@@ -456,8 +456,8 @@ def test_a_manifest_is_as_it_was_written_or_none(tmp_path: Path, changes: dict[s
         store.obtain(A, write("other"))
     (folder / MARK).write_text(json.dumps({**json.loads((folder / MARK).read_text()), **changes}))
     with Store(tmp_path, ttl=TTL) as store:
-        assert store.damaged() == [KEY] and [entry.key for entry in store.entries()] == [A]
-        assert store.verify() == {KEY: False, A: True} and store.damaged() == []
+        assert store.survey()[1] == [KEY] and [entry.key for entry in store.entries()] == [A]
+        assert store.verify() == {KEY: False, A: True} and store.survey()[1] == []
 
 
 @pytest.mark.parametrize(
@@ -514,7 +514,7 @@ def test_a_result_of_a_later_version_is_left_alone(node: Open) -> None:
         later = json.dumps({**mark, "format": 99, "how": "else"}).encode()
         place.write(f"{KEY}/{MARK}", later)
     with node() as store:
-        assert [entry.key for entry in store.entries()] == [A] and store.damaged() == []
+        assert [entry.key for entry in store.entries()] == [A] and store.survey()[1] == []
         assert set(store.verify()) == {A}
         if store.here is store.there:
             with pytest.raises(UserError, match=r"has format 99, and this version knows formats up to 2"):

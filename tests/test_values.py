@@ -117,8 +117,7 @@ def test_no_number_is_absurd(key: str, value: Any) -> None:
 
 # finite weights and widths of any size end in a loss that is not finite, or in a mask like another
 HARMLESS = {
-    "lr", "weight_decay", "lambda_b", "lambda_t", "lambda_r", "mask_eps", "gaussian_sxy", "gaussian_compat",
-    "bilateral_sxy", "bilateral_srgb", "bilateral_compat",
+    "lr", "lambda_b", "lambda_t", "lambda_r", "mask_eps",
 }  # fmt: skip
 
 
@@ -129,7 +128,7 @@ HARMLESS = {
         ({"heatmaps.scales": [100_000]}, "less than or equal to 8"),
         ({"heatmaps.scales": [1.0] * 1000}, "at most 20"),
         ({"segment.size": 320_000}, "less than or equal to 4096"),
-        ({"runtime.threads": 10**9}, "less than or equal to 1024"),
+        ({"runtime.threads": 10**9}, "less than or equal to 512"),
         ({"refine.warmup": 11}, "warmup 11 is longer than the 10 epochs"),
         ({"generator.args": {"drop_rate": math.nan}}, "drop_rate must be a finite number"),
         ({"segment.args": {"decoder_channels": [math.inf]}}, "decoder_channels must be a finite number"),

@@ -8,9 +8,11 @@ unpickler that knows numpy's arrays and scalars, which it makes itself, and what
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,12 @@ def _read_table(path: Path) -> Any:
         shape, _, dtype = header(file)
         if not dtype.hasobject or shape != ():
             raise ValueError("it is an array")
-        return _Unpickler(file).load().value.item()
+        content = file.read()
+    for code, argument, _ in pickletools.genops(content):
+        # the unpickler would make room for it before anything else is known
+        if "PUT" in code.name and int(argument or 0) > len(content):
+            raise ValueError("it counts more parts than it has bytes")
+    return _Unpickler(BytesIO(content)).load().value.item()
 
 
 def _vector(value: Any) -> np.ndarray:

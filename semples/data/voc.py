@@ -31,7 +31,7 @@ from semples.data.listing import Images, Listing, assemble, differently_named, s
 from semples.data.names import Entry, Files, canonical, find_mask, index_files, read_list
 from semples.errors import UserError, cut, nearest, quoted
 
-WRITTEN = ("JPEGImages", "SegmentationClass", "ImageSets", "cls_labels.npy")  # by `write`
+WRITTEN = ("JPEGImages/", "SegmentationClass/", "ImageSets/", "cls_labels.npy")  # by `write`
 IMAGES, LISTS, ENDS = "JPEGImages", Path("ImageSets/Segmentation"), ("", "_id")
 MASKS = ("SegmentationClassAug", "SegmentationClass")  # the first that has a mask counts
 KEYS = ("train_list", "mask_list", "test_list")
