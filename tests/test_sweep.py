@@ -227,8 +227,9 @@ def free_port() -> int:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
     """Two Ray nodes of one CPU each on this machine, as `ray start` makes them; the address of the head."""
-    port, ray = free_port(), str(Path(sys.executable).parent / "ray")
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    port, ray, token = free_port(), str(Path(sys.executable).parent / "ray"), tmp_path / "token"
+    token.write_text("a token of the cluster")
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     common = ["--num-cpus=1", "--disable-usage-stats", "--block", "--object-store-memory=200000000"]
     head = [ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *common]
     nodes = []
@@ -274,9 +275,17 @@ def test_a_sweep_on_a_cluster_of_two_nodes_with_an_mlflow_server(
     tmp_path: Path, cluster: str, mlflow_server: str
 ) -> None:
     out = tmp_path / "shared"
-    done = program(
-        "semples-tune", "launch", sweep_file(tmp_path), "--out", out, "--address", cluster, f"mlflow={mlflow_server}"
-    )
+    words = ["launch", sweep_file(tmp_path), "--out", out, "--address", cluster, f"mlflow={mlflow_server}"]
+    # without the cluster's token, and with another, nothing begins
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    (tmp_path / "home").mkdir()
+    (tmp_path / "other").write_text("a token of somebody else")
+    for given, answer in (({}, "no token of this cluster"), ({"RAY_AUTH_TOKEN_PATH": "other"}, "refuses the token")):
+        refused = program("semples-tune", *words, cwd=tmp_path, env={**others, "HOME": str(tmp_path / "home"), **given})
+        assert refused.returncode == 2 and answer in refused.stderr and refused.stderr.count("\n") == 1, refused.stderr
+    assert not (out / "tiny" / "study.db").exists()
+
+    done = program("semples-tune", *words, env={**os.environ, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 COMPLETE" in done.stdout and mlflow_server in done.stdout
     runs = trial_runs(mlflow_server)

@@ -22,9 +22,10 @@ from semples.folders import claim
 from semples.output import RESULT, read_run, write_run
 from semples.pipeline import run
 from semples.store import open_store
+from tune.cluster import joined
 from tune.space import OBJECTIVES, Sweep
 from tune.study import load_study, ranked
-from tune.sweep import RETRIES, connect, store_place, tracking_uri
+from tune.sweep import RETRIES, store_place, tracking_uri
 from tune.tracking import Tracker
 from tune.trial import STORE, score, trial_folder
 
@@ -133,8 +134,7 @@ def confirm(
         for seed in range(first, first + seeds)
     }
     failed: dict[str, str] = {}
-    connect(sweep, address)
-    try:
+    with joined(sweep.resources, address):
         task = ray.remote(run_again).options(
             num_cpus=sweep.resources.cpu, num_gpus=sweep.resources.gpu, max_retries=RETRIES
         )
@@ -150,8 +150,6 @@ def confirm(
             notice(name, seed, problem)
             if problem:
                 failed[name] = f"{name} with seed {seed}: {problem}"
-    finally:
-        ray.shutdown()
     if DEFAULT in failed or len(failed) == len(configs) - 1:
         raise UserError(f"nothing is left to compare: {'; '.join(failed.values())}")
     metrics = {which: read_run(place)[1]["metrics"] for which, (_, place) in again.items() if which[0] not in failed}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import math
 import os
 import shutil
@@ -13,15 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same in a trial as here
-# Ray writes a token and switches authentication on unless it is told which mode holds on all nodes
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-
 import optuna
-import ray
 import yaml
 from optuna.trial import TrialState
 from pydantic import ValidationError
@@ -31,6 +22,7 @@ from semples.config import dump, to_dict, with_changes
 from semples.errors import UserError
 from semples.output import headline, read_run
 from semples.preflight import check
+from tune.cluster import joined
 from tune.searcher import StudySearcher
 from tune.space import OBJECTIVES, Sweep
 from tune.stopping import MilestoneStopping
@@ -119,26 +111,6 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def connect(sweep: Sweep, address: str | None) -> None:
-    """Start Ray on this machine, or join the cluster at `address` (which may grow, so what it has now is not asked)."""
-    try:
-        ray.init(
-            address=address or "local",
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            include_dashboard=False if address is None else None,
-        )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"no Ray cluster could be joined at {address or 'this machine'}: {reason}") from None
-    if address is not None:
-        return
-    have, need = ray.cluster_resources(), sweep.resources
-    for name, amount in (("CPU", need.cpu), ("GPU", need.gpu)):
-        if have.get(name, 0) < amount:
-            raise UserError(f"resources: one trial asks for {amount:g} {name}, this machine has {have.get(name, 0):g}")
-
-
 def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
     """Run the trials that the sweep still lacks, in `out`/NAME; finished ones are never repeated.
 
@@ -160,38 +132,37 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
         if parent and not tracker.has(parent):
             raise UserError(f"MLflow store {tracker.uri} does not hold this sweep; go on in the store it began in")
         warm_starts(sweep)  # raises before anything is written
-        _record(sweep, folder)
-        study = open_study(folder, sweep)
-        ended_before = len(finished(study))
-        if not parent:
-            tags = {"kind": "sweep", "selection": sweep.selection, "objective": ", ".join(sweep.objective)}
-            parent = tracker.start(sweep.name, None, sweep.model_dump(mode="json", exclude_none=True), tags)
-            study.set_user_attr("run_id", parent)
-            tracker.attach(parent, folder / SWEEP_FILE)
-        else:
-            tracker.reopen(parent)
+        with joined(sweep.resources, address):  # before anything is written
+            _record(sweep, folder)
+            study = open_study(folder, sweep)
+            ended_before = len(finished(study))
+            if not parent:
+                tags = {"kind": "sweep", "selection": sweep.selection, "objective": ", ".join(sweep.objective)}
+                parent = tracker.start(sweep.name, None, sweep.model_dump(mode="json", exclude_none=True), tags)
+                study.set_user_attr("run_id", parent)
+                tracker.attach(parent, folder / SWEEP_FILE)
+            else:
+                tracker.reopen(parent)
 
-        def start_run(number: int, parameters: dict[str, Any]) -> str:
-            config = to_dict(with_changes(base, parameters, "suggestion"))
-            tags = {"kind": "trial", "trial": str(number), "selection": sweep.selection}
-            return tracker.start(f"{sweep.name}-{number:04d}", parent, config, tags)
+            def start_run(number: int, parameters: dict[str, Any]) -> str:
+                config = to_dict(with_changes(base, parameters, "suggestion"))
+                tags = {"kind": "trial", "trial": str(number), "selection": sweep.selection}
+                return tracker.start(f"{sweep.name}-{number:04d}", parent, config, tags)
 
-        searcher = StudySearcher(study, sweep, folder, tracker, start_run, notice)
-        try:
-            connect(sweep, address)
-            # Ray ends in order on SIGINT alone
-            signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-            _fit(sweep, study, searcher, to_dict(base), folder, missing)
-        finally:
-            searcher.stop()
-            ended = len(finished(study)) - ended_before
-            trials = finished(study)
-            tracker.log(parent, [{"trials": float(len(trials)), **effort(trials), **best_figures(study, sweep)}])
-            if best := write_best(folder, study, sweep):
-                tracker.attach(parent, best)
-            why = DONE if ended >= missing else "" if searcher.unfinished else searcher.exhausted
-            tracker.end(parent, "COMPLETE" if why else "STOPPED")
-            ray.shutdown()
+            searcher = StudySearcher(study, sweep, folder, tracker, start_run, notice)
+            try:
+                # Ray ends in order on SIGINT alone
+                signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+                _fit(sweep, study, searcher, to_dict(base), folder, missing)
+            finally:
+                searcher.stop()
+                ended = len(finished(study)) - ended_before
+                trials = finished(study)
+                tracker.log(parent, [{"trials": float(len(trials)), **effort(trials), **best_figures(study, sweep)}])
+                if best := write_best(folder, study, sweep):
+                    tracker.attach(parent, best)
+                why = DONE if ended >= missing else "" if searcher.unfinished else searcher.exhausted
+                tracker.end(parent, "COMPLETE" if why else "STOPPED")
     if why and not succeeded(study):
         reasons = [trial.user_attrs.get("reason") for trial in finished(study)]
         raise UserError(f"no trial came through; {reasons[-1] if reasons else why} ({folder / 'trials'}/*/error.txt)")

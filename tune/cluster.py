@@ -1,0 +1,123 @@
+"""Ray on this machine with a token of its own, or a cluster that is joined with the token that the user has for it.
+
+Whoever reaches Ray's ports runs code as the user, and they are open on every interface: the token is what keeps others
+out. Nothing here switches it off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.exceptions import AuthenticationError
+
+from semples.errors import UserError, cut, quoted
+from tune.space import Resources
+
+MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+OWN_TOKEN = secrets.token_hex(32)  # of what this process starts; it is in its environment alone, and ends with it
+PATIENCE = 10.0  # seconds for an address to answer
+WHERE = f"${TOKEN}, in the file that ${TOKEN_PATH} names, or in ~/.ray/auth_token"
+
+
+@contextmanager
+def joined(resources: Resources, address: str | None) -> Iterator[None]:
+    """Ray started on this machine, with room for one trial; or the cluster at `address` joined (which may grow, so what
+    it has now is not asked). Left again at the end. Raises UserError."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_own()) if address is None else ""
+        stack.callback(ray.shutdown)
+        if address is None:
+            _start(resources, folder)
+        else:
+            _join(address)
+        yield
+
+
+@contextmanager
+def _own() -> Iterator[str]:
+    """The token of a cluster of our own in the environment; yields a folder of this user alone for Ray's logs and
+    sockets, which Ray itself lets everybody write."""
+    before = {name: os.environ.pop(name, None) for name in (MODE, TOKEN, TOKEN_PATH)}
+    os.environ[TOKEN] = OWN_TOKEN  # without a mode Ray takes the token, whatever mode it read when it was imported
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix="semples-tune-", dir=os.environ.get("RAY_TMPDIR"), ignore_cleanup_errors=True
+        ) as folder:
+            yield folder
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _start(resources: Resources, folder: str) -> None:
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
+    try:
+        ray.init(address="local", _temp_dir=folder, **quiet)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"Ray cannot be started on this machine: {cut(str(error), 200)}") from None
+    if os.environ.get(MODE) != "token":
+        raise UserError("Ray would run here without a token, open to everyone who reaches this machine; update Ray")
+    have = ray.cluster_resources()
+    for name, amount in (("CPU", resources.cpu), ("GPU", resources.gpu)):
+        if have.get(name, 0) < amount:
+            raise UserError(f"resources: one trial asks for {amount:g} {name}, this machine has {have.get(name, 0):g}")
+
+
+def _join(address: str) -> None:
+    if "://" in address:
+        raise UserError(
+            f"--address {quoted(address)}: give HOST:PORT or auto, on a machine that is a node of that cluster"
+        )
+    _knock(address)
+    said: list[str] = []
+    try:
+        with _stderr_kept() as said:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except AuthenticationError as error:
+        reason = str(error).split(". ")[0]
+        raise UserError(f"--address {address}: no token of this cluster: {reason}; put it into {WHERE}") from None
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        if "InvalidAuthToken" in "".join(said):
+            raise UserError(
+                f"--address {address}: this cluster refuses the token that is in {WHERE}; put its own one there"
+            ) from None
+        raise UserError(f"--address {address}: no Ray cluster could be joined: {cut(str(error), 200)}") from None
+
+
+def _knock(address: str) -> None:
+    """Raise UserError where nobody answers at HOST:PORT, which Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not (colon and host and port.isdecimal() and 0 < int(port) < 2**16):
+        raise UserError(f"--address {quoted(address)}: is not of the form HOST:PORT or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"--address {quoted(address)}: nobody answers there ({cut(str(error), 200)})") from None
+
+
+@contextmanager
+def _stderr_kept() -> Iterator[list[str]]:
+    """What is written to stderr meanwhile, also by Ray's C++ part, is not shown; at the end it is in the list."""
+    kept: list[str] = []
+    with tempfile.TemporaryFile() as file:
+        screen = os.dup(2)
+        try:
+            os.dup2(file.fileno(), 2)
+            yield kept
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+            file.seek(0)
+            kept.append(file.read().decode(errors="replace"))
