@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from semples.pipeline import STAGES
+from tune.mlflow_writer import Store, Writer
 from tune.replay import PROFILES, TABLE, Table, replay
 from tune.space import Sweep
 from tune.study import load_study, ranked
@@ -87,7 +88,9 @@ def test_early_stopping_saves_compute_and_spares_the_default(table: Table, stopp
 
 def test_the_study_and_mlflow_agree_on_every_end(table: Table, tmp_path: Path) -> None:
     """100 trials of which some complete, are pruned, fail, give NaN, are lost or retried."""
-    tracker = Tracker(default_uri(tmp_path), tmp_path)
+    folder = tmp_path / "t"
+    folder.mkdir()
+    tracker = Tracker(folder)
     fates = ["", "", "", "fail", "nan", "lost", "retried"]
     spec = sweep(table, early_stopping="median", trials=90)
     done = replay(
@@ -95,12 +98,13 @@ def test_the_study_and_mlflow_agree_on_every_end(table: Table, tmp_path: Path) -
         table,
         workers=4,
         tracker=tracker,
-        start_run=lambda number, parameters: tracker.start(f"t-{number}", None, parameters, {"trial": str(number)}),
+        start_run=lambda n, parameters: tracker.start(f"t-{n}", f"t-{n}", "", parameters, {"trial": str(n)}),
         fate=lambda number: fates[number % len(fates)],
     )
     trials = done.study.get_trials()
     assert len(trials) >= 100
     assert {t.state for t in trials} == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+    Writer(Store(default_uri(tmp_path), folder), folder).catch_up()
     client = MlflowClient(default_uri(tmp_path))
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None

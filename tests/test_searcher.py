@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from semples.errors import UserError
+from tune.mlflow_writer import Store, Writer, unwritten
 from tune.searcher import StudySearcher
 from tune.space import Dimension, Sweep
 from tune.stopping import MilestoneStopping, below_median, outside_best
 from tune.study import DUPLICATE, finished, front, is_default, open_study, passed_milestones, ranked
 from tune.sweep import check_same, launch, trials_to_go
-from tune.tracking import EXPERIMENT, Tracker, default_uri
+from tune.tracking import EXPERIMENT, Tracker, default_uri, run_of
 
 SWEEP = Sweep.model_validate(
     {
@@ -51,16 +53,16 @@ class World:
 
     def __init__(self, folder: Path, **changes: Any):
         sweep = SWEEP.model_copy(update=changes)
-        self.tracker = Tracker(default_uri(folder), folder)
+        self.tracker = Tracker(folder)
+        self.writer = Writer(Store(default_uri(folder), folder), folder)
         self.study = open_study(folder, sweep)
         self.notices: list[tuple[int, dict[str, Any]]] = []
-        start = lambda number, parameters: self.tracker.start(f"s-{number}", None, {"x": parameters}, {})  # noqa: E731
-        self.searcher = StudySearcher(
-            self.study, sweep, folder, self.tracker, start, lambda n, r: self.notices.append((n, r))
-        )
+        start = lambda number, parameters: self.tracker.start(f"k-{number}", f"s-{number}", "", {"x": parameters}, {})  # noqa: E731
+        self.searcher = StudySearcher(self.study, sweep, self.tracker, start, lambda n, r: self.notices.append((n, r)))
         self.client = MlflowClient(default_uri(folder))
 
     def runs(self) -> dict[str, Any]:
+        self.writer.catch_up()
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         assert experiment is not None
         return {run.info.run_name: run for run in self.client.search_runs([experiment.experiment_id])}
@@ -189,16 +191,21 @@ def test_notices_name_the_state(tmp_path: Path) -> None:
 def test_an_unreachable_tracking_server_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match=r"MLflow store http://127\.0\.0\.1:9 cannot be used"):
-        Tracker("http://127.0.0.1:9", tmp_path)
+        Store("http://127.0.0.1:9", tmp_path).check()
 
 
 def test_a_store_knows_its_runs(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.searcher.suggest("a")
-    run_id = world.study.get_trials()[0].user_attrs["run_id"]
-    assert world.tracker.has(run_id)
+    world.runs()
+    key = run_of(world.study.get_trials()[0])
+    found = Store(default_uri(tmp_path), tmp_path)
+    found.check()
+    assert found.holds(key) and not found.holds("k-7")
     (tmp_path / "other").mkdir()
-    assert not Tracker(default_uri(tmp_path / "other"), tmp_path / "other").has(run_id)
+    other = Store(default_uri(tmp_path / "other"), tmp_path / "other")
+    other.check()
+    assert not other.holds(key)
 
 
 COUNTS = {"prompts.count": Dimension(int=(1, 3))}
@@ -501,24 +508,31 @@ def test_nobody_is_stopped_before_the_default_has_passed() -> None:
     assert scheduler.on_trial_result(None, _Trial(7), milestone("match", 1.0)) == TrialScheduler.CONTINUE
 
 
-def test_a_tracking_server_that_fails_later_does_not_end_the_sweep(
+def test_a_store_that_fails_for_a_while_lacks_nothing_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = World(tmp_path)
-    world.searcher.suggest("a")
 
     def fail(*_: object, **__: object) -> None:
         raise MlflowException("connection refused")
 
     with monkeypatch.context() as patch:
-        for call in ("create_run", "log_batch", "set_tag", "log_artifact", "set_terminated"):
+        for call in ("create_run", "log_batch", "log_artifact", "set_terminated", "search_runs"):
             patch.setattr(f"mlflow.MlflowClient.{call}", fail)
-        world.searcher.on_trial_result("a", milestone("match", 33.0))
-        world.searcher.on_trial_complete("a", complete(50.0))
-        world.searcher.suggest("b")  # this one has no run
-        world.searcher.on_trial_complete("b", complete(51.0))
-    world.searcher.suggest("c")
-    world.searcher.on_trial_complete("c", complete(52.0))
-    assert [t.value for t in world.study.get_trials()] == [50.0, 51.0, 52.0]
-    assert caplog.text.count("the sweep goes on without it: connection refused") == 1
-    assert world.runs()["s-2"].data.tags["state"] == "COMPLETE"
+        with world.writer:
+            for name in "ab":
+                world.searcher.suggest(name)
+                world.searcher.on_trial_result(name, milestone("match", 33.0))
+                world.searcher.on_trial_complete(name, complete(50.0))
+            time.sleep(1.5)  # a second failure
+            assert world.writer.close(0.1) == unwritten(tmp_path) > 10
+    assert caplog.text.count("fails; the sweep goes on and what is to be written waits: connection refused") == 1
+    again = World(tmp_path)  # a later launch
+    again.searcher.suggest("c")
+    runs = again.runs()
+    assert unwritten(tmp_path) == 0
+    for name, state in (("s-0", "COMPLETE"), ("s-1", "COMPLETE"), ("s-2", "RUNNING")):
+        assert runs[name].data.tags["state"] == state
+    for name in ("s-0", "s-1"):
+        assert runs[name].info.status == "FINISHED" and runs[name].data.metrics["match/cam_miou"] == 33.0
+        assert len(again.client.get_metric_history(runs[name].info.run_id, "match/loss")) == 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,11 @@ from semples.output import RESULT, read_run, write_run
 from semples.pipeline import run
 from semples.store import open_store
 from tune.cluster import joined
+from tune.mlflow_writer import Store
 from tune.space import OBJECTIVES, Sweep
 from tune.study import load_study, ranked
-from tune.sweep import RETRIES, store_place, tracking_uri
-from tune.tracking import Tracker
+from tune.sweep import RETRIES, catch_up, store_place, tracking_uri
+from tune.tracking import Tracker, run_of
 from tune.trial import STORE, score, trial_folder
 
 CONFIRM = "confirm"  # folder of the runs; with .json, the verdict
@@ -171,12 +173,12 @@ def confirm(
 
 def _track(sweep: Sweep, folder: Path, verdict: Verdict) -> None:
     """The verdict as a run of MLflow below that of the sweep."""
-    tracker = Tracker(tracking_uri(sweep, folder.parent), folder.parent)
-    parent = load_study(folder, sweep).user_attrs.get("run_id")
+    tracker, above = Tracker(folder), run_of(load_study(folder, sweep))
     tags = {"kind": "confirm", "selection": sweep.selection, "verdict": verdict.sentence}
-    run_id = tracker.start(f"{sweep.name}-confirm", parent, {}, tags)
+    key = tracker.start(f"{above}-confirm-{int(time.time())}", f"{sweep.name}-confirm", above, {}, tags)
     means = {f"{name}/{verdict.metric}": s.mean for name, s in verdict.reported.items()}
     lows = {f"{name}/over_default_low": s.low for name, s in verdict.over_default.items() if math.isfinite(s.low)}
-    tracker.log(run_id, [means | lows])
-    tracker.attach(run_id, folder / f"{CONFIRM}.json")
-    tracker.end(run_id, "COMPLETE")
+    tracker.log(key, [means | lows])
+    tracker.attach(key, Path(f"{CONFIRM}.json"))
+    tracker.end(key, "COMPLETE")
+    catch_up(Store(tracking_uri(sweep, folder.parent), folder), folder)

@@ -225,7 +225,7 @@ def replay(
     """
     study = prepare(study or optuna.create_study(directions=sweep.directions), sweep)
     result = Replay(study, workers)
-    searcher = StudySearcher(study, sweep, Path("replay"), tracker or Untracked(), start_run, lambda *_: None)
+    searcher = StudySearcher(study, sweep, tracker or Untracked(), start_run, lambda *_: None)
     scheduler = MilestoneStopping(
         sweep.early_stopping,
         sweep.last_stage,

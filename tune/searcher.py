@@ -21,7 +21,7 @@ from semples.pipeline import STAGES
 from tune.space import Sweep
 from tune.stopping import RULES
 from tune.study import DUPLICATE, effort, excess, finished
-from tune.tracking import Tracker, Untracked
+from tune.tracking import RUN, Tracker, Untracked, run_of, was_started
 from tune.trial import MILESTONES, receive, trial_folder
 
 REPEATS = 100  # suggestions in a row that were tried before, after which the space is taken to be exhausted
@@ -43,7 +43,7 @@ def how_it_ended(last: dict[str, Any], error: bool, rule: str) -> dict[str, Any]
 class StudySearcher(Searcher):  # type: ignore[misc]
     """Suggests from the study, and tells it and MLflow how trials end.
 
-    start_run: trial number and parameters -> id of a new MLflow run. notice: called with (trial number, message)
+    start_run: trial number and parameters -> key of a new MLflow run. notice: called with (trial number, message)
     for every message of the trial, before them with {"started": parameters}, and at its end with {"state", ...}.
     exhausted: why no more trials are suggested, "" as long as they are.
     """
@@ -52,13 +52,12 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self,
         study: optuna.Study,
         sweep: Sweep,
-        folder: Path,
         tracker: Tracker | Untracked,
         start_run: Callable[[int, dict[str, Any]], str],
         notice: Callable[[int, dict[str, Any]], None],
     ):
         super().__init__()
-        self._study, self._sweep, self._folder = study, sweep, folder
+        self._study, self._sweep = study, sweep
         self._distributions = sweep.distributions()
         self._tracker, self._start_run, self._notice = tracker, start_run, notice
         self._live: dict[str, optuna.Trial] = {}
@@ -78,12 +77,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         else:
             trial = found
-        run_id = trial.user_attrs.get("run_id")
-        if run_id is not None:
-            self._tracker.reopen(run_id)
+        if run := run_of(trial):
+            self._tracker.reopen(run)
         else:
             try:
-                trial.set_user_attr("run_id", self._start_run(trial.number, trial.params))
+                trial.set_user_attr(RUN, self._start_run(trial.number, trial.params))
             except UserError as error:  # a combination that the configuration does not allow
                 trial.set_user_attr("state", "FAILED")
                 trial.set_user_attr("reason", str(error))
@@ -97,7 +95,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """A new trial; one that repeats another is answered at once, by its end, and another is asked for."""
         sweep = self._sweep
         ended = self._study.get_trials(deepcopy=False)[-REPEATS:]
-        if len(ended) == REPEATS and all(t.state == TrialState.FAIL and "run_id" not in t.user_attrs for t in ended):
+        if len(ended) == REPEATS and all(t.state == TrialState.FAIL and not was_started(t) for t in ended):
             self.exhausted = f"{REPEATS} suggestions in a row are not allowed: {ended[-1].user_attrs['reason']}"
             return None
         for _ in range(REPEATS):
@@ -141,24 +139,24 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def _record(self, trial: optuna.Trial, message: dict[str, Any]) -> None:
         """Show a message; write a finished stage into the trial's run and study, once even when it is retried."""
         self._notice(trial.number, message)
-        run_id = trial.user_attrs["run_id"]
+        run = run_of(trial)
         if "node" in message:
-            self._tracker.tag(run_id, node=message["node"])
+            self._tracker.tag(run, node=message["node"])
         if "stage" not in message or "metrics" not in message:
             return
         stage, logged = message["stage"], trial.user_attrs.get("stages", {})
         if stage in logged:
             return
         # the study comes last: a driver that is killed in between does it again
-        self._tracker.log(run_id, message["curves"], f"{stage}/")
-        self._tracker.log(run_id, [message["metrics"]], f"{stage}/", first_step=len(message["curves"]))
+        self._tracker.log(run, message["curves"], f"{stage}/")
+        self._tracker.log(run, [message["metrics"]], f"{stage}/", first_step=len(message["curves"]))
         kept = {key: message[key] for key in ("seconds", "reused", "score") if key in message}
         trial.set_user_attr("stages", {**logged, stage: kept})
         self._spent += 0.0 if kept["reused"] else kept["seconds"]
         if "milestone" in message:
             if len(self._sweep.objective) == 1:  # Optuna knows no intermediate values of several objectives
                 trial.report(message["score"], MILESTONES.index(message["milestone"]))
-            self._tracker.tag(run_id, milestone=message["milestone"])
+            self._tracker.tag(run, milestone=message["milestone"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Called by Ray once when a trial is over, however that came."""
@@ -169,21 +167,21 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         end = how_it_ended(last, error, self._sweep.early_stopping)
         if end["state"] == "PRUNED":
             self._record(trial, last)  # Ray shows the report at which the scheduler stops a trial to nobody else
-        run_id, stages = trial.user_attrs["run_id"], trial.user_attrs.get("stages", {})
+        run, stages = run_of(trial), trial.user_attrs.get("stages", {})
         spent = effort([trial])
         end |= spent
-        self._tracker.log(run_id, [spent])
-        self._tracker.tag(run_id, reused=", ".join(name for name, stage in stages.items() if stage["reused"]))
+        self._tracker.log(run, [spent])
+        self._tracker.tag(run, reused=", ".join(name for name, stage in stages.items() if stage["reused"]))
         if end["state"] == "COMPLETE":
             # what single stages report was logged when they were done
             of_run = {k: v for k, v in end["metrics"].items() if k.split("/")[0] not in STAGES}
             chosen = zip(self._sweep.objective, end["values"], strict=True)
             self._tracker.log(
-                run_id, [{**of_run, **end["taken"], **{f"objective/{name}": value for name, value in chosen}}]
+                run, [{**of_run, **end["taken"], **{f"objective/{name}": value for name, value in chosen}}]
             )
-        out = trial_folder(self._folder, trial.number)
-        self._tracker.attach(run_id, *(out / f for f in ("config.yaml", "result.json", "gallery.png", "error.txt")))
-        self._tracker.end(run_id, end["state"], **({"reason": end["reason"]} if "reason" in end else {}))
+        out = trial_folder(Path(), trial.number)
+        self._tracker.attach(run, *(out / f for f in ("config.yaml", "result.json", "gallery.png", "error.txt")))
+        self._tracker.end(run, end["state"], **({"reason": end["reason"]} if "reason" in end else {}))
         for key in ("state", "reason", "metrics", "taken"):
             if key in end:
                 trial.set_user_attr(key, end[key])
@@ -201,7 +199,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def stop(self) -> None:
         """The launch is over: mark the runs of unfinished trials."""
         for trial in self._live.values():
-            self._tracker.end(trial.user_attrs["run_id"], "STOPPED")
+            self._tracker.end(run_of(trial), "STOPPED")
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles its searcher into snapshots that are never read here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import math
 import os
 import shutil
@@ -23,6 +24,7 @@ from semples.errors import UserError
 from semples.output import headline, read_run
 from semples.preflight import check
 from tune.cluster import joined
+from tune.mlflow_writer import Store, Writer, entries, unwritten, written
 from tune.searcher import StudySearcher
 from tune.space import OBJECTIVES, Sweep
 from tune.stopping import MilestoneStopping
@@ -38,8 +40,10 @@ from tune.study import (
     succeeded,
     warm_starts,
 )
-from tune.tracking import Tracker, default_uri
+from tune.tracking import RUN, RUN_0_1, Tracker, default_uri, new_key, run_of
 from tune.trial import STORE, SWEEP_FILE, run_trial, trial_folder
+
+log = logging.getLogger(__name__)
 
 BEST = "best.yaml"
 DONE = "all of its trials have run"
@@ -121,52 +125,87 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         check_same(sweep, folder)
+        store = Store(tracking_uri(sweep, out), folder)
         missing = trials_to_go(sweep, folder)
         if missing <= 0:
+            catch_up(store, folder)
             return DONE
         base = sweep.base_config()
         lengths = sweep.space["prompts.length"].ends if "prompts.length" in sweep.space else (base.prompts.length,)
         check(with_changes(base, {"prompts.length": max(lengths)}, "space"))
-        tracker = Tracker(tracking_uri(sweep, out), folder.parent)
-        parent = load_study(folder, sweep).user_attrs.get("run_id") if study_exists(folder, sweep) else None
-        if parent and not tracker.has(parent):
-            raise UserError(f"MLflow store {tracker.uri} does not hold this sweep; go on in the store it began in")
         warm_starts(sweep)  # raises before anything is written
+        key = _run_key(sweep, folder, store)
         with joined(sweep.resources, address):  # before anything is written
             _record(sweep, folder)
             study = open_study(folder, sweep)
             ended_before = len(finished(study))
-            if not parent:
-                tags = {"kind": "sweep", "selection": sweep.selection, "objective": ", ".join(sweep.objective)}
-                parent = tracker.start(sweep.name, None, sweep.model_dump(mode="json", exclude_none=True), tags)
-                study.set_user_attr("run_id", parent)
-                tracker.attach(parent, folder / SWEEP_FILE)
+            tracker = Tracker(folder)
+            if run_of(study):
+                tracker.reopen(key)
             else:
-                tracker.reopen(parent)
+                tags = {"kind": "sweep", "selection": sweep.selection, "objective": ", ".join(sweep.objective)}
+                tracker.start(key, sweep.name, "", sweep.model_dump(mode="json", exclude_none=True), tags)
+                study.set_user_attr(RUN, key)
+                tracker.attach(key, Path(SWEEP_FILE))
 
             def start_run(number: int, parameters: dict[str, Any]) -> str:
                 config = to_dict(with_changes(base, parameters, "suggestion"))
                 tags = {"kind": "trial", "trial": str(number), "selection": sweep.selection}
-                return tracker.start(f"{sweep.name}-{number:04d}", parent, config, tags)
+                return tracker.start(f"{key}-{number:04d}", f"{sweep.name}-{number:04d}", key, config, tags)
 
-            searcher = StudySearcher(study, sweep, folder, tracker, start_run, notice)
-            try:
-                # Ray ends in order on SIGINT alone
-                signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-                _fit(sweep, study, searcher, to_dict(base), folder, missing)
-            finally:
-                searcher.stop()
-                ended = len(finished(study)) - ended_before
-                trials = finished(study)
-                tracker.log(parent, [{"trials": float(len(trials)), **effort(trials), **best_figures(study, sweep)}])
-                if best := write_best(folder, study, sweep):
-                    tracker.attach(parent, best)
-                why = DONE if ended >= missing else "" if searcher.unfinished else searcher.exhausted
-                tracker.end(parent, "COMPLETE" if why else "STOPPED")
+            searcher = StudySearcher(study, sweep, tracker, start_run, notice)
+            with Writer(store, folder) as writer:
+                try:
+                    # Ray ends in order on SIGINT alone
+                    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+                    _fit(sweep, study, searcher, to_dict(base), folder, missing)
+                finally:
+                    searcher.stop()
+                    ended = len(finished(study)) - ended_before
+                    trials = finished(study)
+                    tracker.log(key, [{"trials": float(len(trials)), **effort(trials), **best_figures(study, sweep)}])
+                    if write_best(folder, study, sweep):
+                        tracker.attach(key, Path(BEST))
+                    why = DONE if ended >= missing else "" if searcher.unfinished else searcher.exhausted
+                    tracker.end(key, "COMPLETE" if why else "STOPPED")
+                    _say_what_waits(store, writer.close())
     if why and not succeeded(study):
         reasons = [trial.user_attrs.get("reason") for trial in finished(study)]
         raise UserError(f"no trial came through; {reasons[-1] if reasons else why} ({folder / 'trials'}/*/error.txt)")
     return why
+
+
+def _run_key(sweep: Sweep, folder: Path, store: Store) -> str:
+    """The key of the sweep's MLflow run, a new one if it has none. Raises UserError where a new sweep's store cannot be
+    used, or that of an old one is another than it began in."""
+    study = load_study(folder, sweep) if study_exists(folder, sweep) else None
+    key = run_of(study) if study else ""
+    try:
+        store.check()
+    except UserError:
+        if not key:
+            raise
+        return key  # the writer says so, and goes on trying
+    if study and key and (written(folder) or RUN_0_1 in study.user_attrs) and not store.holds(key):
+        raise UserError(f"MLflow store {store.uri} does not hold this sweep; go on in the store it began in")
+    begun = (e["run"] for _, e in entries(folder) if e.get("what") == "start" and not e.get("parent"))
+    return key or next(begun, "") or new_key()
+
+
+def catch_up(store: Store, folder: Path) -> None:
+    """Write what MLflow missed in earlier launches."""
+    if unwritten(folder):
+        with Writer(store, folder) as writer:
+            _say_what_waits(store, writer.close())
+
+
+def _say_what_waits(store: Store, number: int) -> None:
+    if number:
+        log.warning(
+            "MLflow store %s still lacks %d entries of this sweep; the same command writes them when it is there again",
+            store.uri,
+            number,
+        )
 
 
 def best_figures(study: optuna.Study, sweep: Sweep) -> dict[str, float]:

@@ -1,35 +1,35 @@
-"""MLflow: one run for the sweep, below it one run for each trial, written by the driver alone.
+"""What MLflow is to hold: one run for the sweep, below it one run for each trial. Here it is only put into a queue.
 
-Trials report to the driver through Ray, so nodes need no way to the tracking server, a trial that is retried or resumed
-goes on in its run, and a node that was given up for dead cannot write any more.
+The queue is a file in the sweep's folder to which the driver appends one JSON object a line, so it never waits for
+MLflow; tune.mlflow_writer takes it there, in its own time, and catches up after an outage. A run has a key of ours, by
+which it is found again. Trials report to the driver through Ray, so nodes need no way to the tracking server, a trial
+that is retried or resumed goes on in its run, and a node that was given up for dead cannot write any more.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
-from mlflow.exceptions import MlflowException
+import optuna
+from optuna.trial import FrozenTrial
 
 from semples.config import flatten
-from semples.errors import UserError
-
-# or it tells of every table that it creates
-logging.getLogger("mlflow").setLevel(logging.WARNING)
+from semples.errors import cut
 
 log = logging.getLogger(__name__)
 
+QUEUE = "mlflow.queue"
 EXPERIMENT = "semples-tune"
-PARENT = "mlflow.parentRunId"
+PARENT, KEY = "mlflow.parentRunId", "semples.key"  # tags
+# user attributes: the key of a run; version 0.1.0 kept MLflow's id, "" if there was none
+RUN, RUN_0_1 = "run", "run_id"
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "LOST": "FAILED", "STOPPED": "KILLED"}
 
 
@@ -38,105 +38,87 @@ def default_uri(out: Path) -> str:
     return f"sqlite:///{out / 'mlflow.db'}"
 
 
-class Tracker:
-    """Writes to one MLflow store. Raises UserError if it cannot be reached at the start.
+def new_key() -> str:
+    """The key of a new sweep's run; those of its trials begin with it."""
+    return secrets.token_hex(6)
 
-    A store that fails later does not end the sweep: a warning is logged once, and what it misses is in the sweep's
-    folder. A run that could not be created has the id "", and nothing is written to it.
+
+def run_of(holder: optuna.Study | optuna.Trial | FrozenTrial) -> str:
+    """The key of the run of a study or trial, "" if it has none."""
+    return str(holder.user_attrs.get(RUN) or holder.user_attrs.get(RUN_0_1) or "")
+
+
+def was_started(trial: FrozenTrial) -> bool:
+    """Whether a trial ever had a run: one whose parameters are not allowed has none."""
+    return RUN in trial.user_attrs or RUN_0_1 in trial.user_attrs
+
+
+class Tracker:
+    """Puts what MLflow is to hold into the queue of a sweep's folder.
+
+    Every call appends and returns; what a full disk refuses is kept and appended with the next one. What is done twice
+    is there once.
     """
 
-    def __init__(self, uri: str, out: Path):
-        self.uri = uri
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._kept: list[bytes] = []
         self._warned = False
-        try:
-            self._client = MlflowClient(uri)
-            found = self._client.get_experiment_by_name(EXPERIMENT)
-            if found is None:
-                # with a file store artifacts would go to the current folder of whoever is first
-                place = (out / "mlartifacts").as_uri() if not uri.startswith("http") else None
-                self._experiment = self._client.create_experiment(EXPERIMENT, artifact_location=place)
-            else:
-                self._experiment = found.experiment_id
-        except MlflowException as error:
-            raise UserError(f"MLflow store {uri} cannot be used: {_short(error)}") from None
 
-    @contextmanager
-    def _best_effort(self) -> Iterator[None]:
+    def start(self, key: str, name: str, parent: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """A new run and its parameters, nested ones by dotted key; its key. parent: key of the run above it, or ""."""
+        entries = [[name, str(value)] for name, value in flatten(parameters)]
+        all_tags = {**tags, "state": "RUNNING"}
+        self._append("start", key, name=name, parent=parent, parameters=entries, tags=all_tags)
+        return key
+
+    def reopen(self, key: str) -> None:
+        """Go on with a run of an earlier launch."""
+        self._append("reopen", key, tags={"state": "RUNNING"})
+
+    def log(self, key: str, points: Sequence[Mapping[str, float]], prefix: str = "", first_step: int = 1) -> None:
+        """Metrics named `PREFIXname`, one mapping a step."""
+        metrics = [[prefix + k, v, first_step + i] for i, point in enumerate(points) for k, v in point.items()]
+        if metrics:
+            self._append("log", key, metrics=metrics)
+
+    def attach(self, key: str, *files: Path) -> None:
+        """Files to be uploaded, those that are there then; by their path in the sweep's folder."""
+        self._append("attach", key, files=[file.as_posix() for file in files])
+
+    def tag(self, key: str, **tags: str) -> None:
+        """Tags of a run."""
+        self._append("tag", key, tags=tags)
+
+    def end(self, key: str, state: str, **tags: str) -> None:
+        """A run's state, as tag and as MLflow's own status."""
+        self._append("end", key, status=STATUS[state], tags={**tags, "state": state})
+
+    def _append(self, what: str, key: str, **content: Any) -> None:
+        entry = {"what": what, "run": key, "time": int(time.time() * 1000), **content}
+        self._kept.append(f"\n{json.dumps(entry)}\n".encode())  # a line of its own after one that was cut short
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         try:
-            yield
-        except (MlflowException, OSError) as error:
+            file = os.open(self._folder / QUEUE, flags, 0o666)
+            try:
+                while self._kept and os.write(file, self._kept[0]) == len(self._kept[0]):
+                    del self._kept[0]
+            finally:
+                os.close(file)
+        except OSError as error:
             if not self._warned:
                 self._warned = True
-                log.warning("MLflow store %s fails, the sweep goes on without it: %s", self.uri, _short(error))
-
-    def start(self, name: str, parent: str | None, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """Create a run and log its parameters, nested ones by dotted key; returns the run id."""
-        run_id = ""
-        with self._best_effort():
-            all_tags = {**tags, "state": "RUNNING", **({PARENT: parent} if parent else {})}
-            run_id = str(self._client.create_run(self._experiment, tags=all_tags, run_name=name).info.run_id)
-            # MLflow allows 6,000 characters in a value and 100 parameters in a call
-            entries = [Param(key, str(value)[:6000]) for key, value in flatten(parameters)]
-            for first in range(0, len(entries), 100):
-                self._client.log_batch(run_id, params=entries[first : first + 100])
-        return run_id
-
-    def has(self, run_id: str) -> bool:
-        """Whether the store holds the run."""
-        try:
-            self._client.get_run(run_id)
-        except MlflowException:
-            return False
-        return True
-
-    def reopen(self, run_id: str) -> None:
-        """Go on with a run of an earlier launch."""
-        with self._best_effort():
-            if run_id:
-                self._client.update_run(run_id, status="RUNNING")
-                self._client.set_tag(run_id, "state", "RUNNING")
-
-    def log(self, run_id: str, points: Sequence[Mapping[str, float]], prefix: str = "", first_step: int = 1) -> None:
-        """Metrics named `PREFIXname`, one mapping a step."""
-        now = int(time.time() * 1000)
-        metrics = [Metric(prefix + k, v, now, first_step + i) for i, p in enumerate(points) for k, v in p.items()]
-        with self._best_effort():
-            for first in range(0, len(metrics) if run_id else 0, 1000):
-                self._client.log_batch(run_id, metrics=metrics[first : first + 1000])
-
-    def attach(self, run_id: str, *files: Path) -> None:
-        """Upload files as artifacts, those that are there."""
-        with self._best_effort():
-            for file in files:
-                if run_id and file.exists():
-                    self._client.log_artifact(run_id, str(file))
-
-    def tag(self, run_id: str, **tags: str) -> None:
-        """Set tags."""
-        with self._best_effort():
-            for key, value in tags.items():
-                if run_id:
-                    self._client.set_tag(run_id, key, value)
-
-    def end(self, run_id: str, state: str, **tags: str) -> None:
-        """Write a run's state, as tag and as MLflow's own status."""
-        self.tag(run_id, state=state, **tags)
-        with self._best_effort():
-            if run_id:
-                self._client.set_terminated(run_id, STATUS[state])
+                log.warning("%s cannot be written, MLflow has to wait: %s", self._folder / QUEUE, cut(str(error), 200))
 
 
 class Untracked:
     """The calls of a searcher to its Tracker, written nowhere: for replays."""
 
-    def reopen(self, run_id: str) -> None: ...
-    def log(
-        self, run_id: str, points: Sequence[Mapping[str, float]], prefix: str = "", first_step: int = 1
-    ) -> None: ...
-    def attach(self, run_id: str, *files: Path) -> None: ...
-    def tag(self, run_id: str, **tags: str) -> None: ...
-    def end(self, run_id: str, state: str, **tags: str) -> None: ...
+    def start(self, key: str, name: str, parent: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        return key
 
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    def reopen(self, key: str) -> None: ...
+    def log(self, key: str, points: Sequence[Mapping[str, float]], prefix: str = "", first_step: int = 1) -> None: ...
+    def attach(self, key: str, *files: Path) -> None: ...
+    def tag(self, key: str, **tags: str) -> None: ...
+    def end(self, key: str, state: str, **tags: str) -> None: ...
