@@ -102,6 +102,8 @@ class _Screen:
                 note += f", best {self._best:.1f}" if len(self._objective) == 1 else ""
             note += f", computed {report['seconds_computed']:.0f} s, saved {report['seconds_saved']:.0f} s"
             _say(f"trial {number:3d}  {report['state']:<9} {note}")
+        elif "again" in report:
+            _say(f"trial {number:3d}  again     {report['again']}")
         elif "stage" in report:
             total = max(report["epochs"], 1)
             self._progress.update(

@@ -10,12 +10,17 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
 import socket
+import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
+from ray import tune as ray_tune
 from ray.exceptions import AuthenticationError
 
 from semples.errors import UserError, cut, quoted
@@ -24,13 +29,15 @@ from tune.space import Resources
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 OWN_TOKEN = secrets.token_hex(32)  # of what this process starts; it is in its environment alone, and ends with it
 PATIENCE = 10.0  # seconds for an address to answer
+LOOK_EVERY, REFUSALS = 0.5, 3  # seconds between looks whether Ray lives; refused connections after which it does not
 WHERE = f"${TOKEN}, in the file that ${TOKEN_PATH} names, or in ~/.ray/auth_token"
 
 
 @contextmanager
-def joined(resources: Resources, address: str | None) -> Iterator[None]:
+def joined(resources: Resources, address: str | None) -> Iterator[str]:
     """Ray started on this machine, with room for one trial; or the cluster at `address` joined (which may grow, so what
-    it has now is not asked). Left again at the end. Raises UserError."""
+    it has now is not asked). Left again at the end. Yields the folder of Ray's logs, where it goes then, or "". Raises
+    UserError."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_own()) if address is None else ""
         stack.callback(ray.shutdown)
@@ -38,7 +45,7 @@ def joined(resources: Resources, address: str | None) -> Iterator[None]:
             _start(resources, folder)
         else:
             _join(address)
-        yield
+        yield folder
 
 
 @contextmanager
@@ -57,6 +64,70 @@ def _own() -> Iterator[str]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+@contextmanager
+def watched(give_up: Callable[[], None], logs: str) -> Iterator[None]:
+    """Where Ray's head, or its node on this machine, dies meanwhile, Ray would end this process after a minute without
+    a word: this calls `give_up` within seconds, says one sentence and ends it with exit code 2. logs: see `joined`."""
+    own = next(node for node in ray.nodes() if node["NodeID"] == ray.get_runtime_context().get_node_id())
+    head, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    places = {"head": (head.strip("[]"), int(port)), "node": (own["NodeManagerAddress"], own["NodeManagerPort"])}
+    end = threading.Event()
+
+    def watch() -> None:
+        refused = dict.fromkeys(places, 0)
+        while not end.wait(LOOK_EVERY):
+            for what, place in places.items():
+                try:
+                    socket.create_connection(place, PATIENCE).close()
+                    refused[what] = 0
+                except ConnectionRefusedError:
+                    refused[what] += 1
+                except OSError:  # a slow link: Ray itself knows how long to wait
+                    continue
+                if refused[what] == REFUSALS and not end.is_set():
+                    _die(what, give_up, logs)
+
+    thread = threading.Thread(target=watch, name="Ray watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+
+
+def _die(what: str, give_up: Callable[[], None], logs: str) -> None:
+    try:
+        give_up()
+    finally:
+        where = "Ray's head" if what == "head" else "Ray's node on this machine"
+        show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""  # which a bar may have hidden
+        print(
+            f"{show_cursor}error: {where} died; what was finished is kept, and the same command goes on from there",
+            file=sys.stderr,
+            flush=True,
+        )
+        if logs:
+            shutil.rmtree(logs, ignore_errors=True)
+        os._exit(2)
+
+
+class Lives(ray_tune.Callback):  # type: ignore[misc]
+    """Says in one line that a trial is started again because its process or node died; Ray's own are switched off."""
+
+    def __init__(self, notice: Callable[[int, dict[str, Any]], None]):
+        self._notice = notice
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray pickles its callbacks into snapshots that are never read here
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Ray when it starts a trial again."""
+        error = str(trial.get_pickled_error())
+        reason = "its node ran out of memory" if "memory" in error else "its process or node died"
+        self._notice(trial.config["number"], {"again": reason})
 
 
 def _start(resources: Resources, folder: str) -> None:

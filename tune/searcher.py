@@ -7,6 +7,7 @@ handed out again first; Ray's own snapshots are not needed.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,9 @@ from tune.tracking import RUN, Tracker, Untracked, run_of, was_started
 from tune.trial import MILESTONES, receive, trial_folder
 
 REPEATS = 100  # suggestions in a row that were tried before, after which the space is taken to be exhausted
+# trials in a row that failed for one reason, after which it is taken to be none of theirs: before any of this launch
+# has come through, and later, when it may be a part of the space
+FAILURES, LATER_FAILURES = 5, 10
 
 
 def how_it_ended(last: dict[str, Any], error: bool, rule: str) -> dict[str, Any]:
@@ -45,7 +49,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     start_run: trial number and parameters -> key of a new MLflow run. notice: called with (trial number, message)
     for every message of the trial, before them with {"started": parameters}, and at its end with {"state", ...}.
-    exhausted: why no more trials are suggested, "" as long as they are.
+    exhausted: why no more trials are suggested, "" as long as they are. failing: whether that is because they all fail.
     """
 
     def __init__(
@@ -64,12 +68,16 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._begun = time.monotonic()
         self._spent = effort(study.get_trials(deepcopy=False))["seconds_computed"]
         self._ended = {_identity(t.params): t for t in finished(study) if t.state != TrialState.FAIL}
-        self.exhausted = ""
+        self.exhausted, self.failing = "", False
+        self._failures: list[str] = []  # reasons of the last trials that failed, without the numbers in them
+        self._patience, self._over = FAILURES, False
         interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         self._again = [optuna.Trial(study, t._trial_id) for t in interrupted]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The next trial for Ray: {"number", "parameters"}; Searcher.FINISHED when there are to be no more."""
+        if self._over or self.failing:
+            return str(Searcher.FINISHED)
         if self._again:
             trial = self._again.pop(0)
             self._draw(trial)  # what it was given before, or what it lacks if that was cut short
@@ -134,7 +142,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A report of a running trial, see tune.trial.run_trial."""
-        self._record(self._live[trial_id], receive(result))
+        if not self._over:
+            self._record(self._live[trial_id], receive(result))
 
     def _record(self, trial: optuna.Trial, message: dict[str, Any]) -> None:
         """Show a message; write a finished stage into the trial's run and study, once even when it is retried."""
@@ -160,8 +169,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Called by Ray once when a trial is over, however that came."""
-        trial = self._live.pop(trial_id, None)
-        if trial is None:
+        if self._over or (trial := self._live.pop(trial_id, None)) is None:
             return
         last = receive(result or {})
         end = how_it_ended(last, error, self._sweep.early_stopping)
@@ -190,6 +198,17 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if state != TrialState.FAIL:
             self._ended[_identity(trial.params)] = self._study.get_trials(deepcopy=False)[trial.number]
         self._notice(trial.number, end)
+        self._look_for_a_common_reason(end)
+
+    def _look_for_a_common_reason(self, end: dict[str, Any]) -> None:
+        """Stop suggesting when trial after trial fails for one reason."""
+        if end["state"] in ("COMPLETE", "PRUNED"):
+            self._failures, self._patience = [], LATER_FAILURES
+            return
+        self._failures = [*self._failures, re.sub(r"\d+", "#", end["reason"])][-self._patience :]
+        if len(self._failures) == self._patience and len(set(self._failures)) == 1:
+            self.failing = True
+            self.exhausted = f"{self._patience} trials in a row failed for one reason: {end['reason']}"
 
     @property
     def unfinished(self) -> bool:
@@ -197,7 +216,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return bool(self._live or self._again)
 
     def stop(self) -> None:
-        """The launch is over: mark the runs of unfinished trials."""
+        """The launch is over: mark the runs of unfinished trials; what is still reported is not recorded."""
+        self._over = True
         for trial in self._live.values():
             self._tracker.end(run_of(trial), "STOPPED")
 

@@ -21,6 +21,7 @@ STUDY, JOURNAL = "study.db", "study.journal"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 DUPLICATE = "duplicate_of"  # user attribute of a trial that repeats another, which is the one that counts
 STARTUP_TRIALS = 6  # random ones before a sampler of Optuna trusts its model
+LOCKED = 150.0  # seconds that a SQLite file may be locked by others
 WARM_STARTS = 5  # trials of another sweep that are tried first
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -86,8 +87,11 @@ def study_exists(folder: Path, sweep: Sweep) -> bool:
 def _storage(folder: Path, where: str) -> BaseStorage:
     if where == "journal":
         return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    url = where or f"sqlite:///{folder / STUDY}"
+    # of SQLite, seconds that others may lock it; of a server, whether a connection that it closed is opened again
+    options = {"connect_args": {"timeout": LOCKED}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        return RDBStorage(where or f"sqlite:///{folder / STUDY}")
+        return RDBStorage(url, engine_kwargs=options)
     except ImportError as error:
         raise UserError(f"study {where}: {error}; install that driver") from None
     except Exception as error:  # what a database driver raises has no common kind

@@ -15,20 +15,22 @@ from typing import Any
 
 import optuna
 import yaml
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from pydantic import ValidationError
 from ray import tune as ray_tune
 
 from semples.config import dump, to_dict, with_changes
-from semples.errors import UserError
+from semples.errors import UserError, cut
 from semples.output import headline, read_run
 from semples.preflight import check
-from tune.cluster import joined
+from tune.cluster import Lives, joined, watched
 from tune.mlflow_writer import Store, Writer, entries, unwritten, written
 from tune.searcher import StudySearcher
 from tune.space import OBJECTIVES, Sweep
 from tune.stopping import MilestoneStopping
 from tune.study import (
+    STUDY,
     effort,
     finished,
     is_default,
@@ -135,18 +137,10 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
         check(with_changes(base, {"prompts.length": max(lengths)}, "space"))
         warm_starts(sweep)  # raises before anything is written
         key = _run_key(sweep, folder, store)
-        with joined(sweep.resources, address):  # before anything is written
+        with joined(sweep.resources, address) as logs, Writer(store, folder) as writer:  # before anything is written
             _record(sweep, folder)
-            study = open_study(folder, sweep)
-            ended_before = len(finished(study))
-            tracker = Tracker(folder)
-            if run_of(study):
-                tracker.reopen(key)
-            else:
-                tags = {"kind": "sweep", "selection": sweep.selection, "objective": ", ".join(sweep.objective)}
-                tracker.start(key, sweep.name, "", sweep.model_dump(mode="json", exclude_none=True), tags)
-                study.set_user_attr(RUN, key)
-                tracker.attach(key, Path(SWEEP_FILE))
+            study, tracker = open_study(folder, sweep), Tracker(folder)
+            _open_run(sweep, study, tracker, key)
 
             def start_run(number: int, parameters: dict[str, Any]) -> str:
                 config = to_dict(with_changes(base, parameters, "suggestion"))
@@ -154,25 +148,54 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
                 return tracker.start(f"{key}-{number:04d}", f"{sweep.name}-{number:04d}", key, config, tags)
 
             searcher = StudySearcher(study, sweep, tracker, start_run, notice)
-            with Writer(store, folder) as writer:
-                try:
-                    # Ray ends in order on SIGINT alone
-                    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-                    _fit(sweep, study, searcher, to_dict(base), folder, missing)
-                finally:
+
+            def give_up() -> None:
+                searcher.stop()
+                tracker.end(key, "STOPPED")
+                _say_what_waits(store, writer.close())
+
+            ended_before, locked = len(finished(study)), False
+            # Ray ends in order on SIGINT alone
+            signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+            try:
+                with watched(give_up, logs):
+                    _fit(sweep, study, searcher, to_dict(base), folder, missing, notice)
+            except StorageInternalError as error:
+                locked = True
+                give_up()
+                why = cut(str(error.__cause__ or error), 200)
+                raise UserError(
+                    f"study {sweep.study or folder / STUDY} cannot be used any more: {why}; the sweep was stopped, and "
+                    "the same command goes on from there"
+                ) from None
+            finally:
+                if not locked:
                     searcher.stop()
-                    ended = len(finished(study)) - ended_before
                     trials = finished(study)
+                    why = DONE if len(trials) - ended_before >= missing else ""
+                    why = why or ("" if searcher.unfinished else searcher.exhausted)
                     tracker.log(key, [{"trials": float(len(trials)), **effort(trials), **best_figures(study, sweep)}])
                     if write_best(folder, study, sweep):
                         tracker.attach(key, Path(BEST))
-                    why = DONE if ended >= missing else "" if searcher.unfinished else searcher.exhausted
-                    tracker.end(key, "COMPLETE" if why else "STOPPED")
+                    tracker.end(key, "COMPLETE" if why and not searcher.failing else "STOPPED")
                     _say_what_waits(store, writer.close())
+    if searcher.failing:
+        raise UserError(f"{searcher.exhausted} ({folder / 'trials'}/*/error.txt); the same command tries again")
     if why and not succeeded(study):
         reasons = [trial.user_attrs.get("reason") for trial in finished(study)]
         raise UserError(f"no trial came through; {reasons[-1] if reasons else why} ({folder / 'trials'}/*/error.txt)")
     return why
+
+
+def _open_run(sweep: Sweep, study: optuna.Study, tracker: Tracker, key: str) -> None:
+    """Begin the sweep's MLflow run, or go on with it."""
+    if run_of(study):
+        tracker.reopen(key)
+        return
+    tags = {"kind": "sweep", "selection": sweep.selection, "objective": ", ".join(sweep.objective)}
+    tracker.start(key, sweep.name, "", sweep.model_dump(mode="json", exclude_none=True), tags)
+    study.set_user_attr(RUN, key)
+    tracker.attach(key, Path(SWEEP_FILE))
 
 
 def _run_key(sweep: Sweep, folder: Path, store: Store) -> str:
@@ -245,7 +268,13 @@ def tracking_uri(sweep: Sweep, out: Path) -> str:
 
 
 def _fit(
-    sweep: Sweep, study: optuna.Study, searcher: StudySearcher, base: dict[str, Any], folder: Path, missing: float
+    sweep: Sweep,
+    study: optuna.Study,
+    searcher: StudySearcher,
+    base: dict[str, Any],
+    folder: Path,
+    missing: float,
+    notice: Notice,
 ) -> None:
     trainable = ray_tune.with_resources(
         ray_tune.with_parameters(
@@ -280,6 +309,7 @@ def _fit(
             storage_path=str(scratch),
             verbose=0,
             failure_config=ray_tune.FailureConfig(max_failures=RETRIES),
+            callbacks=[Lives(notice)],
         ),
     )
     tuner.fit()
