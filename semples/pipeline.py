@@ -7,7 +7,6 @@ import importlib.metadata
 import math
 import os
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from semples.data.dataset import Dataset, file_digest
 from semples.log import Log
 from semples.manifest import read_mark
 from semples.stages import classify, heatmaps, masks, match, prompts, refine, segment
+from semples.stopwatch import running
 from semples.store import Store, make_key
 from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
 
@@ -256,12 +256,11 @@ def _compute(
             path.unlink()
     before = _read_seconds(spent)
     curves: list[dict[str, float]] = []
-    start = time.perf_counter()
 
     def log(epoch: int, epochs: int, **values: float) -> None:
         if values:
             curves.append(values)
-        (out / f".{SECONDS}").write_text(str(before + time.perf_counter() - start))
+        (out / f".{SECONDS}").write_text(str(before + watch.seconds))
         os.replace(out / f".{SECONDS}", spent)
         report(Event(name, epoch, epochs, values))
 
@@ -270,12 +269,14 @@ def _compute(
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     seed_stream(config.seed, STAGES[name].stream or name)
-    metrics = STAGES[name].run(config, data, inputs, out, log)
+    with running() as watch:
+        metrics = STAGES[name].run(config, data, inputs, out, log)
     metrics = {metric: value for metric, value in metrics.items() if math.isfinite(value)}  # no IoU of absent classes
     for path in (spent, out / CHECKPOINT):
         path.unlink(missing_ok=True)
     gpu_gb = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0
-    return {"metrics": metrics, "curves": curves, "seconds": before + time.perf_counter() - start, "gpu_gb": gpu_gb}
+    stalled = {"stalled": watch.stalled} if watch.stalled else {}  # seconds in which the process was stopped
+    return {"metrics": metrics, "curves": curves, "seconds": before + watch.seconds, "gpu_gb": gpu_gb, **stalled}
 
 
 def _read_seconds(file: Path) -> float:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
@@ -333,6 +337,57 @@ def test_a_search_of_which_nothing_is_allowed_ends(tmp_path: Path) -> None:
     world.searcher._start_run = refuse
     assert world.searcher.suggest("a") == "FINISHED"
     assert world.searcher.exhausted.endswith("are not allowed: not this way")
+
+
+def fail_all(world: World, reasons: Iterator[str], most: int = 40) -> int:
+    """Let every trial fail until no more are suggested; how many there were."""
+    for number in range(most):
+        if not isinstance(world.searcher.suggest(str(number)), dict):
+            return number
+        world.searcher.on_trial_complete(str(number), message(ended="FAILED", reason=next(reasons)))
+    return most
+
+
+def test_a_search_of_which_every_trial_fails_for_one_reason_stops_and_says_so(tmp_path: Path) -> None:
+    world = World(tmp_path, trials=None, budget=1e6)
+    assert fail_all(world, (f"trials/{i:04d}: no space left" for i in itertools.count())) == 5
+    assert world.searcher.failing
+    assert world.searcher.exhausted == "5 trials in a row failed for one reason: trials/0004: no space left"
+    again = World(tmp_path, trials=None, budget=1e6)  # by then it may have been put right
+    assert isinstance(again.searcher.suggest("a"), dict)
+
+
+def test_a_search_goes_on_where_reasons_differ_or_some_come_through(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    world = World(tmp_path / "a", trials=None, budget=1e6)
+    assert fail_all(world, itertools.cycle(["no space left", "diverged"])) == 40
+    (tmp_path / "b").mkdir()
+    world = World(tmp_path / "b", trials=None, budget=1e6)
+    world.searcher.suggest("first")
+    world.searcher.on_trial_complete("first", complete(50.0))
+    # what has come through may only be outside of a part of the space that fails
+    assert fail_all(world, itertools.repeat("diverged")) == 10
+
+
+@pytest.mark.parametrize("seconds", [7.0, None])
+def test_a_study_that_others_lock_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None
+) -> None:
+    monkeypatch.setattr("tune.study.LOCKED", 60.0 if seconds else 0.5)
+    world = World(tmp_path)
+    lock = sqlite3.connect(tmp_path / "study.db", isolation_level=None, check_same_thread=False)
+    lock.execute("BEGIN EXCLUSIVE")
+    if seconds is None:  # longer than anybody waits
+        with pytest.raises(StorageInternalError):
+            world.searcher.suggest("a")
+        with pytest.raises(UserError, match=r"study\.db cannot be used: .*locked"):
+            World(tmp_path)
+    else:
+        timer = threading.Timer(seconds, lock.rollback)  # SQLite by itself gives up after 5
+        timer.start()
+        assert isinstance(world.searcher.suggest("a"), dict)
+        timer.join()
+    lock.close()
 
 
 def test_a_driver_killed_while_a_trial_ends_ends_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
