@@ -38,6 +38,12 @@ REPLAYED = ("sampler", "early_stopping", "objective", "selection", "seed", "tria
 
 def main() -> None:
     """Entry point of `semples-tune`."""
+    import logging
+
+    said = logging.StreamHandler()
+    said.setFormatter(logging.Formatter("warning: %(message)s"))
+    logging.getLogger("tune").addHandler(said)
+    logging.getLogger("tune").propagate = False
     guard(app)
 
 

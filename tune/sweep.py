@@ -152,7 +152,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
             def give_up() -> None:
                 searcher.stop()
                 tracker.end(key, "STOPPED")
-                _say_what_waits(store, writer.close())
+                _say_what_waits(store, writer.close(3))  # Ray does not wait much longer
 
             ended_before, locked = len(finished(study)), False
             # Ray ends in order on SIGINT alone
