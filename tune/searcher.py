@@ -65,6 +65,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._distributions = sweep.distributions()
         self._tracker, self._start_run, self._notice = tracker, start_run, notice
         self._live: dict[str, optuna.Trial] = {}
+        self._runs: dict[str, str] = {}  # their keys, also where the study cannot be read any more
         self._begun = time.monotonic()
         self._spent = effort(study.get_trials(deepcopy=False))["seconds_computed"]
         self._ended = {_identity(t.params): t for t in finished(study) if t.state != TrialState.FAIL}
@@ -95,7 +96,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 trial.set_user_attr("reason", str(error))
                 self._tell(trial, TrialState.FAIL, None)
                 return self.suggest(trial_id)
-        self._live[trial_id] = trial
+        self._live[trial_id], self._runs[trial_id] = trial, run_of(trial)
         self._notice(trial.number, {"started": trial.params})
         return {"number": trial.number, "parameters": trial.params}
 
@@ -218,8 +219,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def stop(self) -> None:
         """The launch is over: mark the runs of unfinished trials; what is still reported is not recorded."""
         self._over = True
-        for trial in self._live.values():
-            self._tracker.end(run_of(trial), "STOPPED")
+        for trial_id in self._live:
+            self._tracker.end(self._runs[trial_id], "STOPPED")
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles its searcher into snapshots that are never read here

@@ -160,10 +160,12 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
             try:
                 with watched(give_up, logs):
                     _fit(sweep, study, searcher, to_dict(base), folder, missing, notice)
-            except StorageInternalError as error:
+            except Exception as error:
+                if (cause := _of_study(error)) is None:
+                    raise
                 locked = True
                 give_up()
-                why = cut(str(error.__cause__ or error), 200)
+                why = cut(str(cause.__cause__ or cause), 200)
                 raise UserError(
                     f"study {sweep.study or folder / STUDY} cannot be used any more: {why}; the sweep was stopped, and "
                     "the same command goes on from there"
@@ -185,6 +187,13 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
         reasons = [trial.user_attrs.get("reason") for trial in finished(study)]
         raise UserError(f"no trial came through; {reasons[-1] if reasons else why} ({folder / 'trials'}/*/error.txt)")
     return why
+
+
+def _of_study(error: BaseException | None) -> StorageInternalError | None:
+    """The error of the study's storage for which Ray raised another one, None if it was not for that."""
+    while error is not None and not isinstance(error, StorageInternalError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _open_run(sweep: Sweep, study: optuna.Study, tracker: Tracker, key: str) -> None:
