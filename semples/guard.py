@@ -18,6 +18,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from semples.errors import UserError, cut, is_lack_of_memory
+from semples.secrets import redact
 
 INTERRUPTED = 128 + signal.SIGINT
 LONGEST = 900  # characters of a sentence
@@ -70,7 +71,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _end(*sentences: str, code: int = 2) -> None:
-    lines = [cut(sentence, LONGEST) for sentence in sentences]
+    lines = [cut(redact(sentence), LONGEST) for sentence in sentences]
     if lines:
         print("error: " + "\n       ".join(lines), file=sys.stderr)
     sys.exit(code)
@@ -99,7 +100,7 @@ def _unknown(error: Exception) -> str:
             folder.mkdir(parents=True, exist_ok=True)
             handle, where = tempfile.mkstemp(".log", time.strftime("semples-tune-%Y%m%d-%H%M%S-"), folder)
             with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"{sys.argv}\n{text}")
+                file.write(redact(f"{sys.argv}\n{text}"))
             break
     what = f"{type(error).__name__}: {cut(str(error), 200)}"
     return f"this should not happen ({what}); finished work is kept, and what is needed to mend it is in {where}"

@@ -25,6 +25,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from semples.errors import UserError, cut
+from semples.secrets import conceal, hint, redact
 
 TTL = 12.0  # seconds without a sign of life after which a holder is taken for dead
 ONE_AT_A_TIME = threading.Lock()  # what memory:// does not do at once: create, and read from a file that others read
@@ -48,13 +49,15 @@ class Place:
         """The place that a path or URL names. Raises UserError for a protocol that fsspec lacks."""
         protocol, mark, rest = url.partition("://")
         if mark and not rest.strip("/"):
-            raise UserError(f"store {url}: names no folder; give one like s3://bucket/results")
+            raise UserError(f"store {redact(url)}: names no folder; give one like s3://bucket/results")
         try:
             if mark:
                 fsspec.get_filesystem_class(protocol.split("::")[0])
             fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except Exception as error:  # what a file system raises has no common kind
-            raise UserError(f"store {url}: fsspec cannot open it ({cut(str(error), 200)})") from None
+            advice = hint(conceal(url), "store")
+            reason = redact(cut(str(error), 200))
+            raise UserError(f"store {redact(url)}: fsspec cannot open it ({reason}){advice}") from None
         return cls(fs, root.rstrip("/"), isinstance(fs, LocalFileSystem))
 
     def path(self, name: str) -> str:
@@ -142,9 +145,10 @@ class Place:
         except Exception as error:
             if self.local or isinstance(error, FileNotFoundError):
                 raise
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = redact(" ".join(str(error).split())[:200] or type(error).__name__)
+            place = redact(self.fs.unstrip_protocol(self.root))
             raise UserError(
-                f"store {self.fs.unstrip_protocol(self.root)} cannot be reached ({reason}); finished results are kept "
+                f"store {place} cannot be reached ({reason}); finished results are kept "
                 "in the local folder and go there when the same command is given again"
             ) from None
 

@@ -373,7 +373,7 @@ def test_a_search_goes_on_where_reasons_differ_or_some_come_through(tmp_path: Pa
 def test_a_study_that_others_lock_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None
 ) -> None:
-    monkeypatch.setattr("tune.study.LOCKED", 60.0 if seconds else 0.5)
+    monkeypatch.setattr("tune.storage.LOCKED", 60.0 if seconds else 0.5)
     world = World(tmp_path)
     lock = sqlite3.connect(tmp_path / "study.db", isolation_level=None, check_same_thread=False)
     lock.execute("BEGIN EXCLUSIVE")

@@ -22,12 +22,14 @@ from semples.errors import UserError
 from semples.folders import claim
 from semples.output import RESULT, read_run, write_run
 from semples.pipeline import run
+from semples.secrets import pass_on, redact, reveal
 from semples.store import open_store
-from tune.cluster import joined
+from tune.cluster import joined, watched
 from tune.mlflow_writer import Store
 from tune.space import OBJECTIVES, Sweep
 from tune.study import load_study, ranked
-from tune.sweep import RETRIES, catch_up, store_place, tracking_uri
+from tune.sweep import RETRIES, catch_up
+from tune.sweep_folder import store_place, tracking_uri
 from tune.tracking import Tracker, run_of
 from tune.trial import STORE, score, trial_folder
 
@@ -106,12 +108,12 @@ def run_again(tree: dict[str, Any], out: str, until: str, store: str, copies: st
     try:
         if (folder / RESULT).exists() and read_run(folder)[0] == config:
             return ""
-        with open_store(store, Path(copies), quota) as results:
+        with open_store(reveal(store, "store"), Path(copies), quota) as results:
             result = run(config, results, lambda event: None, until)
             with claim(folder, "run", adopt=True).publishing(last=RESULT) as new:
                 write_run(result, new)
     except UserError as error:
-        return str(error)
+        return redact(str(error))
     return ""
 
 
@@ -136,7 +138,8 @@ def confirm(
         for seed in range(first, first + seeds)
     }
     failed: dict[str, str] = {}
-    with joined(sweep.resources, address):
+    pass_on(sweep.store, "store")
+    with joined(sweep.resources, address) as logs, watched(lambda: None, logs):
         task = ray.remote(run_again).options(
             num_cpus=sweep.resources.cpu, num_gpus=sweep.resources.gpu, max_retries=RETRIES
         )

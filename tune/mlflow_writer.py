@@ -12,14 +12,12 @@ import json
 import logging
 import os
 import re
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 # a call of the writer fails soon, and the entry is tried again later
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -32,6 +30,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from semples.errors import UserError, cut
+from semples.secrets import hint, redact
 from tune.tracking import EXPERIMENT, KEY, PARENT, QUEUE
 
 # what it has to say is in the warnings below
@@ -56,7 +55,8 @@ class Store:
     """One MLflow store, to which entries of a queue are applied."""
 
     def __init__(self, uri: str, folder: Path):
-        self.uri, self._folder = uri, folder
+        self._whole, self._folder = uri, folder
+        self.uri = redact(uri)
         self._runs: dict[str, str] = {}
         self._experiment = ""
 
@@ -67,7 +67,8 @@ class Store:
         except UserError:
             raise
         except Exception as error:  # a driver that is missing, a server that is away, a word that is no address
-            raise UserError(f"MLflow store {self.uri} cannot be used: {cut(str(error), 200)}") from None
+            reason, advice = redact(cut(str(error), 200)), hint(self.uri, "mlflow")
+            raise UserError(f"MLflow store {self.uri} cannot be used: {reason}{advice}") from None
 
     def holds(self, key: str) -> bool:
         """Whether there is a run of that key."""
@@ -100,13 +101,13 @@ class Store:
                 self._client.set_terminated(run, entry["status"], when)
         except MlflowException as error:
             if error.error_code in HOPELESS:
-                raise HopelessError(cut(str(error), 200)) from None
+                raise HopelessError(redact(cut(str(error), 200))) from None
             raise
 
     def _open(self) -> None:
         if self._experiment:
             return
-        self._client = MlflowClient(self.uri)
+        self._client = MlflowClient(self._whole)
         found = self._client.get_experiment_by_name(EXPERIMENT)
         if found is None:
             # with a file store artifacts would go to the current folder of whoever is first
@@ -250,7 +251,7 @@ class Writer:
     def _warn(self, error: Exception) -> None:
         if not self._warned:
             self._warned = True
-            where, why = self._store.uri, cut(str(error), 200)
+            where, why = self._store.uri, redact(cut(str(error), 200))
             log.warning("MLflow store %s fails; the sweep goes on and what is to be written waits: %s", where, why)
 
 
@@ -259,14 +260,3 @@ def _content(entry: dict[str, Any]) -> bytes:
     if entry.get("what") != "log":
         return b""
     return hashlib.sha256(json.dumps([entry["run"], entry.get("metrics")]).encode()).digest()
-
-
-def moved_artifacts(out: Path) -> str:
-    """Where the SQLite file in `out` looks for artifacts, if that is not beside it: `out` was moved. Else ""."""
-    own, file = (out / "mlartifacts").as_uri(), (out / "mlflow.db").as_uri()
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{file}?mode=ro", uri=True)) as database:
-        query = "SELECT artifact_location FROM experiments WHERE name = ?"
-        for (location,) in database.execute(query, (EXPERIMENT,)):
-            if location != own and location.startswith("file:"):
-                return unquote(urlsplit(location).path)
-    return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,18 +9,15 @@ from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from semples.errors import UserError
+from semples.errors import UserError, cut
 from tune.space import Sweep, within
+from tune.storage import open_storage, place_of, storage_errors
 
-STUDY, JOURNAL = "study.db", "study.journal"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 DUPLICATE = "duplicate_of"  # user attribute of a trial that repeats another, which is the one that counts
 STARTUP_TRIALS = 6  # random ones before a sampler of Optuna trusts its model
-LOCKED = 150.0  # seconds that a SQLite file may be locked by others
 WARM_STARTS = 5  # trials of another sweep that are tried first
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -30,7 +26,14 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 def open_study(folder: Path, sweep: Sweep) -> optuna.Study:
     """The sweep's study, made if it is not there; its first trial is the base configuration, then come the best of
     `warm_start` and, for a grid, its points. Raises UserError where the storage cannot be used."""
-    return prepare(load_study(folder, sweep, create=True), sweep)
+    with storage_errors(folder, sweep):
+        study = optuna.create_study(
+            storage=open_storage(folder, sweep),
+            study_name=sweep.name,
+            directions=sweep.directions,
+            load_if_exists=True,
+        )
+    return prepare(study, sweep)
 
 
 def prepare(study: optuna.Study, sweep: Sweep) -> optuna.Study:
@@ -56,47 +59,29 @@ def is_default(study: optuna.Study, sweep: Sweep, number: int) -> bool:
     return study.get_trials(deepcopy=False)[number].params == sweep.default_parameters()
 
 
-def load_study(folder: Path, sweep: Sweep, create: bool = False) -> optuna.Study:
-    """The study of a sweep folder. Raises UserError if there is none."""
-    if not create and not study_exists(folder, sweep):
-        raise UserError(f"{folder}: no sweep here; launch one, or name its folder with --out and --name")
-    try:
-        return optuna.create_study(
-            storage=_storage(folder, sweep.study),
-            study_name=folder.name,
-            directions=sweep.directions,
-            load_if_exists=True,
-        )
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{folder / JOURNAL} has a damaged line, as a full disk leaves it (beginning {error.doc[:30]!r}): "
-            "delete that line"
-        ) from None
-    except optuna.exceptions.StorageInternalError as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise UserError(f"study {sweep.study or folder / STUDY} cannot be used: {reason}") from None
+def load_study(folder: Path, sweep: Sweep) -> optuna.Study:
+    """The study of a sweep folder, for reading: nothing is created or changed. Raises UserError where it is not there,
+    damaged, or of something else."""
+    where = place_of(folder, sweep)
+    with storage_errors(folder, sweep):
+        storage = open_storage(folder, sweep, reading=True)
+        names = optuna.get_all_study_names(storage) if storage else []
+        if storage is None or sweep.name not in names:
+            there = f", but {cut(', '.join(map(repr, names)))}" if names else ""
+            raise UserError(f"{where}: there is no study '{sweep.name}'{there}; put back what was launched there")
+        study = optuna.load_study(study_name=sweep.name, storage=storage)
+        trials, directions = study.get_trials(deepcopy=False), study.directions
+    own = [t for t in trials if t.state == TrialState.COMPLETE and DUPLICATE not in t.user_attrs]
+    if len(directions) != len(sweep.objective) or not all(isinstance(t.user_attrs.get("metrics"), dict) for t in own):
+        raise UserError(f"{where}: its study '{sweep.name}' is not of this sweep; put back what was launched there")
+    return study
 
 
 def study_exists(folder: Path, sweep: Sweep) -> bool:
     """Whether the sweep has begun."""
-    if "://" in sweep.study:
-        return folder.name in optuna.get_all_study_names(_storage(folder, sweep.study))
-    return (folder / (JOURNAL if sweep.study == "journal" else STUDY)).exists()
-
-
-def _storage(folder: Path, where: str) -> BaseStorage:
-    if where == "journal":
-        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
-    url = where or f"sqlite:///{folder / STUDY}"
-    # of SQLite, seconds that others may lock it; of a server, whether a connection that it closed is opened again
-    options = {"connect_args": {"timeout": LOCKED}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        return RDBStorage(url, engine_kwargs=options)
-    except ImportError as error:
-        raise UserError(f"study {where}: {error}; install that driver") from None
-    except Exception as error:  # what a database driver raises has no common kind
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"study {where or folder / STUDY} cannot be used: {reason}") from None
+    with storage_errors(folder, sweep):
+        storage = open_storage(folder, sweep, reading=True)
+        return storage is not None and sweep.name in optuna.get_all_study_names(storage)
 
 
 def create_sampler(sweep: Sweep, seed: int) -> BaseSampler:
@@ -135,7 +120,7 @@ def warm_starts(sweep: Sweep) -> list[dict[str, Any]]:
     whose values it allows. Raises UserError where there is no such sweep, or its trials were chosen by other masks."""
     if not sweep.warm_start:
         return []
-    from tune.sweep import load_launched  # noqa: PLC0415
+    from tune.sweep_folder import load_launched  # noqa: PLC0415
 
     folder = Path(sweep.warm_start).expanduser().resolve()
     try:

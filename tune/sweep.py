@@ -2,96 +2,64 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
-from pydantic import ValidationError
 from ray import tune as ray_tune
 
-from semples.config import dump, to_dict, with_changes
-from semples.errors import UserError, cut
-from semples.output import headline, read_run
+from semples.config import to_dict, with_changes
+from semples.errors import UserError
 from semples.preflight import check
+from semples.secrets import pass_on
 from tune.cluster import Lives, joined, watched
 from tune.mlflow_writer import Store, Writer, entries, unwritten, written
 from tune.searcher import StudySearcher
-from tune.space import OBJECTIVES, Sweep
+from tune.space import Sweep
 from tune.stopping import MilestoneStopping
+from tune.storage import place_of
+from tune.storage import why as reason_of
 from tune.study import (
-    STUDY,
     effort,
     finished,
     is_default,
     load_study,
     open_study,
     passed_milestones,
-    ranked,
     study_exists,
     succeeded,
     warm_starts,
 )
-from tune.tracking import RUN, RUN_0_1, Tracker, default_uri, new_key, run_of
-from tune.trial import STORE, SWEEP_FILE, run_trial, trial_folder
+from tune.sweep_folder import (
+    BEST,
+    alone,
+    best_figures,
+    check_same,
+    claim_folders,
+    moved,
+    record,
+    store_place,
+    tracking_uri,
+    without_secrets,
+    write_best,
+)
+from tune.tracking import RUN, RUN_0_1, Tracker, new_key, run_of
+from tune.trial import SWEEP_FILE, run_trial
 
 log = logging.getLogger(__name__)
 
-BEST = "best.yaml"
 DONE = "all of its trials have run"
 RETRIES = 3  # of a trial whose process or node died
-# between launches of one sweep
-MAY_CHANGE = ("trials", "budget", "wall", "parallel", "resources", "sampler", "mlflow", "store", "store_gb")
-
 Notice = Callable[[int, dict[str, Any]], None]
-
-
-def load_launched(folder: Path) -> Sweep:
-    """The sweep file of a sweep folder, as it was launched."""
-    try:
-        return Sweep.model_validate(yaml.safe_load((folder / SWEEP_FILE).read_text()))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no sweep here; launch one, or name its folder with --out and --name") from None
-    except (ValidationError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder / SWEEP_FILE} was changed by hand and cannot be read: {reason}") from None
-
-
-def check_same(sweep: Sweep, folder: Path) -> None:
-    """Raise UserError if the folder holds another sweep than this one."""
-    if not (folder / SWEEP_FILE).exists():
-        if "://" in sweep.study and study_exists(folder, sweep):
-            raise UserError(f"study {sweep.study} already holds a sweep '{folder.name}'; launch with another --name")
-        return
-    launched = load_launched(folder)
-    old, new = launched.model_dump(), sweep.model_dump()
-    for key in new:
-        if key not in (*MAY_CHANGE, "preset", "base") and old[key] != new[key]:
-            raise UserError(f"{folder} holds a sweep with another '{key}'; launch this one with another --name")
-    if launched.base_config() != sweep.base_config():
-        raise UserError(
-            f"{folder} was launched with another base configuration (base, preset, resources or defaults changed since "
-            "then); launch with another --name"
-        )
-
-
-def _record(sweep: Sweep, folder: Path) -> None:
-    """Write the sweep into its folder, with every value of its base, so that it stays what it was."""
-    store = store_place(sweep, folder) if sweep.store else ""  # wherever later commands are given
-    resolved = sweep.model_copy(update={"preset": "", "base": to_dict(sweep.base_config()), "store": store})
-    temporary = folder / f".{SWEEP_FILE}"
-    temporary.write_text(yaml.safe_dump(resolved.model_dump(mode="json", exclude_none=True), sort_keys=False))
-    temporary.replace(folder / SWEEP_FILE)
 
 
 def trials_to_go(sweep: Sweep, folder: Path) -> float:
@@ -106,17 +74,6 @@ def trials_to_go(sweep: Sweep, folder: Path) -> float:
     return max(sweep.trials - len(succeeded(study)), len(interrupted))
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Only one launch at a time may write into a sweep folder."""
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder}: this sweep is being run by another process; stop that one first") from None
-        yield
-
-
 def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
     """Run the trials that the sweep still lacks, in `out`/NAME; finished ones are never repeated.
 
@@ -124,9 +81,12 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
     Returns why it ended, "" if it was kept from going on. Raises UserError if none of its trials could run.
     """
     folder = (out / sweep.name).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        check_same(sweep, folder)
+    sweep = without_secrets(sweep)
+    claim_folders(sweep, out, folder)
+    with alone(folder):
+        sweep = check_same(sweep, folder)
+        if said := moved(out):
+            log.warning("%s", said)
         store = Store(tracking_uri(sweep, out), folder)
         missing = trials_to_go(sweep, folder)
         if missing <= 0:
@@ -137,8 +97,9 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
         check(with_changes(base, {"prompts.length": max(lengths)}, "space"))
         warm_starts(sweep)  # raises before anything is written
         key = _run_key(sweep, folder, store)
+        pass_on(sweep.store, "store")
         with joined(sweep.resources, address) as logs, Writer(store, folder) as writer:  # before anything is written
-            _record(sweep, folder)
+            record(sweep, folder)
             study, tracker = open_study(folder, sweep), Tracker(folder)
             _open_run(sweep, study, tracker, key)
 
@@ -159,16 +120,15 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
             signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
             try:
                 with watched(give_up, logs):
-                    _fit(sweep, study, searcher, to_dict(base), folder, missing, notice)
+                    _fit(sweep, study, searcher, to_dict(base), folder, missing, notice, logs)
             except Exception as error:
                 if (cause := _of_study(error)) is None:
                     raise
                 locked = True
                 give_up()
-                why = cut(str(cause.__cause__ or cause), 200)
                 raise UserError(
-                    f"study {sweep.study or folder / STUDY} cannot be used any more: {why}; the sweep was stopped, and "
-                    "the same command goes on from there"
+                    f"{place_of(folder, sweep)} cannot be used any more: {reason_of(cause)}; the sweep was stopped, "
+                    "and the same command goes on from there"
                 ) from None
             finally:
                 if not locked:
@@ -240,42 +200,6 @@ def _say_what_waits(store: Store, number: int) -> None:
         )
 
 
-def best_figures(study: optuna.Study, sweep: Sweep) -> dict[str, float]:
-    """Objectives and both mIoUs of the best complete trial, as `best_...`; empty if there is none."""
-    for trial in ranked(study, sweep)[:1]:
-        reported = {k: v for k, v in trial.user_attrs["metrics"].items() if k in OBJECTIVES}
-        chosen = {f"objective/{name}": value for name, value in zip(sweep.objective, trial.values, strict=True)}
-        return {f"best_{name}": value for name, value in {**chosen, **reported}.items()}
-    return {}
-
-
-def write_best(folder: Path, study: optuna.Study, sweep: Sweep) -> Path | None:
-    """Write best.yaml, the resolved configuration of the best complete trial; None if there is no such trial."""
-    if not (best := ranked(study, sweep)[:1]):
-        return None
-    path = folder / BEST
-    path.write_text(describe(folder, best[0].number))
-    return path
-
-
-def describe(folder: Path, number: int) -> str:
-    """The resolved configuration of a complete trial as YAML, its figures above it."""
-    config, result = read_run(trial_folder(folder, number))
-    return dump(config, f"trial {number} of sweep '{folder.name}'\n{headline(result['metrics'], config)}")
-
-
-def store_place(sweep: Sweep, folder: Path) -> str:
-    """Folder or URL of the stage results that the trials of a sweep share."""
-    if "://" in sweep.store:
-        return sweep.store
-    return str(Path(sweep.store).expanduser().resolve() if sweep.store else folder / STORE)
-
-
-def tracking_uri(sweep: Sweep, out: Path) -> str:
-    """Where the sweep is tracked: its own `mlflow` key, the environment, or a SQLite file in `out`."""
-    return sweep.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(out.resolve())
-
-
 def _fit(
     sweep: Sweep,
     study: optuna.Study,
@@ -284,6 +208,7 @@ def _fit(
     folder: Path,
     missing: float,
     notice: Notice,
+    logs: str,
 ) -> None:
     trainable = ray_tune.with_resources(
         ray_tune.with_parameters(
@@ -297,8 +222,8 @@ def _fit(
         ),
         ray_tune.PlacementGroupFactory([{"CPU": sweep.resources.cpu, "GPU": sweep.resources.gpu}]),
     )
-    scratch = folder / "ray"
-    shutil.rmtree(scratch, ignore_errors=True)
+    # Ray wants a place for snapshots, which are never read; on a cluster one that all nodes see
+    scratch = tempfile.mkdtemp(prefix=".ray-", dir=logs or folder)
     tuner = ray_tune.Tuner(
         trainable,
         tune_config=ray_tune.TuneConfig(
@@ -315,7 +240,7 @@ def _fit(
         ),
         run_config=ray_tune.RunConfig(
             name="tune",
-            storage_path=str(scratch),
+            storage_path=scratch,
             verbose=0,
             failure_config=ray_tune.FailureConfig(max_failures=RETRIES),
             callbacks=[Lives(notice)],

@@ -17,16 +17,18 @@ import ray
 from ray import tune as ray_tune
 
 from semples.config import parse, with_changes
-from semples.errors import UserError
+from semples.errors import UserError, cut
 from semples.folders import claim
 from semples.output import RESULT, write_run
 from semples.pipeline import STAGES, Event, run
+from semples.secrets import redact, reveal
 from semples.store import open_store
 
 REPORT_EVERY = 2.0  # seconds between two reports from inside a stage
 MILESTONES = tuple(name for name, stage in STAGES.items() if stage.milestone)
 SWEEP_FILE = "sweep.yaml"
 STORE = "store"
+LONGEST = 900  # characters of the reason why a trial failed
 
 
 def score(metrics: dict[str, float], metric: str, selection: str) -> float:
@@ -92,7 +94,7 @@ def run_trial(
         if not (sweep / SWEEP_FILE).exists():
             raise UserError(f"{sweep} is not visible on this node; launch with --out on a folder that all nodes share")
         config = with_changes(parse(base, "base"), suggestion["parameters"], "suggestion")
-        with open_store(store, sweep / STORE, quota) as results:
+        with open_store(reveal(store, "store"), sweep / STORE, quota) as results:
             result = run(config, results, report, until=until)
             with claim(out, "trial", adopt=True).publishing(last=RESULT) as new:
                 write_run(result, new)
@@ -102,7 +104,7 @@ def run_trial(
     except Exception as error:  # whatever it was, it would happen again: only lost processes and nodes are retried
         with contextlib.suppress(OSError):  # on a full disk the reason below must do
             out.mkdir(parents=True, exist_ok=True)
-            (out / "error.txt").write_text(traceback.format_exc())
+            (out / "error.txt").write_text(redact(traceback.format_exc()))
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        end = {"ended": "FAILED", "reason": reason}
+        end = {"ended": "FAILED", "reason": cut(redact(reason), LONGEST)}
     send(end)
