@@ -33,7 +33,8 @@ def _parts(url: str) -> tuple[str, str, str]:
         user = rest.rpartition("@")[0]  # a password with a slash or question mark in it
     before, question, query = rest[len(user) + bool(user) :].partition("?")
     name, _, password = user.partition(":")
-    kept, hidden = [], []
+    kept: list[str] = []
+    hidden: list[str] = []
     for word in query.split("&") if question else []:
         key, _, value = word.partition("=")
         secret = SECRET.search(key) and key not in FILES

@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 from semples.config import parse
 from semples.output import read_run
 from tune.study import load_study, ranked
-from tune.sweep import load_launched
+from tune.sweep_folder import load_launched
 from tune.tracking import EXPERIMENT, PARENT
 
 pytestmark = pytest.mark.ray

@@ -141,8 +141,8 @@ class Store:
 
     def _own_file(self, name: str) -> Path | None:
         """A plain file of the sweep's folder, None where it is not there or somewhere else."""
-        path = self._folder / name
-        inside = path.resolve() == self._folder.resolve() / name
+        folder, path = self._folder.resolve(), self._folder / name
+        inside = not os.path.isabs(name) and path.resolve() == folder / name
         return path if inside and path.is_file() else None
 
 
