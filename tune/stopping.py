@@ -63,6 +63,9 @@ class MilestoneStopping(FIFOScheduler):
         self._passed: dict[str, dict[int, float]] = defaultdict(dict, {m: dict(s) for m, s in passed.items()})
         self._begun = {m for m, scores in passed.items() if any(map(is_default, scores))}  # the default has passed them
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray pickles its scheduler into snapshots that are never read here
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Ray after every report of a trial; returns its decision."""
         message, number = receive(result), trial.config["number"]

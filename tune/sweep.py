@@ -45,6 +45,7 @@ from tune.sweep_folder import (
     best_figures,
     check_same,
     claim_folders,
+    load_launched,
     moved,
     record,
     store_place,
@@ -54,6 +55,8 @@ from tune.sweep_folder import (
 )
 from tune.tracking import RUN, RUN_0_1, Tracker, new_key, run_of
 from tune.trial import SWEEP_FILE, run_trial
+
+__all__ = ["BEST", "catch_up", "check_same", "launch", "load_launched", "store_place", "tracking_uri", "trials_to_go"]
 
 log = logging.getLogger(__name__)
 
