@@ -21,6 +21,7 @@ from conftest import TINY
 from mlflow import MlflowClient
 
 from semples.config import parse
+from semples.folders import MARKER
 from semples.output import read_run
 from tune.study import load_study, ranked
 from tune.sweep_folder import load_launched
@@ -143,7 +144,7 @@ def test_a_sweep_for_pseudo_masks_trains_no_network_and_sweeps_share_a_store(tmp
     exported = program("semples-tune", "export", tmp_path / "export", "--out", out)
     assert exported.returncode == 0, exported.stderr
     assert {path.name for path in (tmp_path / "export").iterdir()} == {
-        "config.yaml", "result.json", "gallery.png", "generator.safetensors", "prompts.safetensors",
+        MARKER, "config.yaml", "result.json", "gallery.png", "generator.safetensors", "prompts.safetensors",
     }  # fmt: skip
 
 
