@@ -100,6 +100,9 @@ def claim(path: Path, kind: str, writes: Iterable[str] = (), apart_from: str = "
     path.mkdir(parents=True, exist_ok=True)
     head = {"kind": kind, "format": FORMAT, "written_by": f"semples-tune {version('semples-tune')}"}
     _append(path, json.dumps(head))  # of two processes at once the first line counts, and both say the same
+    for name in writes if adopt else ():
+        if (path / name).is_file() and not (path / name).is_symlink():
+            _append(path, f"{file_digest(path / name)}  {name}")
     return Folder(path)
 
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from semples.cli import Changes, home
-from semples.errors import UserError
+from semples.errors import UserError, cut, quoted
 from semples.guard import guard
 from semples.secrets import redact
 from tune.screen import Screen, console, extent, say, show
@@ -276,13 +276,18 @@ def replay(
 def ui(
     out: Out = Path("sweeps"),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
 ) -> None:
     """Serve the MLflow UI on the store of these sweeps. Ctrl-C ends it."""
     import os
+    import socket
 
     from tune.sweep_folder import load_launched, moved, tracking_uri
 
+    try:
+        socket.getaddrinfo(host or "?", port)
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"--host {quoted(host)}: is no address of this machine ({cut(str(error))})") from None
     uri = tracking_uri(load_launched(_folder(out, None)), out)
     if uri.startswith("http"):
         print(f"the sweep launched last is tracked by a server: open {redact(uri)} in a browser")

@@ -75,6 +75,10 @@ def open_storage(folder: Path, sweep: Sweep, reading: bool = False) -> BaseStora
 
 def _open_file(file: Path, reading: bool) -> RDBStorage | None:
     options = {"connect_args": {"timeout": LOCKED}}
+    if os.path.lexists(file) and not file.is_file():
+        raise UserError(f"{file}: is no plain file, and so no study; take it away or put back what was there")
+    if not file.parent.is_dir():
+        raise UserError(f"{file}: there is no folder {file.parent} for a study; make it or name another")
     if not reading:
         return RDBStorage(_url(file, "rwc"), options)
     if not os.path.lexists(file):

@@ -20,7 +20,8 @@ from ray import tune as ray_tune
 from semples.config import to_dict, with_changes
 from semples.errors import UserError
 from semples.preflight import check
-from semples.secrets import pass_on
+from semples.secrets import pass_on, reveal
+from semples.store import open_store
 from tune.cluster import Lives, joined, watched
 from tune.mlflow_writer import Store, Writer, entries, unwritten, written
 from tune.searcher import StudySearcher
@@ -54,7 +55,7 @@ from tune.sweep_folder import (
     write_best,
 )
 from tune.tracking import RUN, RUN_0_1, Tracker, new_key, run_of
-from tune.trial import SWEEP_FILE, run_trial
+from tune.trial import STORE, SWEEP_FILE, run_trial
 
 __all__ = ["BEST", "catch_up", "check_same", "launch", "load_launched", "store_place", "tracking_uri", "trials_to_go"]
 
@@ -101,6 +102,8 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
         warm_starts(sweep)  # raises before anything is written
         key = _run_key(sweep, folder, store)
         pass_on(sweep.store, "store")
+        # that the store is none, or cannot be written, is known now
+        open_store(reveal(store_place(sweep, folder), "store"), folder / STORE, sweep.store_gb).close()
         with joined(sweep.resources, address) as logs, Writer(store, folder) as writer:  # before anything is written
             record(sweep, folder)
             study, tracker = open_study(folder, sweep), Tracker(folder)
@@ -140,8 +143,11 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
                     why = DONE if len(trials) - ended_before >= missing else ""
                     why = why or ("" if searcher.unfinished else searcher.exhausted)
                     tracker.log(key, [{"trials": float(len(trials)), **effort(trials), **best_figures(study, sweep)}])
-                    if write_best(folder, study, sweep):
-                        tracker.attach(key, Path(BEST))
+                    try:
+                        if write_best(folder, study, sweep):
+                            tracker.attach(key, Path(BEST))
+                    except UserError as error:  # somebody changed it meanwhile
+                        log.warning("%s", error)
                     tracker.end(key, "COMPLETE" if why and not searcher.failing else "STOPPED")
                     _say_what_waits(store, writer.close())
     if searcher.failing:

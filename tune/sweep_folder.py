@@ -20,9 +20,10 @@ from pydantic import ValidationError
 from semples import strict_yaml
 from semples.config import dump, read_yaml, reason, to_dict
 from semples.errors import UserError
-from semples.folders import claim
+from semples.folders import claim, overlap
 from semples.output import headline, read_run
 from semples.secrets import conceal, reveal
+from semples.store import local_folder
 from tune.space import OBJECTIVES, Sweep
 from tune.storage import place_of
 from tune.study import ranked, study_exists
@@ -71,6 +72,11 @@ def check_same(sweep: Sweep, folder: Path) -> Sweep:
     if not os.path.lexists(folder / SWEEP_FILE):
         if "://" in sweep.study and study_exists(folder, sweep):
             raise UserError(f"study {sweep.study} already holds a sweep '{sweep.name}'; launch with another --name")
+        if study_exists(folder, sweep) or next((folder / "trials").glob("*"), None):
+            raise UserError(
+                f"{folder}: its {SWEEP_FILE} is gone, but not its study or trials/; put it back, or launch with "
+                "another --name"
+            )
         return sweep
     launched = load_launched(folder)
     old, new = launched.model_dump(), sweep.model_dump()
@@ -93,10 +99,13 @@ def check_same(sweep: Sweep, folder: Path) -> Sweep:
 
 def claim_folders(sweep: Sweep, out: Path, folder: Path) -> None:
     """Make the folder of sweeps and that of this one, or take them where they say that they are. Raises UserError where
-    they hold somebody's files or the data."""
+    they hold somebody's files or the data, or the store does."""
     root: str = getattr(sweep.base_config().data, "root", "")
+    store = local_folder(store_place(sweep, folder))
+    if root and store and overlap(store, Path(root)):
+        raise UserError(f"store {store}: overlaps the data in {root}; choose another folder")
     claim(out, SERIES, apart_from=root, adopt=any(map(holds_sweep, (p.parent for p in out.glob(f"*/{SWEEP_FILE}")))))
-    claim(folder, "sweep", apart_from=root, adopt=holds_sweep(folder))
+    claim(folder, "sweep", (BEST,), apart_from=root, adopt=holds_sweep(folder))
 
 
 @contextmanager
@@ -120,11 +129,14 @@ def record(sweep: Sweep, folder: Path) -> None:
     """Write the sweep into its folder, with every value of its base, so that it stays what it was."""
     store = store_place(sweep, folder) if sweep.store else ""  # wherever later commands are given
     resolved = sweep.model_copy(update={"preset": "", "base": to_dict(sweep.base_config()), "store": store})
+    if os.path.lexists(folder / SWEEP_FILE) and load_launched(folder) == resolved:
+        return  # as it may have been written by an earlier version
     _replace(folder, SWEEP_FILE, strict_yaml.dumps(resolved.model_dump(mode="json", exclude_none=True)))
 
 
 def write_best(folder: Path, study: optuna.Study, sweep: Sweep) -> bool:
-    """Write best.yaml, the resolved configuration of the best complete trial; whether there is such a trial."""
+    """Write best.yaml, the resolved configuration of the best complete trial; whether there is such a trial. Raises
+    UserError where somebody changed it."""
     best = ranked(study, sweep)[:1]
     for trial in best:
         _replace(folder, BEST, describe(folder, trial.number))
@@ -132,10 +144,8 @@ def write_best(folder: Path, study: optuna.Study, sweep: Sweep) -> bool:
 
 
 def _replace(folder: Path, name: str, text: str) -> None:
-    temporary = folder / f".{name}"
-    temporary.unlink(missing_ok=True)  # nothing is written through a link
-    temporary.write_text(text)
-    temporary.replace(folder / name)
+    with claim(folder, "sweep").publishing() as new:
+        (new / name).write_text(text)
 
 
 def describe(folder: Path, number: int) -> str:
