@@ -33,6 +33,7 @@ bench: .venv/installed  ## measure the figures of the README (long)
 	$(BIN)/python benchmarks/search.py --json benchmarks/search.json --plot docs/search.png
 	$(BIN)/python benchmarks/real.py --json benchmarks/real.json
 	$(BIN)/python benchmarks/proxy.py --json benchmarks/proxy.json
+	$(BIN)/python benchmarks/attack.py --json benchmarks/attack.json
 
 clean:  ## remove the virtual environment and caches; runs and sweeps stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

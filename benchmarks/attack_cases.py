@@ -343,7 +343,7 @@ def _change_json(path: str, key: str, value: Any) -> Prepare:
 
 def damaged_stores() -> Iterator[Case]:
     """A damaged manifest is the trouble of one result alone: every command goes on with the others."""
-    bad: dict[str, Prepare] = {by: _in_store(_replace, by) for by in (*DAMAGES, "missing", "folder")}
+    bad: dict[str, Prepare] = {by: _in_store(_replace, by) for by in (*DAMAGES, "missing", "folder", "pipe")}
     for key, value in (
         ("files", {}), ("files", {"../x": "0" * 64}), ("files", {"/x": "0" * 64}), ("files", []), ("bytes", "1"),
         ("bytes", -1),

@@ -60,8 +60,8 @@ def guard(command: typer.Typer) -> None:
     except Exception as error:
         _end(*_known(error) or [_unknown(error)], code=2 if _known(error) else 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends in order now
-    if code == INTERRUPTED:  # what typer makes of Ctrl-C, too
-        print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+    if code == INTERRUPTED:  # as which typer and `semples-tune launch` end, too
+        print("interrupted; what was finished is kept, the same command goes on from here", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -260,8 +260,9 @@ def _compute(
     def log(epoch: int, epochs: int, **values: float) -> None:
         if values:
             curves.append(values)
-        (out / f".{SECONDS}").write_text(str(before + watch.seconds))
-        os.replace(out / f".{SECONDS}", spent)
+        with contextlib.suppress(OSError):  # a full disk: only what an earlier attempt took is forgotten
+            (out / f".{SECONDS}").write_text(str(before + watch.seconds))
+            os.replace(out / f".{SECONDS}", spent)
         report(Event(name, epoch, epochs, values))
 
     report(Event(name, 0, 1))

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from semples.cli import Changes, home
 from semples.errors import UserError, cut, quoted
-from semples.guard import guard
+from semples.guard import INTERRUPTED, guard
 from semples.secrets import redact
 from tune.screen import Screen, console, extent, say, show
 
@@ -124,8 +124,7 @@ def launch(
         why = launch(asked, out, address, Screen(progress, spec, done, best_value))
     show(load_study(folder, spec), spec)
     if not why:
-        print("stopped before its end; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
     say(f"ended: {why}")
     best = folder / BEST
     if best.exists():  # written by launch
