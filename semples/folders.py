@@ -60,7 +60,7 @@ class Folder:
                 _refuse_foreign(self.path, names, known)
                 for name in names:
                     if (sha := file_digest(new / name)) not in known.get(name, ()):
-                        _append(self.path, f"{sha}  {name}\n")  # first said, then done: a crash leaves nothing unknown
+                        _append(self.path, f"{sha}  {name}")  # first said, then done: a crash leaves nothing unknown
                 if last in known and last in names:
                     (self.path / last).unlink(missing_ok=True)  # it tells of all others, which are replaced now
                 for name in names:

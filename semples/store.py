@@ -65,7 +65,10 @@ def local_folder(where: str) -> Path | None:
     """The folder that a path or a URL of this machine's files names; None for a URL of another place."""
     protocol, mark, rest = where.partition("://")
     if not mark:
-        return Path(where).expanduser()
+        try:
+            return Path(where).expanduser()
+        except RuntimeError:
+            raise UserError(f"store {where}: nobody has this home; give the whole path") from None
     return Path(rest) if protocol in ("file", "local") and rest.strip("/") else None
 
 
