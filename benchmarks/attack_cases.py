@@ -372,7 +372,8 @@ def _in_store(change: Callable[..., Prepare], *how: Any) -> Prepare:
 def store_places() -> Iterator[Case]:
     """Places that are no store."""
     for place in (
-        "~nobody-of-this-name/x", "://", "nosuch://x", "ftp://127.0.0.1:1/x", "dir://x", "reference://x", "github://x", "s3://", "http://",
+        "~nobody-of-this-name/x", "://", "nosuch://x", "ftp://127.0.0.1:1/x", "dir://x", "reference://x",
+        "github://x", "s3://", "http://",
         "zip://x",
         "memory://", "file://", "cached://x", "sftp://127.0.0.1:1/x", "x://y://z", "https://127.0.0.1:1/x",
     ):  # fmt: skip

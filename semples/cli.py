@@ -103,8 +103,8 @@ def _apart(config: Config, place: str | None, out: Path) -> str:
     """The folder of the data, "" where they are drawn. Raises UserError where a store in a folder overlaps it, or what
     is written into `out`."""
     from semples.folders import overlap
+    from semples.lease import local_folder
     from semples.output import MASKS
-    from semples.store import local_folder
 
     root: str = getattr(config.data, "root", "")
     folder = local_folder(place) if place else None
@@ -322,7 +322,8 @@ def _looking(place: str, reading: bool = True) -> Iterator[Store]:
 
 def _existing(place: str, reading: bool = True) -> AbstractContextManager[Store]:
     """The store at a place, which must be there."""
-    from semples.store import is_store, local_folder
+    from semples.lease import local_folder
+    from semples.store import is_store
 
     folder = local_folder(place)
     if folder and not folder.is_dir():

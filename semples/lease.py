@@ -33,6 +33,17 @@ BEATS = 4  # signs of life in that time
 HOLDER = re.compile(r"[\w.-]+-\d+-[0-9a-f]{8}")  # host, process, a token; a file of another name is somebody's
 
 
+def local_folder(where: str) -> Path | None:
+    """The folder that a path or a URL of this machine's files names; None for a URL of another place."""
+    protocol, mark, rest = where.partition("://")
+    if not mark:
+        try:
+            return Path(where).expanduser()
+        except RuntimeError:
+            raise UserError(f"store {where}: nobody has this home; give the whole path") from None
+    return Path(rest) if protocol in ("file", "local") and rest.strip("/") else None
+
+
 @dataclass(frozen=True)
 class Place:
     """A folder on a file system of fsspec, and the few things that are done there. Names are relative to it.

@@ -26,7 +26,7 @@ from typing import Any
 from semples.data.dataset import digest, file_digest
 from semples.errors import UserError, quoted
 from semples.folders import claim, foreign, kind_of
-from semples.lease import HOLDER, TTL, Holder, Place
+from semples.lease import HOLDER, TTL, Holder, Place, local_folder
 from semples.manifest import MARK, USED, NewerError, intact, is_mark, is_newer, parse, read_mark, seal
 
 WORK = "work"  # folders of stages that are being computed, or were when their process died
@@ -59,17 +59,6 @@ def open_store(where: str, copies: Path, quota: float | None = None, reading: bo
     """
     folder = local_folder(where)
     return Store(folder or copies, None if folder else where, quota, reading=reading)
-
-
-def local_folder(where: str) -> Path | None:
-    """The folder that a path or a URL of this machine's files names; None for a URL of another place."""
-    protocol, mark, rest = where.partition("://")
-    if not mark:
-        try:
-            return Path(where).expanduser()
-        except RuntimeError:
-            raise UserError(f"store {where}: nobody has this home; give the whole path") from None
-    return Path(rest) if protocol in ("file", "local") and rest.strip("/") else None
 
 
 def is_store(folder: Path) -> bool:

@@ -21,9 +21,9 @@ from semples import strict_yaml
 from semples.config import dump, read_yaml, reason, to_dict
 from semples.errors import UserError
 from semples.folders import claim, overlap
+from semples.lease import local_folder
 from semples.output import headline, read_run
 from semples.secrets import conceal, reveal
-from semples.store import local_folder
 from tune.space import OBJECTIVES, Sweep
 from tune.storage import place_of
 from tune.study import ranked, study_exists
