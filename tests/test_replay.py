@@ -122,11 +122,11 @@ DRIVER = """
 import sys
 from pathlib import Path
 from tune.replay import Table, replay
-from tune.study import load_study
+from tune.study import create_study
 folder, table = Path(sys.argv[1]), Table()
 changes = {"sampler": "tpe", "early_stopping": "asha", "trials": 150, "objective": ("pseudo_miou",)}
 sweep = table.sweep.model_copy(update={"name": folder.name, **changes})
-study = load_study(folder, sweep, create=True)
+study = create_study(folder, sweep)
 print("ready", flush=True)
 replay(sweep, table, workers=4, study=study)
 print("done", flush=True)

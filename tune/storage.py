@@ -66,7 +66,10 @@ def open_storage(folder: Path, sweep: Sweep, reading: bool = False) -> BaseStora
     whole = reveal(sweep.study, "study")
     url = sqlalchemy.make_url(whole) if whole else None
     if url is None or (url.get_backend_name() == "sqlite" and url.database and url.database[:1] != ":"):
-        return _open_file(Path(url.database or "") if url else folder / STUDY, reading)
+        file = Path(url.database or "") if url else folder / STUDY
+        if url and not file.parent.is_dir():
+            raise UserError(f"{file}: there is no folder {file.parent} for a study; make it or name another")
+        return _open_file(file, reading)
     options = {"pool_pre_ping": True}  # a connection that the server closed is opened again
     if reading and not _has_tables(whole, options):
         return None
@@ -77,8 +80,6 @@ def _open_file(file: Path, reading: bool) -> RDBStorage | None:
     options = {"connect_args": {"timeout": LOCKED}}
     if os.path.lexists(file) and not file.is_file():
         raise UserError(f"{file}: is no plain file, and so no study; take it away or put back what was there")
-    if not file.parent.is_dir():
-        raise UserError(f"{file}: there is no folder {file.parent} for a study; make it or name another")
     if not reading:
         return RDBStorage(_url(file, "rwc"), options)
     if not os.path.lexists(file):

@@ -26,14 +26,18 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 def open_study(folder: Path, sweep: Sweep) -> optuna.Study:
     """The sweep's study, made if it is not there; its first trial is the base configuration, then come the best of
     `warm_start` and, for a grid, its points. Raises UserError where the storage cannot be used."""
+    return prepare(create_study(folder, sweep), sweep)
+
+
+def create_study(folder: Path, sweep: Sweep) -> optuna.Study:
+    """The study, made if it is not there, as it is. Raises UserError where the storage cannot be used."""
     with storage_errors(folder, sweep):
-        study = optuna.create_study(
+        return optuna.create_study(
             storage=open_storage(folder, sweep),
             study_name=sweep.name,
             directions=sweep.directions,
             load_if_exists=True,
         )
-    return prepare(study, sweep)
 
 
 def prepare(study: optuna.Study, sweep: Sweep) -> optuna.Study:
