@@ -92,6 +92,8 @@ class Store:
         self.there = Holder(Place.at(url), ttl) if url else self.here
         if url and not reading:
             self.there.show()  # that nothing can be written there is known now and not after hours
+        for name in (WORK, "holders", "uses", "leases"):
+            self.here.place.path(name)  # refuses links, before any work
         self._sound: set[str] = set()  # keys whose files this process has checked
 
     def __enter__(self) -> Store:
