@@ -107,6 +107,9 @@ class Store:
     def _open(self) -> None:
         if self._experiment:
             return
+        file = Path(self._whole.removeprefix("sqlite:///"))
+        if self._whole.startswith("sqlite:///") and file.exists() and not file.is_file():
+            raise UserError(f"MLflow store {file}: is no plain file; take it away")  # MLflow would try for minutes
         self._client = MlflowClient(self._whole)
         found = self._client.get_experiment_by_name(EXPERIMENT)
         if found is None:
