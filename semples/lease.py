@@ -190,10 +190,10 @@ class Holder:
 
     def acquire(self, key: str) -> int:
         """Get the lease on a key: its number, from 1; or 0 if a living holder has it."""
-        owner, number = self._last(key)
-        if owner is not None:
+        owner, dead, number = self._last(key)
+        if owner:
             return 0
-        if number and HOLDER.fullmatch(dead := self._holder_of(key, number)):
+        if dead:
             self.forget(dead)
         self.show()
         # whoever found the same dead holder, or none, tries the same number
@@ -253,22 +253,19 @@ class Holder:
             self.place.delete(f"holders/{self.id}")
         self._thread = None
 
-    def _last(self, key: str) -> tuple[str | None, int]:
-        """Living holder of the last lease on a key, and its number; 0 if there is no lease."""
+    def _last(self, key: str) -> tuple[str | None, str | None, int]:
+        """The last lease on a key: its living holder, or its dead one, and its number; 0 if there is no lease."""
         number = max(self._numbers(key), default=0)
         if not number:
-            return None, 0
+            return None, None, 0
         name = self._lease(key, number)
         if (content := self.place.read(name)) is None:  # given back just now; another may have one by now
-            return "unknown", number
+            return "unknown", None, number
         holder = content.decode(errors="replace")
         if HOLDER.fullmatch(holder):
-            return holder if self.alive(holder) else None, number
+            return (holder, None, number) if self.alive(holder) else (None, holder, number)
         # one who died between creating the file and writing into it left it empty
-        return "unknown" if self._changes(name, content) else None, number
-
-    def _holder_of(self, key: str, number: int) -> str:
-        return (self.place.read(self._lease(key, number)) or b"").decode(errors="replace")
+        return "unknown" if self._changes(name, content) else None, None, number
 
     def _changes(self, name: str, content: bytes | None) -> bool:
         """Whether a file changed in the last `ttl` seconds; that it is not there is no change, nor yet a death."""

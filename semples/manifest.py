@@ -34,18 +34,16 @@ def intact(folder: Path) -> bool:
             stat.S_ISREG((folder / name).lstat().st_mode) and file_digest(folder / name) == sha
             for name, sha in files.items()
         )
-    except NewerError:
-        raise
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return False
 
 
-class NewerError(ValueError):
+class NewerError(Exception):
     """A manifest of a format that only a later version knows: not damaged, and nothing to be read or removed here."""
 
 
 def read_mark(folder: Path) -> dict[str, Any]:
-    """The manifest of a result folder. Raises ValueError for a damaged one, FileNotFoundError where there is none."""
+    """The manifest of a result folder. Raises FileNotFoundError where there is none, and what `parse` raises."""
     path = folder / MARK
     if path.exists() and not path.is_file():
         raise ValueError("no plain file")  # a pipe would never end
@@ -59,24 +57,16 @@ def seal(mark: dict[str, Any]) -> dict[str, Any]:
     return parse(json.dumps(sealed).encode())
 
 
-def is_newer(content: bytes) -> bool:
-    """Whether it is a manifest of a later version."""
-    try:
-        parse(content)
-    except ValueError as error:
-        return isinstance(error, NewerError)
-    return False
-
-
-def is_mark(content: bytes) -> bool:
-    """Whether `parse` takes it, in this version or in a later one."""
-    with contextlib.suppress(ValueError):
-        return bool(parse(content))
-    return is_newer(content)
+def files_of(content: bytes | None) -> list[str]:
+    """The files that a manifest names; none where there is no manifest, or one that is damaged or newer."""
+    with contextlib.suppress(ValueError, NewerError):
+        return list(parse(content or b"")["files"])
+    return []
 
 
 def parse(content: bytes) -> dict[str, Any]:
-    """A manifest from its JSON. Raises ValueError where anything in it is not of its form."""
+    """A manifest from its JSON. Raises ValueError where anything in it is not of its form, NewerError for one of a
+    later version."""
     try:
         mark = json.loads(content)
     except RecursionError:

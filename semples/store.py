@@ -27,7 +27,7 @@ from semples.data.dataset import digest, file_digest
 from semples.errors import UserError, quoted
 from semples.folders import claim, foreign, kind_of
 from semples.lease import HOLDER, TTL, Holder, Place, local_folder
-from semples.manifest import MARK, USED, NewerError, intact, is_mark, is_newer, parse, read_mark, seal
+from semples.manifest import MARK, USED, NewerError, files_of, intact, parse, read_mark, seal
 
 WORK = "work"  # folders of stages that are being computed, or were when their process died
 GB = 10**9
@@ -188,10 +188,8 @@ class Store:
     def verify(self) -> dict[str, bool]:
         """Read every result and say of each whether it is as it was written; those that are not are removed."""
         sound = {}
-        for key in _keys(self.there.place):
-            content = self.there.place.read(f"{key}/{MARK}")
-            if content is None or is_newer(content):
-                continue  # no result, or dropped just now; or one of a later version
+        results, damaged = self.survey()
+        for key in sorted([entry.key for entry in results] + damaged):
             self._sound.discard(key)
             if self.there is not self.here:
                 self._discard(key)
@@ -269,7 +267,7 @@ class Store:
         doomed = self._own(key)
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             os.rename(folder, doomed / key)
-            for name in (*(parse(content)["files"] if is_mark(content) else ()), USED, MARK):
+            for name in (*files_of(content), USED, MARK):
                 with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                     (doomed / key / name).unlink()
             for left in sorted((doomed / key).iterdir()):
@@ -297,16 +295,15 @@ class Store:
         if content is None:
             return False
         copy = self._own(key)
-        if is_mark(content):
-            for name in parse(content)["files"]:
-                place.download(f"{key}/{name}", copy / name)
-            (copy / MARK).write_bytes(content)
+        for name in files_of(content):
+            place.download(f"{key}/{name}", copy / name)
+        (copy / MARK).write_bytes(content)
         if not intact(copy):
             shutil.rmtree(copy, ignore_errors=True)
             if not self._reading:
                 _drop(place, key)
             return False
-        self._publish(copy, parse(content))
+        self._publish(copy, read_mark(copy))
         if not self._reading:
             place.write(f"{key}/{USED}", b"")
         return True
@@ -393,9 +390,12 @@ def _survey(place: Place) -> tuple[list[Entry], list[str]]:
 
 
 def _holds_result(folder: Path) -> bool:
-    with contextlib.suppress(OSError, ValueError):
+    try:
         return bool(KEY.fullmatch(folder.name) and read_mark(folder))
-    return False
+    except NewerError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _check_key(key: str) -> None:
@@ -410,8 +410,8 @@ def _key_of(work: Path) -> str:
 
 def _drop(place: Place, key: str) -> None:
     """Remove a result, the manifest first: what is left of it is no result. Files that are not of it stay."""
-    content = place.read(f"{key}/{MARK}") or b""
+    content = place.read(f"{key}/{MARK}")
     place.delete(f"{key}/{MARK}")
-    for name in (*(parse(content)["files"] if is_mark(content) else ()), USED):
+    for name in (*files_of(content), USED):
         place.delete(f"{key}/{name}")
     place.delete_folder(key)
