@@ -1,0 +1,240 @@
+"""Do the tests notice broken code? Every fault of tests/faults/ is put into a copy of the code; its tests run there.
+
+    python benchmarks/faults.py [WORD ...] [--json FILE] [--show]
+
+A fault is an edit of a few lines with the promise that it breaks and the tests that should notice. The tests run in a
+fork of this process, which has the libraries loaded, in a copy of the tree in memory, two at a time. First they all run
+on the code as it is, where they must pass. WORD: only faults whose file of faults, edited file or promise contains one
+of the words; --show: print what each run printed.
+
+Figures: faults; noticed, their share that makes a test fail (a run that takes over 120 s is one, too); unexplained,
+faults that go unnoticed though tests/faults/ does not say why they may; tests, those that are named;
+never_failed, those of tests/promises/ that no fault makes fail. About eight minutes on two cores for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+AT_ONCE, PATIENCE = 2, 120.0
+COPIED = ("semples", "tune", "tests", "benchmarks", "pyproject.toml", "cluster.yaml", "README.md", "Makefile")
+# loaded before the tests are forked, so that no run spends its time on them
+LIBRARIES = (
+    "torch", "torchvision", "timm", "open_clip", "segmentation_models_pytorch", "ray.tune", "optuna.samplers", "mlflow",
+    "sklearn.gaussian_process", "scipy.stats", "matplotlib.pyplot", "hypothesis", "pydantic", "typer", "fsspec",
+    "pycocotools.mask", "pydensecrf.densecrf",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An edit that breaks a promise. kind: name of its file in tests/faults/. old: text that is there once. tests: what
+    should notice, as pytest takes it. unnoticed: why it may pass all tests, or ""."""
+
+    kind: str
+    breaks: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    unnoticed: str = ""
+
+
+def read_faults(folder: Path = ROOT / "tests" / "faults") -> list[Fault]:
+    """All faults of the folder's YAML files. Raises TypeError for one with missing or unknown keys."""
+    return [
+        Fault(kind=path.stem, **{**entry, "tests": tuple(entry["tests"])})
+        for path in sorted(folder.glob("*.yaml"))
+        for entry in yaml.safe_load(path.read_text())
+    ]
+
+
+def copy_tree(to: Path) -> Path:
+    """The code and its tests, without caches, in the folder `to`."""
+    to.mkdir()
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, to / name)
+    return to
+
+
+class Recorder:
+    """A plugin of pytest that keeps which tests passed and which failed, by node id."""
+
+    def __init__(self) -> None:
+        self.passed: list[str] = []
+        self.failed: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid)
+        elif report.when == "call" and report.passed:
+            self.passed.append(report.nodeid)
+
+
+@dataclass
+class Run:
+    """Tests that run in a process of their own, and, once it has ended, what became of them. broken: the tests could
+    not even be collected, or the process died."""
+
+    fault: Fault | None
+    tree: Path
+    process: int
+    begun: float
+    passed: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    broken: bool = False
+    hung: bool = False
+
+    @property
+    def noticed(self) -> bool:
+        return bool(self.failed or self.broken or self.hung)
+
+
+def start(fault: Fault | None, tests: Iterable[str], tree: Path) -> Run:
+    """Put the fault into the tree and fork a process that runs the tests there."""
+    if fault:
+        path = tree / fault.file
+        path.write_text(path.read_text().replace(fault.old, fault.new))
+    sys.stdout.flush()
+    process = os.fork()
+    if process == 0:
+        try:
+            perform(tuple(tests), tree)
+        finally:
+            os._exit(99)
+    return Run(fault, tree, process, time.monotonic())
+
+
+def perform(tests: tuple[str, ...], tree: Path) -> None:
+    """In the child: run pytest, and leave what it said and which tests failed beside the tree."""
+    os.setsid()
+    log = os.open(f"{tree}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(tree)
+    sys.path.insert(0, str(tree))
+    # of what the tests start in turn
+    os.environ |= {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(tree.parent)}
+    tempfile.tempdir = None
+    sys.dont_write_bytecode = True
+    recorder = Recorder()
+    options = ["-q", "-m", "not gpu", "-p", "no:cacheprovider", "--tb=short", f"--basetemp={tree}.tmp"]
+    code = pytest.main([*options, *tests], plugins=[recorder])
+    outcome = {"passed": recorder.passed, "failed": recorder.failed, "broken": code not in (0, 1)}
+    Path(f"{tree}.json").write_text(json.dumps(outcome))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def end(run: Run, hung: bool) -> Run:
+    """Read what the process left, and take the fault out of the tree again."""
+    outcome = Path(f"{run.tree}.json")
+    run.hung = hung
+    if outcome.exists():
+        found: dict[str, Any] = json.loads(outcome.read_text())
+        run.passed, run.failed, run.broken = tuple(found["passed"]), tuple(found["failed"]), found["broken"]
+        outcome.unlink()
+    else:
+        run.broken = not hung
+    if run.fault:
+        shutil.copy(ROOT / run.fault.file, run.tree / run.fault.file)
+    return run
+
+
+def run_all(work: list[tuple[Fault | None, tuple[str, ...]]], trees: list[Path], show: bool) -> list[Run]:
+    """Run each entry's tests with its fault, as many at once as there are trees."""
+    free, left, running, done = list(trees), list(work), {}, []
+    while left or running:
+        while free and left:
+            fault, tests = left.pop(0)
+            run = start(fault, tests, free.pop())
+            running[run.process] = run
+        time.sleep(0.02)
+        for process, run in list(running.items()):
+            hung = time.monotonic() - run.begun > (PATIENCE if run.fault else 20 * PATIENCE)
+            if os.waitpid(process, os.WNOHANG) == (0, 0):
+                if not hung:
+                    continue
+                os.killpg(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+            del running[process]
+            done.append(end(run, hung))
+            free.append(run.tree)
+            seconds = time.monotonic() - run.begun
+            if run.fault:
+                word = "noticed" if run.noticed else "not noticed, explained" if run.fault.unnoticed else "NOT NOTICED"
+                print(f"{seconds:5.1f} s  {word:12} {run.fault.kind}: {run.fault.breaks}", flush=True)
+            if show:
+                print(Path(f"{run.tree}.log").read_text(), flush=True)
+    return done
+
+
+def main() -> None:
+    """See the head of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="WORD")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--show", action="store_true")
+    arguments = parser.parse_args()
+    faults = [
+        fault
+        for fault in read_faults()
+        if not arguments.words or any(w in f"{fault.kind} {fault.file} {fault.breaks}" for w in arguments.words)
+    ]
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    begun = time.monotonic()
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as scratch:
+        trees = [copy_tree(Path(scratch) / str(number)) for number in range(AT_ONCE)]
+        named = sorted({test for fault in faults for test in fault.tests})
+        halves = [tuple(named[i::AT_ONCE]) for i in range(min(AT_ONCE, len(named)))]
+        sound = run_all([(None, tests) for tests in halves], trees, arguments.show)
+        if wrong := [run for run in sound if run.noticed]:
+            print("\n".join(Path(f"{run.tree}.log").read_text()[-4000:] for run in wrong))
+            raise SystemExit("error: the tests fail on the code as it is; mend them first")
+        runs = run_all([(fault, fault.tests) for fault in faults], trees, arguments.show)
+    tests = {test for run in sound for test in run.passed}
+    failed = {test for run in runs for test in run.failed}
+    never = sorted(test for test in tests - failed if test.startswith("tests/promises/"))
+    unexplained = [run.fault for run in runs if run.fault and not run.noticed and not run.fault.unnoticed]
+    figures = {
+        "faults": len(runs),
+        "noticed": round(sum(run.noticed for run in runs) / max(1, len(runs)), 3),
+        "unexplained": len(unexplained),
+        "tests": len(tests),
+        "never_failed": len(never),
+        "seconds": round(time.monotonic() - begun),
+    }
+    for fault in unexplained:
+        print(f"not noticed: {fault.kind}: {fault.breaks} ({fault.file})")
+    for test in never:
+        print(f"no fault makes it fail: {test}")
+    for name, value in figures.items():
+        print(f"{name:14} {value}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
