@@ -29,7 +29,7 @@ from semples.config import FolderData, VocData
 from semples.data import coco, voc
 from semples.data.archive import encode_mask
 from semples.data.files import mask_file, read_mask
-from semples.data.labels import labels_from_table
+from semples.data.labels import classes_in, labels_from_table
 
 CLASSES = ("boat", "player", "tv monitor")
 
@@ -127,6 +127,21 @@ def test_what_is_above_0_in_a_table_is_in_the_image(tmp_path: Path) -> None:
     table: dict[str, Any] = {"a.jpg": [0.0, 0.2, -1.0, 1.0]}
     np.save(tmp_path / "t.npy", np.array(table, dtype=object), allow_pickle=True)
     assert labels_from_table(tmp_path / "t.npy", 4)("a").tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize("kind", ["<f4", ">f4", ">i2", "u1"])
+def test_tables_of_other_machines_are_read(tmp_path: Path, kind: str) -> None:
+    table = {"a": np.array([0, 1, 0, 1], kind)}
+    np.save(tmp_path / "t.npy", np.array(table, dtype=object), allow_pickle=True)
+    assert labels_from_table(tmp_path / "t.npy", 4)("a").tolist() == [False, True, False, True]
+
+
+def test_one_pixel_is_a_label() -> None:
+    """And 255 is none."""
+    mask = np.full((20, 30), 255, np.uint8)
+    mask[:, 7:] = 0
+    mask[3, 20] = 2
+    assert classes_in(mask, 4).tolist() == [False, True, False, False]
 
 
 def test_the_colours_of_a_mask_mean_nothing_and_its_values_all(tmp_path: Path) -> None:
