@@ -1,5 +1,5 @@
-"""Pictures show what they say: each row of the gallery is what its name says of the image above, the classes of a mask
-can be told apart, and the examples show every class before they show one again."""
+"""Pictures and tables show what they say: each row of the gallery is what its name says of the image above, the classes
+of a mask can be told apart, the examples show every class before they show one again, and a class has its own name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, Command
+from PIL import Image
 
 from semples import figures, output
 from semples.config import parse
@@ -109,3 +110,50 @@ def test_every_row_of_the_gallery_is_what_it_says(gallery: tuple[Dataset, dict[s
 
 def test_the_caption_has_both_figures_and_how_the_choice_was_made(gallery: tuple[Dataset, dict[str, Any]]) -> None:
     assert gallery[1]["caption"] == "pseudo mask mIoU 41.2, segmentation mIoU 53.1 (chosen on holdout masks)"
+
+
+CLASSES = ["cat", "dog", "cow"]
+
+
+@pytest.fixture
+def a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """Commands find a run with three classes, whose network sees a dog everywhere; the settings it is asked with."""
+    config = parse({**TINY, "segment": {"test": {"scales": [0.5, 1.0]}}}, "test")
+    asked: list[Any] = []
+
+    def predict(network: Any, image: np.ndarray, runtime: Any, test: Any = segment.ONE_SCALE) -> np.ndarray:
+        asked.append((test, image.shape, config.segment.test))
+        return np.pad(np.full((1, 1), 2, np.uint8), ((0, image.shape[0] - 1), (0, image.shape[1] - 1)))
+
+    monkeypatch.setattr(output, "read_run", lambda folder: (config, {"classes": CLASSES}))
+    monkeypatch.setattr(segment, "load_network", lambda *a: SimpleNamespace(to=lambda device: None))
+    monkeypatch.setattr(segment, "predict", predict)
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / segment.WEIGHTS).write_bytes(b"")
+    return asked
+
+
+def test_a_prediction_names_the_classes_that_are_in_it(command: Command, a_run: list[Any]) -> None:
+    for name, size in (("a", (9, 5)), ("b", (4, 7))):
+        Image.new("RGB", size).save(f"{name}.png")
+    code, out, err = command("semples", "predict", "a.png", "b.png", "--run", "r", "--out", "p")
+    assert (code, err) == (0, "") and [line.split() for line in out.splitlines()] == [
+        ["p/a.png", "dog"],
+        ["p/b.png", "dog"],
+    ]
+    assert [shape for _, shape, _ in a_run] == [(5, 9, 3), (7, 4, 3)] and all(got == own for got, _, own in a_run)
+    mask = np.asarray(Image.open("p/b.png"))
+    assert mask.shape == (7, 4) and mask[0, 0] == 2 and mask.sum() == 2
+
+
+@pytest.mark.usefixtures("a_run")
+def test_the_table_of_a_folder_of_masks_names_every_class(command: Command) -> None:
+    for folder, rows in (("truth", [[0, 1, 3, 3, 255]]), ("made", [[0, 1, 3, 0, 2]])):
+        Path(folder).mkdir()
+        Image.fromarray(np.array(rows, np.uint8)).save(f"{folder}/a.png")
+    code, out, _ = command("semples", "evaluate", "made", "truth", "--run", "r")
+    lines = {line.split("│")[1].strip(): line.split("│")[2:5] for line in out.splitlines() if line[0] == "│"}
+    assert code == 0 and list(lines) == ["background", *CLASSES, "mean over 1 masks"]
+    figures = {name: [x.strip() for x in values] for name, values in lines.items()}
+    assert figures["background"] == ["50.00", "50.00", "100.00"] and figures["cow"] == ["50.00", "100.00", "50.00"]
+    assert figures["cat"] == ["100.00"] * 3 and figures["dog"] == ["nan"] * 3

@@ -300,6 +300,20 @@ def test_the_value_of_a_class_is_its_place_in_the_names_and_1(tmp_path: Path) ->
     assert {*np.unique(archive.Reader(tmp_path / "train.zip").read("x")).tolist()} == {0, 1}
 
 
+def test_pixels_that_a_pseudo_mask_leaves_open_count_as_background(tmp_path: Path) -> None:
+    truth, image = np.array([[0, 0, 1, 1, 1, 255]], np.uint8), np.zeros((1, 6, 3), np.uint8)
+    maps = np.array([[0, 128, 255, 255, 128, 255]], np.uint8)
+    train = Split(("x",), np.array([[True, False, False]]), lambda i: image, lambda i: truth, (0,))
+    for part in heatmaps.FILES.values():
+        (tmp_path / "heatmaps").mkdir(exist_ok=True)
+        archive.write(tmp_path / "heatmaps" / part, [("x", archive.encode_mask(maps))])
+    config = with_changes(CONFIG, {"masks.band": 0.2}, "test")
+    metrics = masks.run(config, dataset(train), {"heatmaps": tmp_path / "heatmaps"}, tmp_path, lambda *a, **k: None)
+    assert archive.Reader(tmp_path / "train.zip").read("x").tolist() == [[0, 255, 1, 1, 255, 1]]
+    assert metrics["pseudo_iou/background"] == pytest.approx(200 / 3)
+    assert metrics["pseudo_iou/a"] == pytest.approx(200 / 3)
+
+
 def test_a_network_has_one_more_output_than_classes_and_predicts_none_beyond() -> None:
     network = Listener(4)
     with torch.no_grad():
