@@ -43,7 +43,9 @@ def test_every_threshold_of_a_sweep_is_what_the_masks_at_it_measure(
     assert sweep.counts.shape == (len(THRESHOLDS), K + 1, K + 1)
     for i, threshold in enumerate(THRESHOLDS):
         chosen = MasksConfig.model_validate({"background": float(threshold), **WITHOUT_CRF})
-        made = [make_mask(maps, present, np.zeros((*maps.shape[1:], 3)), chosen) for _, maps, present in images]
+        made = [
+            make_mask(maps, present, np.zeros((*maps.shape[1:], 3), np.uint8), chosen) for _, maps, present in images
+        ]
         counts = sum(confusion(truth, mask, K) for (truth, _, _), mask in zip(images, made, strict=True))
         assert (sweep.counts[i] == counts).all()
     scores = np.nan_to_num(sweep.miou, nan=-1)
@@ -105,7 +107,7 @@ def test_the_truth_itself_is_100_and_another_number_is_less(truth: np.ndarray) -
     assert miou(confusion(truth, wrong, K)) < 100
 
 
-shares = st.floats(0, 1)
+shares = st.one_of(st.floats(0, 1), st.sampled_from([0.5, 126.5, 127.5, 253.5, 254.5]).map(lambda t: t / 255))
 
 
 @few
@@ -126,7 +128,7 @@ def test_a_pixel_is_its_strongest_class_or_background(
 ) -> None:
     _, maps, present = image
     chosen = MasksConfig.model_validate({"background": background, **WITHOUT_CRF})
-    mask = make_mask(maps, present, np.zeros((*maps.shape[1:], 3)), chosen)
+    mask = make_mask(maps, present, np.zeros((*maps.shape[1:], 3), np.uint8), chosen)
     assert mask.dtype == np.uint8
     for y, x in np.ndindex(mask.shape):
         scores = maps[:, y, x].tolist()

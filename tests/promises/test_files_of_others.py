@@ -4,6 +4,8 @@ and what is said of those that contradict themselves, is in tests/test_data*.py 
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from trees import (
     images,
     load,
     mask_files,
+    repaint,
     report_of,
+    write_coco_official,
     write_coco_weaktr,
     write_folder,
     write_voc,
@@ -129,9 +133,9 @@ def test_what_is_above_0_in_a_table_is_in_the_image(tmp_path: Path) -> None:
     assert labels_from_table(tmp_path / "t.npy", 4)("a").tolist() == [False, True, False, True]
 
 
-@pytest.mark.parametrize("kind", ["<f4", ">f4", ">i2", "u1"])
+@pytest.mark.parametrize("kind", ["<f4", ">f4", ">i2"])
 def test_tables_of_other_machines_are_read(tmp_path: Path, kind: str) -> None:
-    table = {"a": np.array([0, 1, 0, 1], kind)}
+    table = {"a": np.array([0, 128, -1, 1], kind)}
     np.save(tmp_path / "t.npy", np.array(table, dtype=object), allow_pickle=True)
     assert labels_from_table(tmp_path / "t.npy", 4)("a").tolist() == [False, True, False, True]
 
@@ -158,9 +162,34 @@ def test_the_colours_of_a_mask_mean_nothing_and_its_values_all(tmp_path: Path) -
 
 
 def test_numbers_of_categories_become_classes(tmp_path: Path) -> None:
-    encode_mask(np.array([[0, 3, 90, 255]], np.uint8)).save(tmp_path / "a.png")
-    truth = mask_file(tmp_path / "a.png", 80, {0: 0, **{n: k for k, n in enumerate(coco.CATEGORIES, 1)}})
-    assert truth is not None and truth.read().tolist() == [[0, 3, 80, 255]]
+    """There are 80, of the numbers up to 90: the last eight, here."""
+    config = write_coco_weaktr(tmp_path)
+    numbers = np.r_[0, coco.CATEGORIES[72:], np.zeros(246), 255]
+    for path in mask_files(tmp_path):
+        repaint(path, lambda mask: numbers[mask])
+    data = load(config)
+    for name, (_, mask, labels, _) in images(data).items():
+        before = images(DATA)[name][1].astype(int)
+        assert (mask == np.where(before > 0, before + 72, 0)).all()
+        assert np.flatnonzero(labels).tolist() == [k - 1 for k in np.unique(mask).tolist() if k]
+
+
+def test_the_test_set_of_roboflow_is_test_where_it_is_there_and_else_valid(tmp_path: Path) -> None:
+    config = write_coco_official(tmp_path)
+    for before, after in (("train2014", "train"), ("val2014", "valid")):
+        (tmp_path / before).rename(tmp_path / after)
+        path = tmp_path / "annotations" / f"instances_{before}.json"
+        path.rename(tmp_path / after / "_annotations.coco.json")
+    (tmp_path / "annotations").rmdir()
+    assert load(config).test.names == DATA.test.names
+    content = json.loads((tmp_path / "valid" / "_annotations.coco.json").read_text())
+    (tmp_path / "test").mkdir()
+    for entry in content["images"]:
+        shutil.copy(tmp_path / "valid" / entry["file_name"], tmp_path / "test" / f"of-{entry['file_name']}")
+        entry["file_name"] = f"of-{entry['file_name']}"
+    (tmp_path / "test" / "_annotations.coco.json").write_text(json.dumps(content))
+    forget()
+    assert load(config).test.names == tuple(f"of-{name}" for name in DATA.test.names)
 
 
 @pytest.mark.parametrize("write", WRITERS)

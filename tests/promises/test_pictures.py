@@ -33,6 +33,12 @@ def test_the_classes_of_a_mask_have_colours_of_their_own_and_255_is_white() -> N
     assert all(max(c) - min(c) > 40 for c in colours[1:11])
 
 
+def test_masks_are_saved_in_the_colours_of_voc() -> None:
+    colours = np.reshape(archive.encode_mask(np.zeros((1, 1), np.uint8)).getpalette(), (256, 3)).tolist()
+    assert colours[:3] == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    assert colours[15] == [192, 128, 128] and colours[20] == [0, 64, 128] and colours[255] == [224, 224, 192]
+
+
 def test_a_cam_is_red_where_its_strongest_class_is() -> None:
     maps = np.zeros((2, 4, 6), np.uint8)
     maps[0, 0, 0], maps[1, 3, 5] = 255, 255
