@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semples import crf, generators, proxy
-from semples.config import Config, CrfConfig, parse
+from semples.clip import load_clip
+from semples.config import ClipConfig, CnnConfig, Config, CrfConfig, WeakTrConfig, parse
 from semples.data.dataset import Dataset, Split
 from semples.generators import minmax
 from semples.stages import classify, cutouts, match, prompts, refine
@@ -232,6 +233,57 @@ def test_classify_learns_the_labels_from_the_initial_weights(stage: Callable[...
     assert seen.built == [(3, True)] and seen.loaded == []
     assert seen.losses(IMAGES, LABELS)["loss"].item() == pytest.approx(10.5)
     assert seen.generator.labelled[0][0] is IMAGES and seen.generator.labelled[0][1] is LABELS
+
+
+def soft_margin(scores: Tensor, labels: Tensor) -> float:
+    """Of every image and class, by hand."""
+    terms = []
+    for score, wanted in zip(scores.flatten().tolist(), labels.flatten().tolist(), strict=True):
+        share = 1 / (1 + math.exp(-score))
+        terms.append(-wanted * math.log(share) - (1 - wanted) * math.log(1 - share))
+    return sum(terms) / len(terms)
+
+
+def test_the_cnn_is_right_about_labels_by_the_mean_of_its_cams() -> None:
+    torch.manual_seed(0)
+    cnn = generators.build(CnnConfig(), 3).eval()
+    images = torch.randn(2, 3, 32, 48)
+    with torch.no_grad():
+        for head in cnn.heads:
+            head.weight.mul_(20)
+        assert cnn.label_loss(images, LABELS).item() == pytest.approx(
+            soft_margin(cnn(images).mean((2, 3)), LABELS), rel=1e-4
+        )
+
+
+def test_weaktr_is_right_about_labels_by_its_tokens_and_both_its_cams() -> None:
+    torch.manual_seed(0)
+    weaktr = generators.build(WeakTrConfig(kind="weaktr", pretrained=False), 3).eval()
+    images = torch.randn(2, 3, 32, 48)
+    with torch.no_grad():
+        weaktr.head.weight.mul_(50)
+        tokens, patches, *_ = features = weaktr.features(images)
+        coarse, fine = weaktr.head(patches), weaktr.cams(features)
+        scores = (tokens.mean(2), coarse.mean((2, 3)), fine.mean((2, 3)))
+        terms = [soft_margin(of_part, LABELS) for of_part in scores]
+        assert (coarse < 0).any() and len({round(term, 3) for term in terms}) == 3
+        assert weaktr.label_loss(images, LABELS).item() == pytest.approx(sum(terms), rel=1e-4)
+
+
+def test_attention_of_weaktr_is_cut_from_the_graph() -> None:
+    weaktr = generators.build(WeakTrConfig(kind="weaktr", pretrained=False), 3)
+    tokens, patches, outputs, *attention = weaktr.features(torch.randn(1, 3, 32, 48))
+    assert tokens.requires_grad and patches.requires_grad
+    assert not outputs.requires_grad and not any(a.requires_grad for a in attention)
+
+
+def test_prompts_of_clip_are_embedded_one_by_one() -> None:
+    clip = load_clip(ClipConfig())
+    tokens = clip.initial_prompts((3, 2, 4), "word")
+    with torch.no_grad():
+        together = clip.embed_prompts(tokens)
+        for k, n in np.ndindex(3, 2):
+            assert torch.allclose(together[k, n], clip.embed_prompts(tokens[k, n][None])[0], atol=1e-5)
 
 
 BEGINS = {

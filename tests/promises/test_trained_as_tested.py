@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from semples import generators, proxy
-from semples.config import Config, parse, with_changes
+from semples.clip import load_clip
+from semples.config import ClipConfig, Config, parse, with_changes
 from semples.data import archive
 from semples.data.dataset import IGNORE, Dataset, Split
 from semples.stages import heatmaps, masks, segment
@@ -117,6 +118,22 @@ def test_the_proxy_shows_clip_the_same_numbers(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(proxy, "load_prompts", lambda folder: torch.ones(3, 1, 1, 2))
     proxy.agreement(CONFIG, dataset(split_of(PLAIN)), tmp_path, lambda i: np.ones((64, 96), np.uint8))
     assert torch.allclose(shown[0][0], NORMAL.view(3, 1, 1).expand(3, 64, 96), atol=1e-4) and not shown[1].any()
+
+
+@pytest.mark.parametrize("normalise", ["imagenet", "clip"])
+def test_clip_sees_the_numbers_of_its_own_training_where_that_is_asked(
+    monkeypatch: pytest.MonkeyPatch, normalise: Any
+) -> None:
+    clip = load_clip(ClipConfig(normalise=normalise))
+    own = (clip.model.visual.image_mean, clip.model.visual.image_std)
+    mean, std = own if normalise == "clip" else (segment.IMAGENET_MEAN, segment.IMAGENET_STD)
+    assert own[0] != segment.IMAGENET_MEAN
+    shown: list[Tensor] = []
+    monkeypatch.setattr(clip.model, "encode_image", lambda images: shown.append(images) or torch.ones(1, 8))
+    clip.embed_images(clip.normalise_pixels(torch.from_numpy(PLAIN).permute(2, 0, 1)[None]))
+    expected = [(c / 255 - m) / s for c, m, s in zip(COLOUR, mean, std, strict=True)]
+    assert shown[0].shape == (1, 3, *clip.image_size)
+    assert torch.allclose(shown[0], torch.tensor(expected).view(1, 3, 1, 1).expand_as(shown[0]), atol=1e-4)
 
 
 def test_at_one_scale_the_network_sees_every_pixel_and_no_others() -> None:
