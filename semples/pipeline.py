@@ -76,7 +76,7 @@ STAGES: dict[str, Stage] = {
         stream="match",
         version=2,
     ),
-    "heatmaps": Stage(heatmaps.run, _after("refine"), ("generator", "heatmaps"), "cam_miou", version=3),
+    "heatmaps": Stage(heatmaps.run, _after("refine"), ("generator", "heatmaps"), "cam_miou", version=4),
     "masks": Stage(masks.run, lambda config: ("heatmaps", *_judges(config)), ("masks",), "pseudo_miou", headline=True),
     "segment": Stage(
         segment.run,

@@ -62,9 +62,17 @@ def test_prompt_embeddings_have_the_shape_of_the_set() -> None:
 def test_initial_prompts_follow_their_rule() -> None:
     uniform = CLIP.initial_prompts((2, 1, 50), "uniform")
     assert uniform.min() >= 0 and uniform.max() < 1 and abs(uniform.mean() - 0.5) < 0.05
+    normal = CLIP.initial_prompts((2, 1, 200), "normal")
+    assert abs(normal.mean()) < 0.1 * normal.std()
+    assert float(normal.std()) == pytest.approx(float(CLIP._token_embedding.weight.std()), rel=0.05)
     background = CLIP._token_embedding.weight[CLIP.tokenizer.encode("background")[0]]
     word = CLIP.initial_prompts((2, 1, 50), "word")
     assert torch.nn.functional.cosine_similarity(word, background, dim=-1).min() > 0.9
+
+
+def test_an_embedding_is_nearest_to_its_own_name() -> None:
+    names = ["sea", "sky", "railway", "snow"]
+    assert CLIP.nearest_names(CLIP.embed_labels(names[::-1]), names) == names[::-1]
 
 
 def test_a_prompt_that_is_too_long_is_refused() -> None:

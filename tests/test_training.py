@@ -12,8 +12,8 @@ from PIL import Image
 from timm.data import auto_augment
 from torch.utils.data import DataLoader, TensorDataset
 
-from semples.config import ClassifyConfig, RuntimeConfig
-from semples.training import cosine, poly, train
+from semples.config import ClassifyConfig, RuntimeConfig, parse
+from semples.training import batches, cosine, poly, train
 
 CPU = RuntimeConfig(device="cpu")
 
@@ -67,3 +67,23 @@ def test_the_released_augmentation_runs_at_its_highest_level() -> None:
     random.seed(0)
     for _ in range(200):
         assert policy(image).size == (16, 16)
+
+
+def of_size(images: int, batch: int) -> list[list[int]]:
+    """The numbers of the images in every batch of an epoch."""
+    numbers = torch.arange(images)
+    loader = batches(TensorDataset(numbers, numbers), parse({}, "test"), batch)
+    return [found.tolist() for found, _ in loader]
+
+
+def test_a_last_batch_is_dropped_only_where_it_is_one_image() -> None:
+    assert [len(b) for b in of_size(10, 4)] == [4, 4, 2]
+    assert [len(b) for b in of_size(9, 4)] == [4, 4]
+    assert [len(b) for b in of_size(8, 4)] == [4, 4] and [len(b) for b in of_size(1, 4)] == [1]
+
+
+def test_batches_are_in_another_order_every_epoch() -> None:
+    torch.manual_seed(0)
+    epochs = [[*itertools.chain(*of_size(12, 4))] for _ in range(3)]
+    assert all(sorted(epoch) == [*range(12)] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3 and [*range(12)] not in epochs

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from semples import generators
@@ -48,7 +47,8 @@ def compute_heatmaps(
             shown = np.flatnonzero(split.labels[[i for i, _ in members]].any(0))  # the others are not worth enlarging
             total = torch.zeros(())
             for scale in scales:
-                scaled = x if scale == 1 else F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+                # not by a factor, which leaves out a part of the last pixel and so moves what is at the end
+                scaled = x if scale == 1 else enlarge(x, (max(1, round(h * scale)), max(1, round(w * scale))))
                 for view in (scaled, scaled.flip(3)) if flip else (scaled,):
                     with autocast(config.runtime):
                         cams = generator(view).float()[:, shown]
