@@ -202,8 +202,14 @@ def test_once_some_came_through_more_failures_are_borne(came_through: dict[str, 
     for _ in range(FAILURES - 1):
         end(searcher, "x", message(ended="FAILED", reason="diverged"))
     end(searcher, "x", came_through)
-    failed = [end(searcher, "x", {}, error=True) for _ in range(LATER_FAILURES + 1)]
+    failed = [end(searcher, "x", message(ended="FAILED", reason="diverged")) for _ in range(LATER_FAILURES + 1)]
     assert failed == [True] * LATER_FAILURES + [False], "counted from then on"
+
+
+def test_trials_that_are_lost_one_after_another_end_a_search_too() -> None:
+    searcher = searching(trials=None, budget=1e6)
+    assert [end(searcher, "x", {}, error=True) for _ in range(FAILURES + 1)] == [True] * FAILURES + [False]
+    assert "more often than it is retried" in searcher.exhausted
 
 
 def test_a_search_is_over_after_a_hundred_repeated_suggestions() -> None:

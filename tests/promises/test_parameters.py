@@ -329,7 +329,7 @@ def test_a_run_of_a_finalist_that_fails_is_told_with_its_name_and_takes_it_out(
     world: Launched, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder, bad = tmp_path / "s", world.best
-    shutil.copytree(world.folder, folder)
+    shutil.copytree(world.folder, folder, ignore=shutil.ignore_patterns("confirm", "store"))
     machine = Machine(monkeypatch)
     machine.diverges = world.configs[bad].match.lambda_b
     for name, value in with_ray_replaced().items():
