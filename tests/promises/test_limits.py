@@ -47,23 +47,23 @@ def end(searcher: StudySearcher, name: str, last: dict[str, Any], error: bool = 
     return True
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_as_many_trials_come_through_as_were_asked_for(workers: int) -> None:
+def test_as_many_trials_come_through_as_were_asked_for() -> None:
     sweep = sweep_of(sampler="random", space=CONTINUOUS, trials=5)
-    done = go(sweep, workers=workers, fate=lambda number: "fail" if number in (1, 2) else "")
-    states = [t.state for t in own(done.study)]
-    assert states.count(TrialState.COMPLETE) == 5 and states.count(TrialState.FAIL) == 2 and len(states) == 7
+    for workers in (1, 3):
+        done = go(sweep, workers=workers, fate=lambda number: "fail" if number in (1, 2) else "")
+        states = [t.state for t in own(done.study)]
+        assert states.count(TrialState.COMPLETE) == 5 and states.count(TrialState.FAIL) == 2 and len(states) == 7
 
 
-@pytest.mark.parametrize(("budget", "another"), [(6.0, False), (6.001, True), (5.999, False)])
-def test_no_trial_is_begun_once_the_budget_is_spent(budget: float, another: bool) -> None:
-    searcher = searching(trials=None, budget=budget)
-    searcher.suggest("a")
-    for stage in ("match", "refine"):  # three seconds each
-        searcher.on_trial_result("a", milestone(stage, 33.0))
-    searcher.on_trial_result("a", milestone("classify", 33.0))  # found in the store
-    searcher.on_trial_complete("a", complete(50.0))
-    assert isinstance(searcher.suggest("b"), dict) is another
+def test_no_trial_is_begun_once_the_budget_is_spent() -> None:
+    for budget, another in ((6.0, False), (6.001, True), (5.999, False)):
+        searcher = searching(trials=None, budget=budget)
+        searcher.suggest("a")
+        for stage in ("match", "refine"):  # three seconds each
+            searcher.on_trial_result("a", milestone(stage, 33.0))
+        searcher.on_trial_result("a", milestone("classify", 33.0))  # found in the store
+        searcher.on_trial_complete("a", complete(50.0))
+        assert isinstance(searcher.suggest("b"), dict) is another
 
 
 def test_a_trial_that_runs_when_the_budget_is_spent_is_ended() -> None:
@@ -76,19 +76,15 @@ def test_a_trial_that_runs_when_the_budget_is_spent_is_ended() -> None:
     assert searcher._study.get_trials()[0].values == [50.0]
 
 
-@pytest.mark.parametrize(("seconds", "another"), [(9.9, True), (10.0, False)])
-def test_no_trial_is_begun_once_the_wall_time_is_over(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, another: bool
-) -> None:
+def test_no_trial_is_begun_once_the_wall_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("tune.searcher.time", SimpleNamespace(monotonic=lambda: now[0]))
     searcher = searching(trials=None, wall=10.0)
-    end(searcher, "a", complete(50.0))
-    now[0] += seconds
-    assert end(searcher, "b", complete(51.0)) is another
-    assert searcher.exhausted == ("" if another else "the wall time of 10 s is over")
-    now[0] += 100.0
-    assert end(searching(searcher._study, trials=None, wall=10.0), "c", complete(52.0)), "each launch has its own"
+    for name, seconds, another in (("a", 0.0, True), ("b", 9.9, True), ("c", 10.0, False)):
+        now[0] = 1000.0 + seconds
+        assert end(searcher, name, complete(50.0)) is another
+    assert searcher.exhausted == "the wall time of 10 s is over"
+    assert end(searching(searcher._study, trials=None, wall=10.0), "d", complete(52.0)), "each launch has its own"
 
 
 def taking(value: float, seconds: float, gpu_gb: float) -> dict[str, Any]:
@@ -137,23 +133,23 @@ def decide(scheduler: MilestoneStopping, number: int, stage: str, score: float) 
 PASSED = {name: {n: 40.0 + n for n in range(6)} for name in ("classify", "match", "masks")}  # 40, 41, ... 45
 
 
-@pytest.mark.parametrize(
-    ("rule", "score", "stopped"),
-    [
-        ("median", 42.4, True), ("median", 42.6, False), ("median", 99.0, False), ("median", 42.5, False),
-        ("asha", 42.9, True), ("asha", 43.1, False), ("asha", 99.0, False), ("asha", 1.0, True),
-        ("none", 1.0, False), ("none", 99.0, False),
-    ],
-)  # fmt: skip
-def test_the_worse_are_stopped_and_the_better_are_not(rule: str, score: float, stopped: bool) -> None:
-    assert decide(MilestoneStopping(rule, "segment", PASSED), 7, "match", score) is stopped
+def test_the_worse_are_stopped_and_the_better_are_not() -> None:
+    found = {
+        rule: [decide(MilestoneStopping(rule, "segment", PASSED), 7, "match", score) for score in scores]
+        for rule, scores in {
+            "median": (1.0, 42.4, 42.5, 42.6, 99.0), "asha": (1.0, 42.9, 43.1, 99.0), "none": (1.0, 99.0),
+        }.items()
+    }  # fmt: skip
+    assert found == {
+        "median": [True, True, False, False, False], "asha": [True, True, False, False], "none": [False, False],
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("rule", ["median", "asha"])
-def test_nobody_is_stopped_where_nothing_is_saved_any_more(rule: str) -> None:
-    scheduler = MilestoneStopping(rule, "masks", PASSED)
-    assert not decide(scheduler, 7, "masks", 1.0) and decide(scheduler, 7, "match", 1.0)
-    assert decide(MilestoneStopping(rule, "segment", PASSED), 7, "masks", 1.0), "where a network is to be trained"
+def test_nobody_is_stopped_where_nothing_is_saved_any_more() -> None:
+    for rule in ("median", "asha"):
+        scheduler = MilestoneStopping(rule, "masks", PASSED)
+        assert not decide(scheduler, 7, "masks", 1.0) and decide(scheduler, 7, "match", 1.0)
+        assert decide(MilestoneStopping(rule, "segment", PASSED), 7, "masks", 1.0), "where a network is to be trained"
 
 
 def test_scores_of_another_milestone_stop_nobody() -> None:
@@ -162,12 +158,12 @@ def test_scores_of_another_milestone_stop_nobody() -> None:
     assert not decide(scheduler, 8, "heatmaps", 1.0)
 
 
-@pytest.mark.parametrize("rule", ["median", "asha"])
-def test_four_different_scores_of_others_are_needed(rule: str) -> None:
-    scheduler = MilestoneStopping(rule, "segment", {})
-    assert not decide(scheduler, 0, "match", 50.0)  # the default
-    found = [decide(scheduler, n, "match", score) for n, score in enumerate((49.0, 49.0, 48.0, 47.0, 46.0, 45.0), 1)]
-    assert found == [False] * 4 + [True, True]
+def test_four_different_scores_of_others_are_needed() -> None:
+    for rule in ("median", "asha"):
+        scheduler = MilestoneStopping(rule, "segment", {})
+        scores = (50.0, 49.0, 49.0, 48.0, 47.0, 46.0, 45.0)  # the first is the default's
+        found = [decide(scheduler, number, "match", score) for number, score in enumerate(scores)]
+        assert found == [False] * 5 + [True, True]
 
 
 def test_a_trial_that_reports_again_is_not_compared_with_itself() -> None:
@@ -196,14 +192,14 @@ def test_a_search_stops_after_so_many_equal_failures_and_not_before() -> None:
     assert searcher.exhausted.startswith("5 trials in a row failed for one reason: no space left")
 
 
-@pytest.mark.parametrize("came_through", [complete(50.0), milestone("match", 10.0)])
-def test_once_some_came_through_more_failures_are_borne(came_through: dict[str, Any]) -> None:
-    searcher = searching(trials=None, budget=1e6, early_stopping="median")
-    for _ in range(FAILURES - 1):
-        end(searcher, "x", message(ended="FAILED", reason="diverged"))
-    end(searcher, "x", came_through)
-    failed = [end(searcher, "x", message(ended="FAILED", reason="diverged")) for _ in range(LATER_FAILURES + 1)]
-    assert failed == [True] * LATER_FAILURES + [False], "counted from then on"
+def test_once_some_came_through_more_failures_are_borne() -> None:
+    failed = message(ended="FAILED", reason="diverged")
+    for came_through in (complete(50.0), milestone("match", 10.0)):
+        searcher = searching(trials=None, budget=1e6, early_stopping="median")
+        for last in (*[failed] * (FAILURES - 1), came_through):
+            end(searcher, "x", last)
+        found = [end(searcher, "x", failed) for _ in range(LATER_FAILURES + 1)]
+        assert found == [True] * LATER_FAILURES + [False], "counted from then on"
 
 
 def test_trials_that_are_lost_one_after_another_end_a_search_too() -> None:
@@ -222,14 +218,11 @@ def test_a_search_is_over_after_a_hundred_repeated_suggestions() -> None:
     assert searcher.exhausted == "100 suggestions in a row had been tried before"
 
 
-@pytest.mark.parametrize(("count", "allowed"), [(GRID, True), (GRID + 1, False)])
-def test_a_grid_has_ten_thousand_points_at_most(count: int, allowed: bool) -> None:
-    sweep = sweep_of(trials=None, space={"prompts.count": {"int": [1, count]}})
-    if allowed:
-        assert sum(1 for _ in sweep.grid()) == GRID
-    else:
-        with pytest.raises(UserError, match="a grid of 10001 points is more than 10000"):
-            next(sweep.grid())
+def test_a_grid_has_ten_thousand_points_at_most() -> None:
+    grid = lambda count: sweep_of(trials=None, space={"prompts.count": {"int": [1, count]}}).grid()  # noqa: E731
+    assert sum(1 for _ in grid(GRID)) == GRID
+    with pytest.raises(UserError, match="a grid of 10001 points is more than 10000"):
+        next(grid(GRID + 1))
 
 
 def test_ray_and_the_store_are_given_the_limits_of_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,22 +256,19 @@ def test_a_launch_of_which_every_trial_fails_says_so(tmp_path: Path, monkeypatch
     assert (tmp_path / "s" / "trials" / "0000" / "error.txt").exists()
 
 
-@pytest.mark.parametrize(
-    ("change", "allowed"),
-    [
-        ({"trials": 1}, True), ({"trials": 0}, False), ({"budget": "0s"}, False), ({"budget": "1s"}, True),
-        ({"wall": "36500d"}, True), ({"wall": "36501d"}, False), ({"limits.seconds": 0}, False),
-        ({"resources.cpu": 1.5}, False), ({"resources.gpu": 0.5}, True), ({"store_gb": 0}, False),
-    ],
-)  # fmt: skip
-def test_a_limit_is_a_number_that_makes_sense(tmp_path: Path, change: dict[str, Any], allowed: bool) -> None:
+def test_a_limit_is_a_number_that_makes_sense(tmp_path: Path) -> None:
     tree = override(sweep_of().model_dump(mode="json", exclude_none=True, exclude={"base"}), {"base": TINY})
-    (tmp_path / "s.yaml").write_text(yaml.safe_dump(tree))
-    if allowed:
-        assert isinstance(load_sweep(tmp_path / "s.yaml", change), Sweep)
-    else:
-        with pytest.raises(UserError):
-            load_sweep(tmp_path / "s.yaml", change)
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    for allowed in ({"trials": 1}, {"budget": "1s"}, {"wall": "36500d"}, {"resources.gpu": 0.5}, {"resources.cpu": 2}):
+        assert isinstance(load_sweep(file, allowed), Sweep)
+    refused: list[dict[str, Any]] = [
+        {"trials": 0}, {"budget": "0s"}, {"wall": "36501d"}, {"limits.seconds": 0}, {"resources.cpu": 1.5},
+        {"store_gb": 0}, {"parallel": -1},
+    ]  # fmt: skip
+    for change in refused:
+        with pytest.raises(UserError, match=next(iter(change)).split(".")[0]):
+            load_sweep(file, change)
 
 
 def test_an_expected_value_of_a_stopped_trial_is_that_of_others_with_its_score() -> None:

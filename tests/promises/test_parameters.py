@@ -215,19 +215,20 @@ def test_a_sweep_file_is_recorded_with_every_value(world: Launched) -> None:
     assert {*dict(flatten(recorded.base))} == {*dict(flatten(to_dict(world.sweep.base_config())))}
 
 
-@pytest.mark.parametrize("number", [None, 0, 3])
-def test_an_export_is_the_trial_that_was_asked_for(command: Command, world: Launched, number: int | None) -> None:
-    words = ["--out", world.out, *([] if number is None else ["--trial", number])]
-    assert command("semples-tune", "export", "to", *words)[0] == 0
-    config, result = read_run(Path("to"))
-    asked = world.best if number is None else number
-    assert config == world.configs[asked] and result["metrics"]["seg_miou"] == 50.0 + config.match.lambda_b
-    weights = {"generator": "refine", "prompts": "prompts", "network": "segment"}
-    for file, stage in weights.items():
-        assert (Path("to") / f"{file}.safetensors").read_text() == f"{stage} {config.match.lambda_b}"
-    _, out, _ = command("semples-tune", "best", *words)
-    Path("again.yaml").write_text(out)
-    assert load(Path("again.yaml")) == config
+def test_an_export_is_the_trial_that_was_asked_for(command: Command, world: Launched) -> None:
+    for number in (None, 0, 3):
+        words = ["--out", world.out, *([] if number is None else ["--trial", number])]
+        to = Path(f"to-{number}")
+        assert command("semples-tune", "export", to, *words)[0] == 0
+        config, result = read_run(to)
+        assert config == world.configs[world.best if number is None else number]
+        weight = config.match.lambda_b
+        assert result["metrics"]["seg_miou"] == 50.0 + weight
+        for file, stage in {"generator": "refine", "prompts": "prompts", "network": "segment"}.items():
+            assert (to / f"{file}.safetensors").read_text() == f"{stage} {weight}"
+        _, out, _ = command("semples-tune", "best", *words)
+        Path("again.yaml").write_text(out)
+        assert load(Path("again.yaml")) == config
 
 
 def test_status_shows_the_best_first_with_both_figures(command: Command, world: Launched) -> None:
@@ -242,9 +243,10 @@ def test_status_shows_the_best_first_with_both_figures(command: Command, world: 
     assert "6 of 6 trials done: 6 COMPLETE" in out
 
 
-@pytest.mark.parametrize(("selection", "value"), [("holdout", 2.0), ("proxy", 3.0), ("oracle", 1.0)])
-def test_a_score_is_of_the_images_that_may_choose(selection: str, value: float) -> None:
-    assert score({"seg_miou": 1.0, "holdout/seg_miou": 2.0, "proxy/seg_miou": 3.0}, "seg_miou", selection) == value
+def test_a_score_is_of_the_images_that_may_choose() -> None:
+    metrics = {"seg_miou": 1.0, "holdout/seg_miou": 2.0, "proxy/seg_miou": 3.0}
+    scores = {selection: score(metrics, "seg_miou", selection) for selection in ("oracle", "holdout", "proxy")}
+    assert scores == {"oracle": 1.0, "holdout": 2.0, "proxy": 3.0}
 
 
 def test_what_ray_is_asked_for_is_what_the_sweep_says(world: Launched) -> None:
