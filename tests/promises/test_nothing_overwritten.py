@@ -157,13 +157,10 @@ def test_the_data_are_no_place_for_a_sweep_or_its_store(tmp_path: Path, machine:
     from semples.data import scenes, voc  # noqa: PLC0415
 
     voc.write(scenes.load(24, 8, 8, 0), tmp_path / "tree")
-    names = {p.name for p in (tmp_path / "tree").rglob("*")}
-    data = {"kind": "voc", "root": str(tmp_path / "tree"), "classes": list(scenes.CLASSES), "holdout": 8}
-    for out, store in (
-        (tmp_path / "tree", ""),
-        (tmp_path / "tree" / "x", ""),
-        (tmp_path / "o", str(tmp_path / "tree")),
-    ):
+    tree = tmp_path / "tree"
+    names = {p.name for p in tree.rglob("*")}
+    data = {"kind": "voc", "root": str(tree), "classes": list(scenes.CLASSES), "holdout": 8}
+    for out, store in ((tree, ""), (tree / "x", ""), (tmp_path, ""), (tmp_path / "o", str(tree))):
         sweep = sweep_of(base={**TINY, "data": data}, store=store)
         with pytest.raises(UserError, match="overlaps the data in"):
             launch(sweep, out, None, lambda *_: None)
