@@ -59,7 +59,7 @@ def test_no_trial_is_begun_once_the_budget_is_spent() -> None:
     for budget, another in ((6.0, False), (6.001, True), (5.999, False)):
         searcher = searching(trials=None, budget=budget)
         searcher.suggest("a")
-        for stage in ("match", "refine"):  # three seconds each
+        for stage in ("match", "refine", "match"):  # three seconds each; its process died, and it is done again
             searcher.on_trial_result("a", milestone(stage, 33.0))
         searcher.on_trial_result("a", milestone("classify", 33.0))  # found in the store
         searcher.on_trial_complete("a", complete(50.0))
