@@ -10,6 +10,7 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 import semples.secrets
 from semples import strict_yaml
@@ -64,9 +65,10 @@ def sweeps(draw: st.DrawFn) -> Sweep:
         dimension = draw(dimensions(name))
         parents = [key for key, above in space.items() if "choice" in above]
         if parents and draw(st.booleans()):
-            parent = draw(st.sampled_from(parents))
-            values = draw(st.lists(st.sampled_from(space[parent]["choice"]), unique=True, min_size=1))
-            dimension["when"] = {parent: values[0] if len(values) == 1 else values}
+            dimension["when"] = {}
+            for parent in draw(st.lists(st.sampled_from(parents), unique=True, min_size=1, max_size=2)):
+                values = draw(st.lists(st.sampled_from(space[parent]["choice"]), unique=True, min_size=1))
+                dimension["when"][parent] = values[0] if len(values) == 1 else values
         space[name] = dimension
     base = {key: CHOICES[key][0] for key in CHOICES} | {key: of[0] for key, of in (FLOATS | INTS).items()}
     tree = {"name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 3, "base": base, "space": space}
@@ -121,6 +123,19 @@ def test_a_space_goes_through_a_file(tmp_path_factory: pytest.TempPathFactory, s
     again = load_sweep(path)
     assert again.distributions() == sweep.distributions() and again.base_config() == sweep.base_config()
     assert list(again.space.items()) == list(sweep.space.items())
+
+
+@MANY
+@given(sweeps())
+def test_a_space_has_the_scales_that_were_asked_for(sweep: Sweep) -> None:
+    for key, distribution in sweep.distributions().items():
+        dimension = sweep.space[key]
+        if isinstance(distribution, CategoricalDistribution):
+            assert distribution.choices == dimension.choice
+            continue
+        assert isinstance(distribution, IntDistribution if dimension.int else FloatDistribution)
+        assert (distribution.low, distribution.high, distribution.log) == (*dimension.ends, dimension.log)
+        assert distribution.step == (dimension.step or (1 if dimension.int else None))
 
 
 @MANY

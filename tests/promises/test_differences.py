@@ -138,3 +138,15 @@ def test_an_interval_that_reaches_the_default_makes_no_winner() -> None:
     assert judge("m", {DEFAULT: pairs(50, 60), "trial 1": pairs(50, 64)}).winner == ""
     behind = judge("m", {DEFAULT: [(1.0, 60.0), (1.0, 61.0)], "trial 1": [(2.0, 50.0), (2.0, 51.0)]})
     assert behind.leader == "trial 1" and behind.winner == "" and "what is reported says -10.0" in behind.sentence
+
+
+def test_a_sentence_says_whether_more_seeds_would_help() -> None:
+    said = {
+        name: judge("m", {DEFAULT: pairs(50, 60, 70), "trial 1": [(99.0, value) for value in reported]}).sentence
+        for name, reported in {"wins": (52, 62.1, 72), "unsure": (50, 64, 71), "behind": (40, 50.1, 60)}.items()
+    }
+    assert said["wins"].startswith("trial 1 wins: +2.0 points over the default, +1.9 to +2.2")
+    assert said["unsure"].endswith("which includes 0; take more --seeds to know")
+    assert "leads by what chooses, and what is reported says -10.0" in said["behind"]
+    first = judge("m", {DEFAULT: pairs(50, 60), "trial 1": pairs(1, 2)}).sentence
+    assert first == "no winner: over these seeds no finalist is better than the default configuration"

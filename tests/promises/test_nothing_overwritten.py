@@ -190,6 +190,16 @@ def test_masks_that_somebody_changed_stay_when_a_run_is_replaced(tmp_path: Path)
     assert left == {"a.png": "ours", "b.png": "mine"}
 
 
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    folder = claim(tmp_path / "out", "run")
+    (tmp_path / "theirs").mkdir()
+    (folder.path / "masks").symlink_to(tmp_path / "theirs")
+    with pytest.raises(UserError, match="masks: is a link"), folder.publishing() as new:
+        (new / "masks").mkdir()
+        (new / "masks" / "a.png").write_text("ours")
+    assert not list((tmp_path / "theirs").iterdir())
+
+
 def test_what_tells_of_the_others_comes_last_and_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever reads result.json while a run is replaced finds the files of one and the same run, or no result."""
     moved: list[str] = []

@@ -27,7 +27,7 @@ from test_several_launches import Machine
 from semples.config import Config, flatten, load, to_dict, with_changes
 from semples.output import read_run
 from semples.pipeline import STAGES
-from tune.confirm import DEFAULT, confirm, finalists
+from tune.confirm import DEFAULT, confirm, finalists, run_again
 from tune.space import Sweep
 from tune.study import load_study
 from tune.sweep import launch
@@ -340,6 +340,18 @@ def test_a_run_of_a_finalist_that_fails_is_told_with_its_name_and_takes_it_out(
     verdict = confirm(load_launched(folder), folder, 3, 2, None, lambda *words: said.append(words))
     assert {name for name, _, problem in said if problem} == {f"trial {bad}"}
     assert len(verdict.chosen) == 3 and f"trial {bad}" not in verdict.chosen
+
+
+def test_a_confirmation_that_goes_on_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, config = Machine(monkeypatch), with_changes(Config(), {**TINY, "runtime.device": "cpu"}, "test")
+    words = (str(tmp_path / "out"), "masks", str(tmp_path / "store"), str(tmp_path / "store"), None)
+    assert run_again(to_dict(config), *words) == "" and len(machine.computed) == 6
+    before = (tmp_path / "out" / "result.json").stat()
+    assert run_again(to_dict(config), *words) == ""
+    assert (tmp_path / "out" / "result.json").stat().st_ino == before.st_ino, "not even written again"
+    other = with_changes(config, {"masks.background": 0.6}, "test")
+    assert run_again(to_dict(other), *words) == "" and machine.computed[6:] == ["masks"]
+    assert read_run(tmp_path / "out")[0] == other
 
 
 def test_a_sweep_that_is_written_and_read_again_is_the_same(world: Launched) -> None:

@@ -9,11 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from test_several_launches import sweep_of
 
 from semples.errors import UserError
+from semples.secrets import reveal
 from tune import cluster
 from tune.cluster import MODE, OWN_TOKEN, PATIENCE, TOKEN, TOKEN_PATH, Lives, joined
 from tune.space import Resources
+from tune.sweep_folder import without_secrets
 
 GIVEN = {MODE: "disabled", TOKEN: "of a cluster", TOKEN_PATH: "/a/token"}
 
@@ -104,3 +107,14 @@ def test_a_trial_that_is_started_again_is_said_with_its_reason() -> None:
         trial = SimpleNamespace(config={"number": 3}, get_pickled_error=lambda error=error: error)
         Lives(lambda number, report: said.append((number, report))).on_trial_recover(0, [], trial)
     assert said == [(3, {"again": "its node ran out of memory"}), (3, {"again": "its process or node died"})]
+
+
+def test_a_sweep_is_written_without_its_passwords() -> None:
+    places = {
+        "study": "postgresql://ann:pa55word@h/x",
+        "mlflow": "http://ann:pa55word@h",
+        "store": "s3://ann:pa55word@h",
+    }
+    clean = without_secrets(sweep_of(**places))
+    assert "pa55word" not in clean.model_dump_json()
+    assert {what: reveal(getattr(clean, what), what) for what in places} == places

@@ -4,6 +4,8 @@ is the same in a replay as under Ray."""
 from __future__ import annotations
 
 import io
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,9 @@ from rich.console import Console
 from rich.progress import Progress
 from test_several_launches import CONTINUOUS, SECONDS, go, own, sweep_of
 
+import tune.cli
+from semples.config import find_config, load
+from semples.errors import UserError
 from tune import screen
 from tune.cost_aware import CostAwareSampler, Costs, Space, affecting
 from tune.space import Sweep
@@ -89,6 +94,22 @@ def test_nothing_is_suggested_twice_while_there_is_something_new() -> None:
     assert not repeated and len(epochs) == len({*epochs})
 
 
+def test_variations_are_those_of_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = optuna.create_study(direction="maximize", sampler=(sampler := CostAwareSampler(SWEEP, 0)))
+    for i in range(12):
+        study.add_trial(trial(SWEEP, [40.0 + i], match__lambda_b=0.5 + i / 2))
+    leaders: list[list[float]] = []
+    vary = sampler._variations
+
+    def remember(rows: np.ndarray, kept: tuple[int, ...]) -> np.ndarray:
+        leaders.append(rows[:, 0].tolist())
+        return vary(rows, kept)
+
+    monkeypatch.setattr(sampler, "_variations", remember)
+    sampler.sample_relative(study, study.ask({}), {})
+    assert leaders and all(rows == [0.5 + i / 2 for i in range(11, 3, -1)] for rows in leaders)
+
+
 def test_of_two_objectives_each_is_taken_in_its_own_direction() -> None:
     sweep = sweep_of(sampler="cost-aware", objective=["pseudo_miou", "seconds"], space=SPACE)
     study = optuna.create_study(directions=sweep.directions)
@@ -142,7 +163,7 @@ def test_objectives_of_a_replay_are_in_their_order() -> None:
 
 
 def test_a_replay_knows_no_proxy() -> None:
-    with pytest.raises(Exception, match="cannot be replayed"):
+    with pytest.raises(UserError, match="cannot be replayed"):
         go(sweep_of(selection="proxy", trials=1))
 
 
@@ -209,6 +230,54 @@ def test_the_end_of_a_sweep_says_how_its_trials_ended() -> None:
     row = next(line for line in text.splitlines() if line.startswith("│ match.lambda_b"))
     assert [cell.strip() for cell in row.split("│")[2:-1]] == ["1", "2", "4", "5", "6"]
     assert next(line for line in text.splitlines() if "trial " in line and "default" in line).count("default") == 1
+
+
+def test_a_base_stands_above_its_preset() -> None:
+    sweep = sweep_of(preset="scenes-weaktr", base={"refine.start": "classify", "match.epochs": 9})
+    base, preset = sweep.base_config(), load(find_config("scenes-weaktr"))
+    assert (preset.refine.start, preset.generator.kind) == ("match", "weaktr")
+    assert (base.refine.start, base.match.epochs, base.generator) == ("classify", 9, preset.generator)
+
+
+def test_what_trials_must_share_is_not_searched() -> None:
+    for key, ends in {
+        "seed": {"int": [0, 3]}, "selection": {"choice": ["holdout", "oracle"]}, "data.train": {"int": [9, 999]},
+        "segment.train_on": {"choice": ["pseudo", "truth"]}, "runtime.threads": {"int": [1, 4]},
+        "runtime.precision": {"choice": ["float32", "bfloat16"]}, "generator.kind": {"choice": ["cnn", "weaktr"]},
+    }.items():  # fmt: skip
+        with pytest.raises(UserError, match=f"{key} cannot be searched"):
+            sweep_of(space={key: ends}).distributions()
+
+
+def test_a_value_within_a_range_that_is_not_allowed_is_said_at_once() -> None:
+    with pytest.raises(UserError, match=r"segment\.size = 33 is not allowed"):
+        sweep_of(space={"segment.size": {"int": [32, 96]}}).distributions()
+    assert sweep_of(space={"segment.size": {"int": [32, 96], "step": 32}}).distributions()
+
+
+def test_a_grid_of_steps_has_both_ends() -> None:
+    grid = lambda **ends: [p["masks.background"] for p in sweep_of(space={"masks.background": ends}).grid()]  # noqa: E731
+    assert grid(float=[0.2, 0.5], step=0.1) == [0.2, 0.3, 0.4, 0.5]
+    assert grid(float=[0.5, 0.8], step=0.1) == [0.5, 0.6, 0.7, 0.8]
+    assert [p["match.epochs"] for p in sweep_of(space={"match.epochs": {"int": [3, 5]}}).grid()] == [3, 4, 5]
+
+
+def test_a_trial_goes_on_until_all_of_its_objectives_are_known() -> None:
+    for objective, last, directions in (
+        (["pseudo_miou"], "masks", ["maximize"]),
+        (["pseudo_miou", "seg_miou", "gpu_gb"], "segment", ["maximize", "maximize", "minimize"]),
+        (["seconds", "pseudo_miou"], "masks", ["minimize", "maximize"]),
+    ):
+        sweep = sweep_of(objective=objective)
+        assert (sweep.last_stage, sweep.directions) == (last, directions)
+
+
+def test_the_sweep_that_was_launched_last_is_meant(tmp_path: Path) -> None:
+    for when, name in ((300, "b"), (100, "c"), (200, "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sweep.yaml").write_text("")
+        os.utime(tmp_path / name / "sweep.yaml", (when, when))
+    assert tune.cli._folder(tmp_path, None) == tmp_path / "b" and tune.cli._folder(tmp_path, "c") == tmp_path / "c"
 
 
 def test_an_extent_is_said_in_words() -> None:
