@@ -94,6 +94,18 @@ def test_nothing_is_suggested_twice_while_there_is_something_new() -> None:
     assert not repeated and len(epochs) == len({*epochs})
 
 
+def test_a_value_that_was_rounded_otherwise_is_not_tried_again() -> None:
+    """0.3 + 3 * 0.1 is not quite the 0.6 that trials begin with."""
+    space = {"masks.background": {"float": [0.3, 1.0], "step": 0.1}, "match.epochs": {"int": [10, 11]}}
+    for sampler in ("cost-aware", "random", "tpe"):
+        sweep = sweep_of(sampler=sampler, space=space, base={"masks.background": 0.6}, trials=16)
+        study = go(sweep, judge=lambda p: 40.0 + p["masks.background"]).study
+        tried = [(round(t.params["masks.background"], 6), t.params["match.epochs"]) for t in own(study)]
+        assert len(tried) == len({*tried}) and tried[0] == (0.6, 10), sampler
+        exact = [t.params["masks.background"] for t in own(study)]
+        assert sampler != "cost-aware" or {*exact} <= {0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0}
+
+
 def test_variations_are_those_of_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     study = optuna.create_study(direction="maximize", sampler=(sampler := CostAwareSampler(SWEEP, 0)))
     for i in range(12):
@@ -225,7 +237,7 @@ def test_the_end_of_a_sweep_says_how_its_trials_ended() -> None:
         screen.show(study, sweep)
         text = console.export_text()
     computed = sum(s["seconds"] for t in own(study) for s in t.user_attrs["stages"].values() if not s["reused"])
-    assert "7 of 8 trials done: 7 COMPLETE, 1 FAILED" in text and "trial 2 FAILED: as the replay was told" in text
+    assert "7 of 8 trials done: 7 COMPLETE, 1 FAILED\n" in text and "trial 2 FAILED: as the replay was told" in text
     assert f"{computed / 60:.1f} minutes of compute" in text and "(chosen on holdout masks)" in text
     row = next(line for line in text.splitlines() if line.startswith("│ match.lambda_b"))
     assert [cell.strip() for cell in row.split("│")[2:-1]] == ["1", "2", "4", "5", "6"]
