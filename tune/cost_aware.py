@@ -106,7 +106,8 @@ class Space:
                 value = np.minimum(np.rint(value), len(d.choices) - 1)
             else:
                 first, last, step = d.low, d.high, d.step  # type: ignore[attr-defined]
-                value = first + step * np.rint((value - first) / step) if step else value
+                # the 0.6 of a base and a grid, not 0.3 + 3 * 0.1
+                value = np.round(first + step * np.rint((value - first) / step), 12) if step else value
                 value = np.clip(value, first, last)
             columns.append(value)
         return np.stack(columns, 1)

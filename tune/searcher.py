@@ -233,4 +233,5 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
 
 def _identity(parameters: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted(parameters.items()))
+    """Equal for equal parameters, also where a sampler counts 0.3 + 3 * 0.1 for the 0.6 of the base."""
+    return tuple(sorted((k, float(f"{v:.12g}") if isinstance(v, float) else v) for k, v in parameters.items()))

@@ -1,0 +1,152 @@
+"""What a step adds, and which configuration wins, is said by paired differences over seeds: each figure is that of the
+run that it names, with the sign that it names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from semples import ablation
+from semples.ablation import DIFFERENCES, STEPS, ablate, differences, figures, spread, table
+from semples.config import Config, with_changes
+from semples.errors import UserError
+from semples.pipeline import Event
+from tune.confirm import DEFAULT, judge
+
+
+def test_a_spread_is_the_interval_of_students_t() -> None:
+    s = spread([1.0, 2.0, 3.0, 4.0, 5.0])
+    half = 2.776445 * math.sqrt(2.5) / math.sqrt(5)
+    assert (s.mean, s.minimum, s.maximum) == (3.0, 1.0, 5.0)
+    assert (s.low, s.high) == pytest.approx((3 - half, 3 + half), rel=1e-5)
+    wide = spread([1.0, 2.0, 3.0, 4.0, 5.0], 0.99)
+    assert wide.high - wide.mean == pytest.approx(4.604095 * math.sqrt(2.5 / 5), rel=1e-5)
+    assert spread([7.0]).low == -math.inf and spread([7.0]).high == math.inf and spread([7.0]).mean == 7.0
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, str]]:
+    """Made-up runs: every metric tells by its digits of which run it is: seed, true masks, without CRF, stage."""
+    found: list[tuple[Config, str]] = []
+
+    def run(config: Config, store: Any, report: Callable[[Event], None], until: str = "segment") -> Any:
+        found.append((config, until))
+        of = 1000 * config.seed + 100 * (config.segment.train_on == "truth") + 10 * (not config.masks.crf.iterations)
+        report(Event("match", 1, 1))
+        names = (
+            "classify/cam_miou",
+            "match/cam_miou",
+            "refine/cam_miou",
+            "heatmaps/cam_miou",
+            "pseudo_miou",
+            "seg_miou",
+        )
+        return SimpleNamespace(metrics={name: float(of + i) for i, name in enumerate(names)})
+
+    masked = SimpleNamespace(masked=True)
+    monkeypatch.setattr(ablation, "run", run)
+    monkeypatch.setattr(ablation, "load_data", lambda *_: SimpleNamespace(train=masked, test=masked))
+    return found
+
+
+def test_every_step_is_measured_in_the_run_that_it_names(ran: list[tuple[Config, str]]) -> None:
+    heard: list[int] = []
+    base = with_changes(Config(), {"segment.train_on": "truth", "seed": 9}, "test")
+    values = ablate(base, range(2), None, lambda seed, event: heard.append(seed))  # type: ignore[arg-type]
+    assert values == {
+        "classify_cam": [0, 1000], "match_cam": [1, 1001], "refine_cam": [2, 1002], "heatmaps": [3, 1003],
+        "masks_without_crf": [14, 1014], "masks": [4, 1004], "segment": [5, 1005], "segment_true_masks": [105, 1105],
+    }  # fmt: skip
+    assert heard == [0, 0, 0, 1, 1, 1]
+    assert [(c.seed, c.masks.crf.iterations, c.segment.train_on, until) for c, until in ran[:3]] == [
+        (0, 10, "pseudo", "segment"), (0, 0, "pseudo", "masks"), (0, 10, "truth", "segment"),
+    ]  # fmt: skip
+
+
+def test_an_ablation_needs_masks_to_measure_by(ran: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for train, test in ((False, True), (True, False)):
+        data = SimpleNamespace(train=SimpleNamespace(masked=train), test=SimpleNamespace(masked=test))
+        monkeypatch.setattr(ablation, "load_data", lambda *_, data=data: data)
+        with pytest.raises(UserError, match="an ablation needs true masks"):
+            ablate(Config(), range(1), None, lambda *_: None)  # type: ignore[arg-type]
+    assert not ran
+
+
+VALUES: dict[str, list[float]] = {step: [10.0 * i, 10.0 * i + 3] for i, step in enumerate(STEPS)} | {
+    "masks_without_crf": [30.0, 35.0]
+}
+
+
+def test_a_difference_is_what_the_later_step_adds_seed_by_seed() -> None:
+    assert differences(VALUES) == {
+        "match_minus_classify": [10.0, 10.0], "refine_minus_match": [10.0, 10.0],
+        "masks_minus_masks_without_crf": [20.0, 18.0], "segment_minus_masks": [10.0, 10.0],
+    }  # fmt: skip
+    for name, (more, less) in DIFFERENCES.items():
+        assert name == f"{more.removesuffix('_cam')}_minus_{less.removesuffix('_cam')}"
+
+
+def test_the_table_and_the_figures_say_the_same() -> None:
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in table(VALUES, "holdout").splitlines() if line}
+    flat = figures(VALUES)
+    assert next(iter(rows)) == "mIoU in points, 2 seeds, chosen by holdout" and flat["seeds"] == 2
+    for step, label in STEPS.items():
+        mean, lowest, highest = (flat[name] for name in (step, f"{step}_min", f"{step}_max"))
+        assert [cell.strip() for cell in rows[label]] == [f"{mean:.1f}", f"{lowest:.1f} - {highest:.1f}"]
+        assert (mean, lowest, highest) == (sum(VALUES[step]) / 2, min(VALUES[step]), max(VALUES[step]))
+        assert f"{step}_low" not in flat
+    name = "masks_minus_masks_without_crf"
+    low, high = spread([20.0, 18.0]).low, spread([20.0, 18.0]).high
+    assert [cell.strip() for cell in rows["masks - masks without crf"]] == ["+19.0", f"{low:+.1f} to {high:+.1f}"]
+    assert (flat[name], flat[f"{name}_low"], flat[f"{name}_high"]) == (19.0, low, high)
+
+
+def test_with_one_seed_there_is_no_interval() -> None:
+    flat = figures({step: values[:1] for step, values in VALUES.items()})
+    assert flat["segment_minus_masks"] == 10.0 and not [name for name in flat if name.endswith(("_low", "_high"))]
+
+
+def pairs(*reported: float) -> list[tuple[float, float]]:
+    return [(value, value) for value in reported]
+
+
+def test_a_winner_is_above_the_default_seed_by_seed() -> None:
+    verdict = judge("m", {DEFAULT: pairs(50, 60, 70), "trial 1": pairs(52, 62.1, 71.9), "trial 2": pairs(30, 40, 50)})
+    assert verdict.winner == "trial 1" and verdict.over_default["trial 1"].mean == pytest.approx(2.0)
+    assert verdict.over_default["trial 2"].mean == pytest.approx(-20.0)
+    assert {name: s.mean for name, s in verdict.over_others.items()} == pytest.approx({DEFAULT: 2.0, "trial 2": 22.0})
+
+
+def test_the_more_finalists_the_wider_the_interval() -> None:
+    """Of 0.5 to 3.5 over three seeds: two finalists or three."""
+    better = pairs(51.2, 62.2, 73.4)
+    one = judge("m", {DEFAULT: pairs(50, 60, 70), "trial 1": better})
+    four = judge(
+        "m", {DEFAULT: pairs(50, 60, 70), "trial 1": better, **{f"trial {i}": pairs(1, 2, 3) for i in (2, 3, 4)}}
+    )
+    widths = [verdict.over_default["trial 1"].high - verdict.over_default["trial 1"].low for verdict in (one, four)]
+    differ = [1.2, 2.2, 3.4]
+    assert widths == pytest.approx([spread(differ).high - spread(differ).low,
+                                    spread(differ, 1 - 0.05 / 4).high - spread(differ, 1 - 0.05 / 4).low])  # fmt: skip
+
+
+def test_an_interval_that_reaches_the_default_makes_no_winner() -> None:
+    assert judge("m", {DEFAULT: pairs(50, 60), "trial 1": pairs(50, 64)}).winner == ""
+    behind = judge("m", {DEFAULT: [(1.0, 60.0), (1.0, 61.0)], "trial 1": [(2.0, 50.0), (2.0, 51.0)]})
+    assert behind.leader == "trial 1" and behind.winner == "" and "what is reported says -10.0" in behind.sentence
+
+
+def test_a_sentence_says_whether_more_seeds_would_help() -> None:
+    said = {
+        name: judge("m", {DEFAULT: pairs(50, 60, 70), "trial 1": [(99.0, value) for value in reported]}).sentence
+        for name, reported in {"wins": (52, 62.1, 72), "unsure": (50, 64, 71), "behind": (40, 50.1, 60)}.items()
+    }
+    assert said["wins"].startswith("trial 1 wins: +2.0 points over the default, +1.9 to +2.2")
+    assert said["unsure"].endswith("which includes 0; take more --seeds to know")
+    assert "leads by what chooses, and what is reported says -10.0" in said["behind"]
+    first = judge("m", {DEFAULT: pairs(50, 60), "trial 1": pairs(1, 2)}).sentence
+    assert first == "no winner: over these seeds no finalist is better than the default configuration"

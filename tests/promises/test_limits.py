@@ -1,0 +1,282 @@
+"""What a sweep may take is kept: trials, compute, time, the limits of a trial, and the gates at which trials are
+stopped; and what lies exactly on a boundary falls on the side that the words say.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+from conftest import TINY
+from optuna.trial import TrialState
+from ray.tune.schedulers import TrialScheduler
+from test_searcher import complete, message, milestone
+from test_several_launches import CONTINUOUS, Machine, go, launched, own, sweep_of
+
+from semples.config import override
+from semples.errors import UserError
+from semples.store import GB
+from tune.cost_aware import CostAwareSampler
+from tune.searcher import FAILURES, LATER_FAILURES, REPEATS, StudySearcher
+from tune.space import GRID, Sweep, load_sweep
+from tune.stopping import MilestoneStopping
+from tune.study import DUPLICATE, front, prepare, ranked
+from tune.sweep import RETRIES
+from tune.tracking import Untracked
+
+
+def searching(study: optuna.Study | None = None, **changes: Any) -> StudySearcher:
+    """A launch, whose trials end as a test says."""
+    sweep = sweep_of(**{"sampler": "random", "space": CONTINUOUS, **changes})
+    study = prepare(study or optuna.create_study(directions=sweep.directions), sweep)
+    return StudySearcher(study, sweep, Untracked(), lambda number, parameters: "run", lambda *_: None)
+
+
+def end(searcher: StudySearcher, name: str, last: dict[str, Any], error: bool = False) -> bool:
+    """Suggest a trial and let it end; False if there are to be no more."""
+    if not isinstance(searcher.suggest(name), dict):
+        return False
+    searcher.on_trial_complete(name, last, error)
+    return True
+
+
+def test_as_many_trials_come_through_as_were_asked_for() -> None:
+    sweep = sweep_of(sampler="random", space=CONTINUOUS, trials=5)
+    for workers in (1, 3):
+        done = go(sweep, workers=workers, fate=lambda number: "fail" if number in (1, 2) else "")
+        states = [t.state for t in own(done.study)]
+        assert states.count(TrialState.COMPLETE) == 5 and states.count(TrialState.FAIL) == 2 and len(states) == 7
+
+
+def test_no_trial_is_begun_once_the_budget_is_spent() -> None:
+    for budget, another in ((6.0, False), (6.001, True), (5.999, False)):
+        searcher = searching(trials=None, budget=budget)
+        searcher.suggest("a")
+        for stage in ("match", "refine", "match"):  # three seconds each; its process died, and it is done again
+            searcher.on_trial_result("a", milestone(stage, 33.0))
+        searcher.on_trial_result("a", milestone("classify", 33.0))  # found in the store
+        searcher.on_trial_complete("a", complete(50.0))
+        assert isinstance(searcher.suggest("b"), dict) is another
+
+
+def test_a_trial_that_runs_when_the_budget_is_spent_is_ended() -> None:
+    searcher = searching(trials=None, budget=3.0)
+    searcher.suggest("a")
+    searcher.on_trial_result("a", milestone("match", 33.0))
+    assert searcher.suggest("b") == "FINISHED" and searcher.exhausted == "the budget of 3 compute seconds is spent"
+    searcher.on_trial_result("a", milestone("refine", 34.0))
+    searcher.on_trial_complete("a", complete(50.0))
+    assert searcher._study.get_trials()[0].values == [50.0]
+
+
+def test_no_trial_is_begun_once_the_wall_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("tune.searcher.time", SimpleNamespace(monotonic=lambda: now[0]))
+    searcher = searching(trials=None, wall=10.0)
+    for name, seconds, another in (("a", 0.0, True), ("b", 9.9, True), ("c", 10.0, False)):
+        now[0] = 1000.0 + seconds
+        assert end(searcher, name, complete(50.0)) is another
+    assert searcher.exhausted == "the wall time of 10 s is over"
+    assert end(searching(searcher._study, trials=None, wall=10.0), "d", complete(52.0)), "each launch has its own"
+
+
+def taking(value: float, seconds: float, gpu_gb: float) -> dict[str, Any]:
+    metrics = {"pseudo_miou": value}
+    return message(ended="COMPLETE", values=[value], metrics=metrics, taken={"seconds": seconds, "gpu_gb": gpu_gb})
+
+
+def test_a_trial_above_any_limit_is_never_the_best_and_one_that_takes_just_that_may_be() -> None:
+    limits = {"seconds": 9.0, "gpu_gb": 4.0}
+    searcher = searching(limits=limits)
+    took = [(9.0, 4.0), (9.001, 1.0), (1.0, 4.001), (1.0, 1.0), (20.0, 9.0)]
+    for number, (seconds, gpu_gb) in enumerate(took):
+        end(searcher, str(number), taking(50.0 + number, seconds, gpu_gb))
+    study, sweep = searcher._study, sweep_of(limits=limits)
+    assert [t.number for t in ranked(study, sweep)] == [3, 0] and [t.number for t in front(study, sweep)] == [3]
+    assert [t.number for t in ranked(study, sweep_of())] == [4, 3, 2, 1, 0]
+
+
+def test_the_sampler_is_told_by_how_much_a_trial_is_above_a_limit() -> None:
+    """As Optuna has it: what is above 0 is not allowed."""
+    searcher = searching(limits={"seconds": 9.0, "gpu_gb": 4.0}, early_stopping="median")
+    end(searcher, "a", taking(50.0, 12.0, 3.0))
+    end(searcher, "b", milestone("match", 10.0))
+    end(searcher, "c", message(ended="FAILED", reason="x"))
+    above, *others = (t.constraints for t in searcher._study.get_trials())
+    assert above == {"seconds": 3.0, "gpu_gb": -1.0}
+    assert others == [{"seconds": -9.0, "gpu_gb": -4.0}] * 2, "not known to be above any"
+
+
+def test_a_trial_above_a_limit_is_worth_as_little_as_the_worst() -> None:
+    searcher = searching(limits={"seconds": 9.0}, sampler="cost-aware")
+    for number, (value, seconds) in enumerate([(50.0, 9.0), (90.0, 9.5), (40.0, 1.0), (60.0, 1.0)]):
+        end(searcher, str(number), taking(value, seconds, 0.0))
+    end(searcher, "failed", message(ended="FAILED", reason="x"))
+    sampler = CostAwareSampler(searcher._sweep, 0)
+    rows, values = sampler._observations(searcher._study.get_trials())
+    assert values.tolist() == [50.0, 40.0, 40.0, 60.0, 40.0] and len(rows) == 5
+
+
+def decide(scheduler: MilestoneStopping, number: int, stage: str, score: float) -> bool:
+    """Whether the trial is stopped there."""
+    trial = SimpleNamespace(config={"number": number})
+    return scheduler.on_trial_result(None, trial, milestone(stage, score)) == TrialScheduler.STOP
+
+
+PASSED = {name: {n: 40.0 + n for n in range(6)} for name in ("classify", "match", "masks")}  # 40, 41, ... 45
+
+
+def test_the_worse_are_stopped_and_the_better_are_not() -> None:
+    found = {
+        rule: [decide(MilestoneStopping(rule, "segment", PASSED), 7, "match", score) for score in scores]
+        for rule, scores in {
+            "median": (1.0, 42.4, 42.5, 42.6, 99.0), "asha": (1.0, 42.9, 43.1, 99.0), "none": (1.0, 99.0),
+        }.items()
+    }  # fmt: skip
+    assert found == {
+        "median": [True, True, False, False, False], "asha": [True, True, False, False], "none": [False, False],
+    }  # fmt: skip
+
+
+def test_nobody_is_stopped_where_nothing_is_saved_any_more() -> None:
+    for rule in ("median", "asha"):
+        scheduler = MilestoneStopping(rule, "masks", PASSED)
+        assert not decide(scheduler, 7, "masks", 1.0) and decide(scheduler, 7, "match", 1.0)
+        assert decide(MilestoneStopping(rule, "segment", PASSED), 7, "masks", 1.0), "where a network is to be trained"
+
+
+def test_scores_of_another_milestone_stop_nobody() -> None:
+    scheduler = MilestoneStopping("median", "segment", {"match": PASSED["match"], "classify": {0: 3.0, 1: 2.0}})
+    assert not decide(scheduler, 7, "classify", 2.5)
+    assert not decide(scheduler, 8, "heatmaps", 1.0)
+
+
+def test_four_different_scores_of_others_are_needed() -> None:
+    for rule in ("median", "asha"):
+        scheduler = MilestoneStopping(rule, "segment", {})
+        scores = (50.0, 49.0, 49.0, 48.0, 47.0, 46.0, 45.0)  # the first is the default's
+        found = [decide(scheduler, number, "match", score) for number, score in enumerate(scores)]
+        assert found == [False] * 5 + [True, True]
+
+
+def test_a_trial_that_reports_again_is_not_compared_with_itself() -> None:
+    scheduler = MilestoneStopping("median", "segment", {"match": {0: 50.0, 1: 49.0, 2: 48.0}})
+    assert [decide(scheduler, 7, "match", score) for score in (40.0, 41.0)] == [False, False]
+
+
+def test_the_default_is_never_stopped_whatever_its_number() -> None:
+    scheduler = MilestoneStopping("median", "segment", PASSED, lambda number: number == 9)
+    assert not decide(scheduler, 9, "match", 1.0) and decide(scheduler, 10, "match", 1.5)
+
+
+def test_a_launch_knows_which_trial_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch)
+    launched(tmp_path, trials=3, early_stopping="asha")
+    scheduler = machine.asked["tune_config"].scheduler
+    assert [scheduler._is_default(number) for number in range(3)] == [True, False, False]
+    assert (scheduler._last, scheduler._stops.__name__) == ("masks", "outside_best")
+
+
+def test_a_search_stops_after_so_many_equal_failures_and_not_before() -> None:
+    reasons = (f"no space left in trials/{n:04d}" for n in itertools.count())
+    searcher = searching(trials=None, budget=1e6)
+    failed = [end(searcher, "x", message(ended="FAILED", reason=next(reasons))) for _ in range(FAILURES + 1)]
+    assert failed == [True] * FAILURES + [False] and searcher.failing
+    assert searcher.exhausted.startswith("5 trials in a row failed for one reason: no space left")
+
+
+def test_once_some_came_through_more_failures_are_borne() -> None:
+    failed = message(ended="FAILED", reason="diverged")
+    for came_through in (complete(50.0), milestone("match", 10.0)):
+        searcher = searching(trials=None, budget=1e6, early_stopping="median")
+        for last in (*[failed] * (FAILURES - 1), came_through):
+            end(searcher, "x", last)
+        found = [end(searcher, "x", failed) for _ in range(LATER_FAILURES + 1)]
+        assert found == [True] * LATER_FAILURES + [False], "counted from then on"
+
+
+def test_trials_that_are_lost_one_after_another_end_a_search_too() -> None:
+    searcher = searching(trials=None, budget=1e6)
+    assert [end(searcher, "x", {}, error=True) for _ in range(FAILURES + 1)] == [True] * FAILURES + [False]
+    assert "more often than it is retried" in searcher.exhausted
+
+
+def test_a_search_is_over_after_a_hundred_repeated_suggestions() -> None:
+    searcher = searching(space={"prompts.count": {"int": [1, 2]}}, trials=None, budget=1e6)
+    ran = 0
+    while end(searcher, str(ran), complete(50.0 + ran)):
+        ran += 1
+    newest = [DUPLICATE in t.user_attrs for t in searcher._study.get_trials()][-REPEATS:]
+    assert ran == 2 and newest == [True] * 100
+    assert searcher.exhausted == "100 suggestions in a row had been tried before"
+
+
+def test_a_grid_has_ten_thousand_points_at_most() -> None:
+    grid = lambda count: sweep_of(trials=None, space={"prompts.count": {"int": [1, count]}}).grid()  # noqa: E731
+    assert sum(1 for _ in grid(GRID)) == GRID
+    with pytest.raises(UserError, match="a grid of 10001 points is more than 10000"):
+        next(grid(GRID + 1))
+
+
+def test_ray_and_the_store_are_given_the_limits_of_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, quotas = Machine(monkeypatch), []
+    monkeypatch.setattr("tune.trial.open_store", lambda *words: quotas.append(words[-1]) or sys.exit())
+    launched_with = {"trials": 3, "parallel": 2, "store_gb": 1.5, "resources": {"cpu": 3, "gpu": 0}}
+    with pytest.raises(SystemExit):
+        launched(tmp_path, **launched_with)
+    asked = machine.asked
+    assert (asked["tune_config"].num_samples, asked["tune_config"].max_concurrent_trials) == (3, 2)
+    assert asked["run_config"].failure_config.max_failures == RETRIES == 3
+    assert asked["quota"] == 1.5 == quotas[0] and GB == 1e9
+    assert asked["resources"].required_resources == {"CPU": 3.0}
+
+
+def test_without_a_number_of_trials_ray_asks_until_there_are_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch)
+    why, study = launched(tmp_path, trials=None, parallel=0, space={"match.lambda_b": {"choice": [1.0, 2.0]}})
+    assert machine.asked["tune_config"].num_samples == -1
+    assert machine.asked["tune_config"].max_concurrent_trials is None
+    assert why == "every point of the grid was tried" and len(own(study)) == 2
+
+
+def test_a_launch_of_which_every_trial_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch)
+    machine.diverges = 1.0
+    with pytest.raises(UserError, match=r"no trial came through; match diverged; lower match\.lambda_b"):
+        launched(tmp_path, trials=1)
+    assert (tmp_path / "s" / "trials" / "0000" / "error.txt").exists()
+
+
+def test_a_limit_is_a_number_that_makes_sense(tmp_path: Path) -> None:
+    tree = override(sweep_of().model_dump(mode="json", exclude_none=True, exclude={"base"}), {"base": TINY})
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    for allowed in ({"trials": 1}, {"budget": "1s"}, {"wall": "36500d"}, {"resources.gpu": 0.5}, {"resources.cpu": 2}):
+        assert isinstance(load_sweep(file, allowed), Sweep)
+    refused: list[dict[str, Any]] = [
+        {"trials": 0}, {"budget": "0s"}, {"wall": "36501d"}, {"limits.seconds": 0}, {"resources.cpu": 1.5},
+        {"store_gb": 0}, {"parallel": -1},
+    ]  # fmt: skip
+    for change in refused:
+        with pytest.raises(UserError, match=next(iter(change)).split(".")[0]):
+            load_sweep(file, change)
+
+
+def test_an_expected_value_of_a_stopped_trial_is_that_of_others_with_its_score() -> None:
+    searcher = searching(sampler="cost-aware", early_stopping="median", trials=20)
+    for number in range(6):
+        searcher.suggest(str(number))
+        searcher.on_trial_result(str(number), milestone("match", 30.0 + number))
+        searcher.on_trial_complete(str(number), complete(60.0 + 2 * number))
+    end(searcher, "stopped", milestone("match", 20.0))
+    _, values = CostAwareSampler(searcher._sweep, 0)._observations(searcher._study.get_trials())
+    assert np.allclose(values, [60.0, 62.0, 64.0, 66.0, 68.0, 70.0, 40.0])

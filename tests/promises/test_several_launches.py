@@ -1,0 +1,440 @@
+"""A sweep may be launched as often as one likes: together the launches do what a single one would have done.
+
+What was finished is never repeated, what failed is made up for, what was interrupted is handed out again, and what
+earlier launches spent, scored and suggested counts in later ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from conftest import TINY
+from optuna.trial import FrozenTrial, TrialState
+from ray import tune as ray_tune
+from ray.tune.schedulers import TrialScheduler
+
+from semples.config import Config
+from semples.errors import UserError
+from semples.folders import claim, kind_of
+from semples.pipeline import STAGES, run
+from tune.cost_aware import affecting
+from tune.replay import End, Planned, Replay, replay
+from tune.space import Sweep
+from tune.study import DUPLICATE, create_study, effort, front, load_study, open_study, passed_milestones, ranked
+from tune.sweep import DONE, launch, trials_to_go
+from tune.sweep_folder import check_same, load_launched, record
+from tune.trial import STORE
+
+SECONDS = {
+    "classify": 5.0, "match": 20.0, "prompts": 4.0, "refine": 20.0, "heatmaps": 2.0, "masks": 3.0, "segment": 30.0,
+}  # fmt: skip
+LAMBDAS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+
+
+def sweep_of(**changes: Any) -> Sweep:
+    tree = {
+        "name": "s", "selection": "holdout", "objective": "pseudo_miou", "trials": 8, "sampler": "grid",
+        "space": {"match.lambda_b": {"choice": LAMBDAS}}, **changes,
+    }  # fmt: skip
+    return Sweep.model_validate(tree)
+
+
+CONTINUOUS = {"match.lambda_b": {"float": [1.0, 8.0]}}
+
+
+class Scored:
+    """Made-up stages for a replay: every score is what `judge` says of the parameters."""
+
+    def __init__(self, sweep: Sweep, judge: Callable[[dict[str, Any]], float] = lambda p: 50.0 - p["match.lambda_b"]):
+        self._keys, self._judge = affecting(sweep), judge
+
+    def stage_seconds(self, profile: str) -> dict[str, float]:
+        return SECONDS
+
+    def plan(self, parameters: dict[str, Any], seconds: dict[str, float], last: str) -> list[Planned]:
+        score = self._judge(parameters)
+        return [
+            (name, repr([parameters.get(k) for k in keys]).encode(), seconds[name], [score, score + 1.0])
+            if STAGES[name].milestone
+            else (name, repr([parameters.get(k) for k in keys]).encode(), seconds[name], None)
+            for name, keys in self._keys.items()
+        ]
+
+
+def go(sweep: Sweep, study: optuna.Study | None = None, **options: Any) -> Replay:
+    """One launch; `study`: of the launches before it."""
+    answers = Scored(sweep, **({"judge": options.pop("judge")} if "judge" in options else {}))
+    return replay(sweep, answers, study=study, **options)
+
+
+def outcome(study: optuna.Study) -> list[tuple[int, dict[str, Any], TrialState, list[float] | None]]:
+    return [(t.number, t.params, t.state, t.values) for t in study.get_trials() if t.state != TrialState.WAITING]
+
+
+def own(study: optuna.Study) -> list[FrozenTrial]:
+    """What really ran."""
+    return [t for t in study.get_trials() if DUPLICATE not in t.user_attrs and t.state != TrialState.WAITING]
+
+
+def interrupt(after: int) -> Callable[[End], bool]:
+    """Ends a replay when that many trials have ended."""
+    ended: set[int] = set()
+    return lambda end: ended.add(end.number) or len(ended) >= after
+
+
+def test_launches_in_a_row_find_what_a_single_one_finds() -> None:
+    single = go(sweep_of()).study
+    study = None
+    for trials in (3, 4, 8):
+        study = go(sweep_of(trials=trials), study).study
+    assert study is not None and outcome(study) == outcome(single) and len(outcome(single)) == 8
+
+
+def test_a_launch_with_nothing_to_do_does_nothing() -> None:
+    study = go(sweep_of()).study
+    before = outcome(study)
+    again = go(sweep_of(), study)
+    assert outcome(study) == before and not again.ends and not again.suggestions
+
+
+def test_what_is_minimised_stays_minimised(tmp_path: Path) -> None:
+    sweep = sweep_of(objective=["seconds", "pseudo_miou"])
+    word = {"seconds": "MINIMIZE", "pseudo_miou": "MAXIMIZE"}
+    for launched in (open_study(tmp_path, sweep), open_study(tmp_path, sweep), load_study(tmp_path, sweep)):
+        assert [d.name for d in launched.directions] == [word[name] for name in sweep.objective]
+
+
+def test_a_front_over_launches_has_the_cheap_and_the_good() -> None:
+    changes: dict[str, Any] = {"objective": ["pseudo_miou", "seconds"]}
+    study = go(sweep_of(**changes, trials=3)).study
+    go(sweep_of(**changes, trials=8), study)
+    assert [t.params for t in front(study, sweep_of(**changes))] == [{"match.lambda_b": 1.0}]
+
+
+def test_a_sampler_goes_on_where_it_was_instead_of_suggesting_the_same_again() -> None:
+    sweep = sweep_of(sampler="random", space=CONTINUOUS, trials=4)
+    study = go(sweep).study
+    go(sweep_of(sampler="random", space=CONTINUOUS, trials=8), study)
+    assert len(study.get_trials()) == 8 and len({t.params["match.lambda_b"] for t in study.get_trials()}) == 8
+
+
+def test_the_seed_of_a_sweep_is_that_of_its_suggestions() -> None:
+    given = [
+        [t.params for t in go(sweep_of(sampler="random", space=CONTINUOUS, trials=4, seed=s)).study.get_trials()]
+        for s in (0, 0, 1)
+    ]
+    assert given[0] == given[1] and given[0][0] == given[2][0], "the default is first"
+    assert not [p for p in given[2][1:] if p in given[0][1:]]
+
+
+def test_trials_that_failed_are_made_up_for(tmp_path: Path) -> None:
+    sweep = sweep_of(sampler="random", space=CONTINUOUS, trials=6, study="journal")
+    study = create_study(tmp_path, sweep)
+    go(sweep, study, fate=lambda number: {1: "fail", 2: "nan", 3: "lost"}.get(number, ""), enough=interrupt(5))
+    # two complete ones, three that failed, one that was going on to begin
+    assert [t.state for t in own(study)].count(TrialState.FAIL) == 3
+    assert trials_to_go(sweep, tmp_path) == 4
+    go(sweep, study)
+    assert len(ranked(study, sweep)) == 6 and trials_to_go(sweep, tmp_path) == 0
+
+
+def test_a_trial_that_was_stopped_early_is_done(tmp_path: Path) -> None:
+    sweep = sweep_of(early_stopping="median", study="journal")
+    study = create_study(tmp_path, sweep)
+    go(sweep, study)
+    states = [t.state for t in own(study)]
+    assert TrialState.PRUNED in states and len(states) == 8 and trials_to_go(sweep, tmp_path) == 0
+
+
+def test_what_failed_may_be_suggested_again_and_what_came_through_may_not() -> None:
+    space = {"prompts.count": {"int": [1, 2]}}
+    judge = lambda p: 40.0 + p["prompts.count"]  # noqa: E731
+    sweep = sweep_of(sampler="random", space=space, trials=2)
+    study = go(sweep, judge=judge, fate=lambda number: "fail" if number else "", enough=interrupt(2)).study
+    failed = [t.params for t in study.get_trials() if t.state == TrialState.FAIL]
+    assert failed == [{"prompts.count": 2}] or go(sweep, study, judge=judge).ends
+    go(sweep_of(sampler="random", space=space, trials=3), study, judge=judge)
+    complete = [t.params["prompts.count"] for t in own(study) if t.state == TrialState.COMPLETE]
+    assert sorted(complete) == [1, 2]
+
+
+def test_interrupted_trials_are_handed_out_again_first_with_the_same_parameters(tmp_path: Path) -> None:
+    sweep = sweep_of(sampler="random", space=CONTINUOUS, study="journal")
+    study = create_study(tmp_path, sweep)
+    go(sweep, study, workers=3, enough=interrupt(2))
+    running = {t.number: t.params for t in study.get_trials() if t.state == TrialState.RUNNING}
+    assert len(running) == 2 and trials_to_go(sweep, tmp_path) == 6
+    assert trials_to_go(sweep.model_copy(update={"trials": 1}), tmp_path) == 2, "what was begun is ended"
+    again = go(sweep, study)
+    assert [end.number for end in again.ends][:2] == sorted(running)
+    trials = study.get_trials()
+    assert {n: trials[n].params for n in running} == running
+    assert len(trials) == 8 and {t.state for t in trials} == {TrialState.COMPLETE}
+
+
+def test_the_budget_counts_what_all_launches_computed_and_nothing_that_was_reused() -> None:
+    space = {"masks.background": {"float": [0.3, 0.7]}}
+    judge = lambda p: 50.0  # noqa: E731
+    whole = sum(SECONDS.values()) - SECONDS["segment"]
+    sweep = sweep_of(sampler="random", space=space, trials=None, budget=whole + 7 * SECONDS["masks"])
+    single = go(sweep, judge=judge).study
+    assert len(own(single)) == 8, "all but the first find everything but their masks in the store"
+    study = go(sweep, judge=judge, enough=interrupt(3)).study
+    assert effort(study.get_trials())["seconds_computed"] == whole + 2 * SECONDS["masks"]
+    go(sweep, study, judge=judge, reuse=True)
+    # the store of a replay is new, so the first trial of this launch computed the early stages again
+    assert effort(study.get_trials())["seconds_computed"] >= sweep.budget
+    before_last = effort(study.get_trials()[:-1])["seconds_computed"]
+    assert before_last < sweep.budget  # type: ignore[operator]
+
+
+def test_scores_of_earlier_launches_stop_a_trial_of_a_later_one() -> None:
+    for rule in ("median", "asha"):
+        sweep = sweep_of(early_stopping=rule, trials=6)
+        study = go(sweep_of(early_stopping="none", trials=6)).study
+        assert set(passed_milestones(study)["match"].values()) == {50.0 - x for x in LAMBDAS[:6]}
+        last = go(sweep.model_copy(update={"trials": 7}), study)
+        (end,) = last.ends
+        assert end.state == "PRUNED" and study.get_trials()[end.number].params == {"match.lambda_b": 7.0}
+
+
+def test_a_suggestion_that_an_earlier_launch_tried_is_answered_by_it_and_not_counted() -> None:
+    study = go(sweep_of(trials=3)).study
+    study.enqueue_trial({"match.lambda_b": 2.0})
+    done = go(sweep_of(trials=None), study)
+    (repeated,) = (t for t in study.get_trials() if DUPLICATE in t.user_attrs)
+    assert repeated.user_attrs[DUPLICATE] == 1 and repeated.values == study.get_trials()[1].values
+    assert len(done.ends) == 5 and len(ranked(study, sweep_of())) == 8 == len(own(study))
+
+
+def test_every_point_of_a_grid_runs_once_over_launches() -> None:
+    space = {"match.lambda_b": {"choice": LAMBDAS[:2]}, "prompts.count": {"int": [1, 3]}}
+    study = None
+    for trials in (1, 4, None, None):
+        study = go(sweep_of(space=space, trials=trials), study).study
+    assert study is not None
+    points = [tuple(t.params.values()) for t in study.get_trials()]
+    assert len(points) == len(set(points)) == 6
+    assert {t.state for t in study.get_trials()} == {TrialState.COMPLETE}
+
+
+def warm(folder: Path, trials: int = 8) -> Sweep:
+    """A sweep that begins with the best of another one in `folder`/first."""
+    first = sweep_of(name="first", study="journal")
+    if not (folder / "first").exists():
+        (folder / "first").mkdir()
+        (folder / "first" / "sweep.yaml").write_text(yaml.safe_dump(first.model_dump(mode="json", exclude_none=True)))
+    own = first.model_copy(update={"trials": trials})
+    go(own, create_study(folder / "first", first), judge=lambda p: p["match.lambda_b"])
+    return sweep_of(warm_start=str(folder / "first"), sampler="random", space=CONTINUOUS)
+
+
+def test_a_warm_start_comes_once_the_best_first(tmp_path: Path) -> None:
+    study = go(warm(tmp_path, 5).model_copy(update={"trials": 3})).study
+    go(warm(tmp_path, 8), study)  # meanwhile the other one has found better
+    given = [t.params["match.lambda_b"] for t in study.get_trials()]
+    assert given[:5] == [1.0, 5.0, 4.0, 3.0, 2.0], "the default, then the others"
+    assert len(given) == 8 and not {6.0, 7.0, 8.0} & {*given}
+
+
+def test_of_a_warm_start_the_best_five_are_tried(tmp_path: Path) -> None:
+    assert [t.params["match.lambda_b"] for t in own(go(warm(tmp_path)).study)][:6] == [1.0, 8.0, 7.0, 6.0, 5.0, 4.0]
+
+
+def test_a_warm_start_leaves_out_what_this_space_does_not_hold(tmp_path: Path) -> None:
+    sweep = warm(tmp_path).model_copy(
+        update={"space": sweep_of(space={"match.lambda_b": {"float": [1.0, 6.5]}}).space, "trials": 4}
+    )
+    assert [t.params["match.lambda_b"] for t in own(go(sweep).study)] == [1.0, 6.0, 5.0, 4.0]
+
+
+class Machine:
+    """Ray's place in a launch, and the method's: trials run in this process, one after another, and their stages are
+    made up. Everything else is real: study, store, folders, what is reported and recorded."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, mlflow: bool = False):
+        self.asked: dict[str, Any] = {}  # of Ray
+        self.configs: list[Config] = []  # that trials ran, by call
+        self.computed: list[str] = []
+        self.left, self.diverges = 10**9, 13.0  # stages until Ctrl-C; the weight with which training fails
+        self.during: Callable[[], object] = lambda: None  # what somebody does while a trial runs
+        self._report: Callable[..., None]
+        node = SimpleNamespace(get_node_id=lambda: "0123456789abcdef")
+        for name, value in {
+            "tune.sweep.joined": lambda resources, address: nullcontext(""),
+            "tune.sweep.watched": lambda give_up, logs: nullcontext(),
+            "tune.sweep.check": lambda config: None,
+            "tune.trial.ray": SimpleNamespace(
+                util=SimpleNamespace(get_node_ip_address=lambda: "10.0.0.7"), get_runtime_context=lambda: node
+            ),
+            "tune.trial.run": self._run,
+            "semples.output._draw_gallery": lambda result, path: path.write_bytes(b"a picture"),
+        }.items():
+            patch.setattr(name, value)
+        if not mlflow:
+            patch.setattr("tune.sweep.Store", lambda uri, folder: NoMlflow())
+        patch.setattr(ray_tune, "with_parameters", self._with_parameters)
+        patch.setattr(ray_tune, "with_resources", self._with_resources)
+        patch.setattr(ray_tune, "Tuner", self._tuner)
+        patch.setattr(ray_tune, "report", self._send)
+        for name, stage in STAGES.items():
+            patch.setitem(STAGES, name, replace(stage, run=partial(self._stage, name)))
+
+    def _stage(self, name: str, config: Config, data: Any, inputs: Any, out: Path, log: Any) -> dict[str, float]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        self.computed.append(name)
+        for epoch in (1, 2):
+            log(epoch, 2, loss=1.0 / epoch, lr=0.1 * epoch)
+        for file in ("generator.safetensors", "prompts.safetensors", "network.safetensors"):
+            (out / file).write_text(f"{name} {config.match.lambda_b}")
+        # trials share the result of classify, so it cannot know their weight
+        weight = 0.0 if name == "classify" else config.match.lambda_b
+        value = 50.0 - weight + config.seed / 8
+        if config.match.lambda_b == self.diverges:
+            raise UserError("match diverged; lower match.lambda_b")
+        metric = STAGES[name].milestone  # what is reported says the opposite of what chooses
+        return {metric: 100.0 - value, f"holdout/{metric}": value} if metric else {"nouns": 3.0}
+
+    def _run(self, config: Config, *words: Any, **named: Any) -> Any:
+        self.configs.append(config)
+        self.during()
+        return run(config, *words, **named)
+
+    def _with_parameters(self, function: Any, **given: Any) -> Any:
+        self.asked |= given
+        return partial(function, **given)
+
+    def _with_resources(self, function: Any, resources: Any) -> Any:
+        self.asked["resources"] = resources
+        return function
+
+    def _tuner(self, trainable: Any, tune_config: Any, run_config: Any) -> Any:
+        self.asked |= {"tune_config": tune_config, "run_config": run_config}
+        return SimpleNamespace(fit=lambda: self._fit(trainable, tune_config))
+
+    def _fit(self, trainable: Any, config: Any) -> None:
+        number = 0
+        while number != config.num_samples:
+            suggestion = config.search_alg.suggest(f"id-{number}")
+            if not isinstance(suggestion, dict):
+                return
+            messages: list[dict[str, Any]] = []
+            stopped = StopIteration()
+
+            def report(result: dict[str, Any], name: str = f"id-{number}", given: Any = suggestion) -> None:
+                messages.append(result)  # noqa: B023
+                trial = SimpleNamespace(config=given)
+                if config.scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+                    raise KeyboardInterrupt(stopped)  # noqa: B023
+                config.search_alg.on_trial_result(name, result)
+
+            self._report = report
+            try:
+                trainable(suggestion)
+            except KeyboardInterrupt as end:
+                if end.args != (stopped,):  # as Ray does it on Ctrl-C: it returns
+                    return
+            config.search_alg.on_trial_complete(f"id-{number}", messages[-1])
+            number += 1
+
+    def _send(self, result: dict[str, Any]) -> None:
+        self._report(result)
+
+
+class NoMlflow:
+    uri = "none"
+
+    def check(self) -> None: ...
+
+    def holds(self, key: str) -> bool:
+        return True
+
+    def apply(self, entry: dict[str, Any]) -> None: ...
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    yield Machine(monkeypatch)
+
+
+def launched(out: Path, **changes: Any) -> tuple[str, optuna.Study]:
+    """Launch for real, but for Ray and the method; why it ended, and its study."""
+    sweep = sweep_of(**{"base": TINY, "study": "journal", **changes})
+    why = launch(sweep, out, None, lambda *_: None)
+    return why, load_study(out / "s", load_launched(out / "s"))
+
+
+def test_real_launches_in_a_row_compute_nothing_twice(tmp_path: Path, machine: Machine) -> None:
+    why, study = launched(tmp_path, trials=2)
+    assert why == DONE and len(own(study)) == 2
+    first = [Path(p).stat().st_mtime_ns for p in sorted((tmp_path / "s" / "trials").rglob("*.json"))]
+    computed = len(machine.computed)
+    machine.asked.clear()
+    assert launched(tmp_path, trials=2)[0] == DONE and len(machine.computed) == computed
+    assert not machine.asked, "Ray was not even started"
+    why, study = launched(tmp_path, trials=4)
+    assert why == DONE and machine.asked["tune_config"].num_samples == 2
+    assert [t.params["match.lambda_b"] for t in own(study)] == [1.0, 2.0, 3.0, 4.0]
+    assert machine.computed.count("classify") == 1 and machine.computed.count("masks") == 4
+    assert "segment" not in machine.computed, "pseudo masks are all that is asked for"
+    again = [Path(p).stat().st_mtime_ns for p in sorted((tmp_path / "s" / "trials").rglob("*.json"))]
+    assert again[: len(first)] == first
+    assert sorted(p.name for p in (tmp_path / "s").iterdir() if p.name.startswith(".ray-")) == []
+
+
+def test_a_real_launch_that_is_interrupted_goes_on_with_the_same_trial(tmp_path: Path, machine: Machine) -> None:
+    machine.left = 8  # in the second trial
+    why, study = launched(tmp_path, trials=3)
+    assert why == "" and [t.state.name for t in study.get_trials()][:2] == ["COMPLETE", "RUNNING"]
+    assert study.get_trials()[1].params == {"match.lambda_b": 2.0}
+    machine.left = 10**9
+    why, study = launched(tmp_path, trials=3)
+    assert why == DONE and [t.params["match.lambda_b"] for t in own(study)] == [1.0, 2.0, 3.0]
+    assert machine.computed.count("match") == 3, "what was finished before the interrupt was kept"
+
+
+def test_a_real_launch_stops_by_the_scores_of_the_one_before(tmp_path: Path, machine: Machine) -> None:
+    launched(tmp_path, trials=5, early_stopping="median")
+    _, study = launched(tmp_path, trials=6, early_stopping="median")
+    last = own(study)[-1]
+    assert last.state == TrialState.PRUNED and last.user_attrs["reason"] == "below the median at match"
+
+
+def test_a_later_launch_may_change_how_long_it_goes_on_and_nothing_that_was_chosen_by(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    claim(folder, "sweep")
+    record(sweep_of(), folder)
+    for free in ({"trials": 3}, {"budget": 1e6}, {"wall": 9.0}, {"parallel": 2}, {"sampler": "tpe"}, {"store_gb": 1.0}):
+        assert check_same(sweep_of(**free), folder).name == "s"
+    fixed: list[dict[str, Any]] = [
+        {"selection": "oracle"}, {"objective": "seg_miou"}, {"limits": {"seconds": 9}}, {"seed": 1},
+        {"early_stopping": "asha"}, {"warm_start": "x"}, {"study": "journal"}, {"space": CONTINUOUS},
+    ]  # fmt: skip
+    for changes in fixed:
+        with pytest.raises(UserError, match=f"holds a sweep with another '{next(iter(changes))}'"):
+            check_same(sweep_of(**changes), folder)
+    for base in ({"match.lr": 0.5}, {"seed": 1}, {"data.holdout": 9}):
+        with pytest.raises(UserError, match="another base configuration"):
+            check_same(sweep_of(base=base), folder)
+
+
+def test_the_stored_results_are_found_again_wherever_the_launch_is_given(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    launched(out, trials=1, store="shared")
+    place = str(tmp_path / "shared")
+    assert machine.asked["store"] == load_launched(out / "s").store == place and kind_of(Path(place)) == "store"
+    assert not (out / "s" / STORE).exists()
