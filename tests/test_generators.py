@@ -150,6 +150,7 @@ def test_weaktr_fuses_attention_as_a_loop_does(pool: Any, images: Tensor) -> Non
     with torch.no_grad():
         for parameter in generator.fusion.parameters():
             parameter.normal_(0, 0.5)
+        generator.fusion.describe[0].weight.mul_(40)  # so that no head is described as another
         x = images[:1, :, :16, :24]
         _, patches, _, *attention = generator.features(x)
         outputs = []
@@ -172,6 +173,7 @@ def test_weaktr_fuses_attention_as_a_loop_does(pool: Any, images: Tensor) -> Non
             hidden = [sum(describe[0].weight[j] * pooled) + describe[0].bias[j] for j in range(2)]
             scores.append(sum(describe[1].weight[0, j] * hidden[j] for j in range(2)) + describe[1].bias[0])
         inner = [max(torch.tensor(0.0), sum(weigh[0].weight[j] * torch.stack(scores))) for j in range(6 // 4)]
+        assert inner[0] > 0
         w = [1 / (1 + torch.exp(-sum(weigh[2].weight[i, j] * inner[j] for j in range(6 // 4)))) for i in range(6)]
         maps = [attention[layer][0, head] for head, layer in order]
         coarse = torch.relu(generator.head(patches))[0].flatten(1)
