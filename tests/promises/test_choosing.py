@@ -23,13 +23,13 @@ from trees import WRITERS, forget, load
 import tune.confirm
 import tune.trial
 from semples.config import Config, DataConfig, parse, with_changes
-from semples.data import load_data
+from semples.data import archive, load_data
 from semples.data.dataset import Dataset, Split
 from semples.manifest import read_mark
 from semples.metrics import Sweep as Scores
 from semples.pipeline import STAGES, Event, Result, run
-from semples.stages import segment
-from semples.stages.heatmaps import choose_threshold
+from semples.stages import masks, segment
+from semples.stages.heatmaps import FILES, choose_threshold
 from semples.store import Store
 from semples.training import load_weights
 from tune.confirm import DEFAULT, confirm
@@ -259,3 +259,51 @@ def test_confirm_takes_seeds_that_no_trial_had_and_tells_what_chooses_from_what_
     assert verdict.chosen[DEFAULT].mean == 2.0 + SHIFT[selection] + 7
     assert verdict.reported[DEFAULT].mean == 2.0 + 7 and verdict.metric == "pseudo_miou"
     assert verdict.over_default["trial 7"].mean == 1.0
+
+
+def test_the_figures_are_those_of_the_weights_that_are_kept(
+    small_run: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the first epoch is the best, the figures are not those of the network as the last one left it."""
+    config = with_changes(small_run.config, {"segment.epochs": 2}, "test")
+    measured: list[dict[str, Any]] = []
+
+    def judge(network: nn.Module, split: Split, classes: int, runtime: Any, test: Any = None) -> np.ndarray:
+        measured.append({name: value.clone() for name, value in network.state_dict().items()})
+        return np.pad([[100 - len(measured), len(measured)]], [(0, 8), (0, 7)])  # less every time
+
+    monkeypatch.setattr(segment, "evaluate", judge)
+    data = load_data(config.data)
+    metrics = segment.run(config, data, small_run.folders, tmp_path, lambda *_, **__: None)
+    assert metrics["seg_epoch"] == 1
+    first, last, test, holdout = measured
+    for name, kept in load_weights(tmp_path / segment.WEIGHTS).items():
+        assert (kept == first[name]).all() and (kept == test[name]).all() and (kept == holdout[name]).all()
+    assert any((first[name] != last[name]).any() for name in first)
+
+
+def test_clip_judges_the_holdouts_images_by_their_own_masks(
+    small_run: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_changes(small_run.config, {"selection": "proxy", "segment.test.crf.iterations": 0}, "test")
+    data = load_data(config.data)
+    judged: dict[str, list[np.ndarray]] = {}
+    for module, stage in ((masks, "masks"), (segment, "segment")):
+
+        def keep(
+            config: Config, data: Dataset, prompts: Path, mask: Callable[[int], np.ndarray], stage: str = stage
+        ) -> float:
+            assert prompts == small_run.folders["prompts"]
+            judged[stage] = [mask(i) for i in range(len(data.holdout))]
+            return 7.0
+
+        monkeypatch.setattr(module, "agreement", keep)
+        (tmp_path / stage).mkdir()
+        metrics = STAGES[stage].run(config, data, small_run.folders, tmp_path / stage, lambda *_, **__: None)
+        assert 7.0 in (metrics.get("proxy/pseudo_miou"), metrics.get("proxy/seg_miou"))
+    written = archive.Reader(tmp_path / "masks" / FILES["holdout"])
+    network = segment.load_network(config.segment, data.num_classes, tmp_path / "segment")
+    for i, name in enumerate(data.holdout.names):
+        assert (judged["masks"][i] == written.read(name)).all()
+        own = segment.predict(network, data.holdout.image(i), config.runtime, config.segment.test)
+        assert (judged["segment"][i] == own).all()
