@@ -156,8 +156,10 @@ def load_clip(config: ClipConfig, device: str = "cpu") -> Clip:
         raise UserError(f"clip.pretrained '{pretrained}' is neither a weights file nor a tag of {name} (tags: {known})")
     config_of_tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained in tags else {}
     try:
-        # open_clip draws initial weights first: that must not move the random stream of the stage that asks
+        # open_clip draws initial weights first: that must not move the random stream of the stage that asks, and where
+        # they are kept ("" = random) they must not depend on which stage that is
         with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
             model = open_clip.create_model(
                 name, pretrained=pretrained or None, force_quick_gelu=bool(config_of_tag.get("quick_gelu"))
             )

@@ -29,6 +29,20 @@ TINY: dict[str, Any] = {
     "segment": {"epochs": 2},
 }
 
+# every stage in tenths of a second, where only bits are compared: they are of no use as masks
+SMALL: dict[str, Any] = {
+    "data": {"train": 8, "holdout": 4, "test": 4, "seed": 3},
+    "generator": {"args": {"channels": [8, 8, 16, 16], "stem_width": 8}},
+    "augment": {"size": 32},
+    "classify": {"epochs": 1, "batch": 4},
+    "match": {"epochs": 1, "batch": 4},
+    "prompts": {"epochs": 1, "batch": 4, "length": 8},
+    "refine": {"epochs": 1, "batch": 4},
+    "heatmaps": {"scales": [1.0]},
+    "segment": {"size": 32, "epochs": 1, "batch": 4, "lr": 0.01},
+    "runtime": {"device": "cpu"},
+}
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +78,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = [str(program), "run", str(folder / "tiny.yaml"), "--out", str(folder / "run")]
     subprocess.run(words, check=True, capture_output=True)
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A finished run of SMALL, to be read."""
+    return run(parse(SMALL, "small"), Store(tmp_path_factory.mktemp("small") / "store"), lambda event: None)
 
 
 @pytest.fixture

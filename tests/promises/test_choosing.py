@@ -1,0 +1,309 @@
+"""Nothing that is reported chooses anything.
+
+Under `holdout` the masks of the holdout choose: the background score at which CAMs are scored, the epoch of the
+network, the trials of a sweep and who is stopped early. `pseudo_miou` and `seg_miou` are of other images. Under `proxy`
+no mask chooses. Only `oracle` chooses on what it reports, and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SMALL
+from torch import nn
+from trees import WRITERS, forget, load
+
+import tune.confirm
+import tune.trial
+from semples.config import Config, DataConfig, parse, with_changes
+from semples.data import archive, load_data
+from semples.data.dataset import Dataset, Split
+from semples.manifest import read_mark
+from semples.metrics import Sweep as Scores
+from semples.pipeline import STAGES, Event, Result, run
+from semples.stages import masks, segment
+from semples.stages.heatmaps import FILES, choose_threshold
+from semples.store import Store
+from semples.training import load_weights
+from tune.confirm import DEFAULT, confirm
+from tune.space import Sweep
+from tune.trial import run_trial
+
+
+def spoil(split: Split) -> Split:
+    """Other masks: the classes exchanged, and moved."""
+
+    def mask(i: int) -> np.ndarray | None:
+        truth = split.mask(i)
+        return None if truth is None else np.roll(np.where(truth == 0, 8, truth - 1), 20, (0, 1)).astype(np.uint8)
+
+    return dataclasses.replace(split, mask=mask)
+
+
+Spoiled = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoiled]:
+    """A run of two epochs of the network, with the masks of some splits spoiled."""
+    changes = {"segment.epochs": 2, "segment.test.crf.iterations": 0, "segment.test.flip": False}
+    known: dict[tuple[str, ...], Result] = {}
+    with pytest.MonkeyPatch.context() as patch:
+
+        def of(selection: str, *splits: str) -> Result:
+            if (selection, *splits) not in known:
+                config = with_changes(parse(SMALL, "small"), {"selection": selection, **changes}, "test")
+                data = load_data(config.data)
+                spoiled = dataclasses.replace(data, **{name: spoil(getattr(data, name)) for name in splits})
+                patch.setattr("semples.pipeline.load_data", lambda *_: spoiled)
+                store = Store(tmp_path_factory.mktemp("store") / "store")
+                known[selection, *splits] = run(config, store, lambda event: None)
+            return known[selection, *splits]
+
+        yield of
+
+
+def differing(one: Result, two: Result) -> set[str]:
+    """Stages that wrote other files."""
+    files = [{stage: read_mark(folder)["files"] for stage, folder in result.folders.items()} for result in (one, two)]
+    return {stage for stage in STAGES if files[0][stage] != files[1][stage]}
+
+
+def chosen(result: Result) -> dict[str, float]:
+    """Everything but what is reported of training and test images."""
+    own = ("holdout/", "proxy/", "prompts/")
+    return {
+        name: value
+        for name, value in result.metrics.items()
+        if name.startswith(own) or "/holdout/" in name or name.endswith(("_background", "seg_epoch"))
+    }
+
+
+def test_masks_of_training_and_test_images_choose_nothing(spoiled: Spoiled) -> None:
+    sound, other = spoiled("holdout"), spoiled("holdout", "train", "test")
+    assert differing(sound, other) == set()
+    assert chosen(sound) == chosen(other) and len(chosen(sound)) == 13
+    for reported in ("classify/cam_miou", "match/cam_miou", "refine/cam_miou", "heatmaps/cam_miou", "pseudo_miou"):
+        assert sound.metrics[reported] != other.metrics[reported]
+    assert sound.metrics["seg_miou"] != other.metrics["seg_miou"]
+
+
+def test_masks_of_the_holdout_change_only_what_is_chosen(spoiled: Spoiled) -> None:
+    sound, other = spoiled("holdout"), spoiled("holdout", "holdout")
+    assert differing(sound, other) <= {"segment"}  # its epoch
+    same = {name for name, value in sound.metrics.items() if other.metrics.get(name) == value}
+    assert {"pseudo_miou", "prompts/label_cosine"} <= same  # no mask chose them
+    assert not same & {"holdout/pseudo_miou", "holdout/seg_miou", "classify/holdout/cam_miou"}
+    assert sound.metrics["classify/cam_miou_background"] != other.metrics["classify/cam_miou_background"]
+
+
+def test_under_proxy_no_mask_chooses(spoiled: Spoiled) -> None:
+    sound, other = spoiled("proxy"), spoiled("proxy", "train", "holdout", "test")
+    assert differing(sound, other) == set()
+    same = {name for name, value in sound.metrics.items() if other.metrics.get(name) == value}
+    assert {"proxy/pseudo_miou", "proxy/seg_miou", "seg_epoch", "classify/cam_miou_background"} <= same
+    assert not same & {"pseudo_miou", "seg_miou", "holdout/pseudo_miou", "holdout/seg_miou"}
+
+
+def test_under_oracle_the_holdout_chooses_nothing(spoiled: Spoiled) -> None:
+    sound, other = spoiled("oracle"), spoiled("oracle", "holdout")
+    assert differing(sound, other) == set()
+    changed = {name for name, value in sound.metrics.items() if other.metrics.get(name) != value}
+    assert changed and all("holdout/" in name for name in changed)
+
+
+def scores(*best: int) -> Scores:
+    """One class, of which the named thresholds find all of it, and the others a half."""
+    counts = np.zeros((254, 2, 2), np.int64)
+    counts[:] = [[10, 0], [5, 5]]
+    counts[list(best)] = [[10, 0], [0, 10]]
+    return Scores(counts)
+
+
+@pytest.mark.parametrize(("selection", "best"), [("holdout", 200), ("oracle", 40), ("proxy", 126)])
+def test_the_background_score_is_that_of_what_may_choose(selection: str, best: int) -> None:
+    config = with_changes(Config(), {"selection": selection, "masks.background": 0.9}, "test")
+    got = choose_threshold(config, "cam_miou", scores(40), scores(200))
+    assert got["cam_miou_background"] == pytest.approx((best + 1) / 255, abs=0.003)
+    assert (got["cam_miou"] == 100, got["holdout/cam_miou"] == 100) == (selection == "oracle", selection == "holdout")
+
+
+COURSES = {"holdout": [10, 40, 30, 40], "test": [50, 20, 60, 40]}  # mIoU after each epoch
+
+
+@pytest.mark.parametrize(("selection", "epoch"), [("holdout", 2), ("oracle", 3), ("proxy", 4)])
+def test_the_network_is_that_of_the_epoch_that_is_best_by_what_may_choose(
+    selection: str, epoch: int, small_run: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of equally good epochs the first; under proxy the last one."""
+    changes = {"selection": selection, "segment.epochs": 4, "segment.test.crf.iterations": 0}
+    config = with_changes(small_run.config, changes, "test")
+    data, states, training = load_data(config.data), [], []
+
+    def judge(network: nn.Module, split: Split, classes: int, runtime: Any, test: Any = None) -> np.ndarray:
+        if test is None:  # an epoch; at last it is the chosen one with all views
+            training.append(len(states))
+            course = COURSES["holdout" if split is data.holdout else "test"]
+            return np.array([[course[len(states) - 1], 100 - course[len(states) - 1]], [0, 0]])
+        network.eval()
+        return np.eye(classes + 1, dtype=np.int64)
+
+    def fit(*args: Any, **settings: Any) -> Iterator[dict[str, float]]:
+        for values in real(*args, **settings):
+            states.append({name: value.clone() for name, value in args[1].state_dict().items()})
+            yield values
+
+    real = segment.fit
+    monkeypatch.setattr(segment, "fit", fit)
+    monkeypatch.setattr(segment, "evaluate", judge)
+    metrics = segment.run(config, data, small_run.folders, tmp_path, lambda *_, **__: None)
+    assert metrics["seg_epoch"] == epoch
+    kept = load_weights(tmp_path / segment.WEIGHTS)
+    assert all((kept[name] == value).all() for name, value in states[epoch - 1].items())
+    assert training == ([] if selection == "proxy" else [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_no_image_both_chooses_and_is_reported(write: Callable[[Path], DataConfig], tmp_path: Path) -> None:
+    forget()
+    data: Dataset = load(write(tmp_path))
+    holdout, train, test = ({*split.names} for split in (data.holdout, data.train, data.test))
+    assert len(holdout) == 8 and holdout.isdisjoint(train | test) and train.isdisjoint(test)
+
+
+METRICS = {"cam_miou": 1.0, "pseudo_miou": 2.0, "seg_miou": 3.0}
+
+
+def nothing(*_: Any, **__: Any) -> contextlib.AbstractContextManager[str]:
+    return contextlib.nullcontext("")
+
+
+SHIFT = {"oracle": 0, "holdout": 10, "proxy": 20}  # of what chooses under a rule
+ALL = METRICS | {f"{of}/{name}": value + SHIFT[of] for of in ("holdout", "proxy") for name, value in METRICS.items()}
+
+
+@pytest.mark.parametrize("selection", ["holdout", "proxy", "oracle"])
+def test_a_trial_is_stopped_and_ranked_by_what_may_choose(
+    selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a trial sends, under any rule: its milestones' scores, by which it is stopped, and its final values."""
+    sent: list[dict[str, Any]] = []
+
+    def pretend(config: Config, store: Any, report: Callable[[Event], None], until: str) -> SimpleNamespace:
+        assert config.selection == selection
+        for stage in STAGES:
+            report(Event(stage, 1, 1, metrics=ALL))
+        return SimpleNamespace(metrics=ALL, seconds={"classify": 7.0}, gpu_gb=1.0)
+
+    node = SimpleNamespace(get_node_ip_address=str), SimpleNamespace(get_node_id=str)
+    fake = SimpleNamespace(util=node[0], get_runtime_context=lambda: node[1])
+    for name, stub in (("run", pretend), ("send", sent.append), ("ray", fake), ("write_run", lambda *_: None)):
+        monkeypatch.setattr(tune.trial, name, stub)
+    (tmp_path / tune.trial.SWEEP_FILE).touch()
+    monkeypatch.setattr(tune.trial, "claim", lambda *_, **__: SimpleNamespace(publishing=nothing))
+    base = {**SMALL, "selection": selection}
+    suggestion = {"number": 0, "parameters": {"match.lambda_b": 2.0}}
+    run_trial(
+        suggestion, base, str(tmp_path), ("seg_miou", "pseudo_miou", "seconds"), "segment", str(tmp_path / "s"), None
+    )
+    shift = SHIFT[selection]
+    milestones = {m["milestone"]: m["score"] for m in sent if "milestone" in m}
+    cams = {} if selection == "proxy" else dict.fromkeys(("classify", "match", "refine", "heatmaps"), 1.0 + shift)
+    assert milestones == {**cams, "masks": 2.0 + shift, "segment": 3.0 + shift}
+    assert sent[-1]["ended"] == "COMPLETE" and sent[-1]["values"] == [3.0 + shift, 2.0 + shift, 7.0]
+
+
+@pytest.mark.parametrize("selection", ["holdout", "proxy", "oracle"])
+def test_confirm_takes_seeds_that_no_trial_had_and_tells_what_chooses_from_what_is_reported(
+    selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every finalist with the same seeds; the leader is chosen, the winner by what is reported."""
+    sweep = Sweep.model_validate(
+        {
+            "name": "s",
+            "selection": selection,
+            "objective": "pseudo_miou",
+            "trials": 3,
+            "base": {"seed": 5},
+            "space": {"match.lambda_b": {"float": [1, 4]}},
+        }
+    )
+    default = sweep.base_config()
+    configs = {DEFAULT: default, "trial 7": with_changes(default, {"match.lambda_b": 2.0}, "test")}
+    ran: list[Config] = []
+
+    def start(tree: dict[str, Any], out: str, until: str, *_: Any) -> str:
+        ran.append(parse(tree, "finalist"))
+        return ""
+
+    def measured(folder: Path) -> tuple[None, dict[str, Any]]:
+        better = folder.parent.name == "trial-7"
+        return None, {"metrics": {name: value + better + float(folder.name) for name, value in ALL.items()}}
+
+    task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *a: (start(*a), str(a[1]))))
+    ray = SimpleNamespace(remote=lambda _: task, wait=lambda w: (w[:1], w[1:]), get=lambda r: r[0], exceptions=None)
+    for name, stub in (("ray", ray), ("joined", nothing), ("watched", nothing), ("read_run", measured)):
+        monkeypatch.setattr(tune.confirm, name, stub)
+    monkeypatch.setattr(tune.confirm, "finalists", lambda *_: configs)
+    monkeypatch.setattr(tune.confirm, "_track", lambda *_: None)
+    verdict = confirm(sweep, tmp_path, 1, 3, None, lambda *_: None)
+    assert sorted((c.match.lambda_b, c.seed) for c in ran) == [(b, seed) for b in (1.0, 2.0) for seed in (6, 7, 8)]
+    assert all(config.selection == selection for config in ran)
+    assert verdict.chosen[DEFAULT].mean == 2.0 + SHIFT[selection] + 7
+    assert verdict.reported[DEFAULT].mean == 2.0 + 7 and verdict.metric == "pseudo_miou"
+    assert verdict.over_default["trial 7"].mean == 1.0
+
+
+def test_the_figures_are_those_of_the_weights_that_are_kept(
+    small_run: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the first epoch is the best, the figures are not those of the network as the last one left it."""
+    config = with_changes(small_run.config, {"segment.epochs": 2}, "test")
+    measured: list[dict[str, Any]] = []
+
+    def judge(network: nn.Module, split: Split, classes: int, runtime: Any, test: Any = None) -> np.ndarray:
+        measured.append({name: value.clone() for name, value in network.state_dict().items()})
+        return np.pad([[100 - len(measured), len(measured)]], [(0, 8), (0, 7)])  # less every time
+
+    monkeypatch.setattr(segment, "evaluate", judge)
+    data = load_data(config.data)
+    metrics = segment.run(config, data, small_run.folders, tmp_path, lambda *_, **__: None)
+    assert metrics["seg_epoch"] == 1
+    first, last, test, holdout = measured
+    for name, kept in load_weights(tmp_path / segment.WEIGHTS).items():
+        assert (kept == first[name]).all() and (kept == test[name]).all() and (kept == holdout[name]).all()
+    assert any((first[name] != last[name]).any() for name in first)
+
+
+def test_clip_judges_the_holdouts_images_by_their_own_masks(
+    small_run: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_changes(small_run.config, {"selection": "proxy", "segment.test.crf.iterations": 0}, "test")
+    data = load_data(config.data)
+    judged: dict[str, list[np.ndarray]] = {}
+    for module, stage in ((masks, "masks"), (segment, "segment")):
+
+        def keep(
+            config: Config, data: Dataset, prompts: Path, mask: Callable[[int], np.ndarray], stage: str = stage
+        ) -> float:
+            assert prompts == small_run.folders["prompts"]
+            judged[stage] = [mask(i) for i in range(len(data.holdout))]
+            return 7.0
+
+        monkeypatch.setattr(module, "agreement", keep)
+        (tmp_path / stage).mkdir()
+        metrics = STAGES[stage].run(config, data, small_run.folders, tmp_path / stage, lambda *_, **__: None)
+        assert 7.0 in (metrics.get("proxy/pseudo_miou"), metrics.get("proxy/seg_miou"))
+    written = archive.Reader(tmp_path / "masks" / FILES["holdout"])
+    network = segment.load_network(config.segment, data.num_classes, tmp_path / "segment")
+    for i, name in enumerate(data.holdout.names):
+        assert (judged["masks"][i] == written.read(name)).all()
+        own = segment.predict(network, data.holdout.image(i), config.runtime, config.segment.test)
+        assert (judged["segment"][i] == own).all()
