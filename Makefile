@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check bench clean
+.PHONY: help sweep test check faults mutants bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -19,12 +19,19 @@ sweep: .venv/installed  ## run the example sweep on the built-in scenes, about 1
 	$(BIN)/semples-tune launch scenes
 
 test: .venv/installed  ## run all tests (those that need a GPU only where there is one)
-	$(BIN)/pytest -m ""
+	$(BIN)/pytest
+	$(BIN)/pytest -n 0 -m "ray or slow or gpu"
 
 check: .venv/installed  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+faults: .venv/installed  ## put each known fault into a copy of the code: do the tests notice?
+	$(BIN)/python benchmarks/faults.py --json benchmarks/faults.json
+
+mutants: .venv/installed  ## the same with small changes of any kind to the core modules, by mutmut (long)
+	$(BIN)/python benchmarks/mutants.py --json benchmarks/mutants.json
 
 bench: .venv/installed  ## measure the figures of the README (long)
 	$(BIN)/python benchmarks/scenes.py --json benchmarks/scenes.json
@@ -36,4 +43,4 @@ bench: .venv/installed  ## measure the figures of the README (long)
 	$(BIN)/python benchmarks/attack.py --json benchmarks/attack.json
 
 clean:  ## remove the virtual environment and caches; runs and sweeps stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants *.egg-info

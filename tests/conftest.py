@@ -18,6 +18,8 @@ from semples.store import Store
 
 Command = Callable[..., tuple[int, str, str]]
 
+torch.set_num_threads(1)  # tests run side by side
+
 # every stage in seconds: one epoch of few images
 TINY: dict[str, Any] = {
     "data": {"train": 24, "holdout": 8, "test": 8},
