@@ -71,6 +71,11 @@ def tiny() -> Config:
     return parse(TINY, "tiny")
 
 
+@pytest.fixture
+def small() -> Config:
+    return parse(SMALL, "small")
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of TINY, to be copied."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY, Command
+from conftest import SMALL, TINY, Command
 from PIL import Image
 
 from semples.data import scenes, voc
@@ -21,6 +21,12 @@ from semples.pipeline import STAGES
 def tiny_file(**changes: object) -> Path:
     path = Path("tiny.yaml")
     path.write_text(yaml.safe_dump({**TINY, **changes}))
+    return path
+
+
+def small_file() -> Path:
+    path = Path("small.yaml")
+    path.write_text(yaml.safe_dump(SMALL))
     return path
 
 
@@ -58,18 +64,18 @@ def test_run_predict_evaluate(command: Command) -> None:
 
 
 def test_stages_and_store(command: Command) -> None:
-    code, out, _ = command("semples", "stages", tiny_file(), "--out", "r")
+    code, out, _ = command("semples", "stages", small_file(), "--out", "r")
     assert code == 0 and out.count("missing") == 7
-    assert command("semples", "run", tiny_file(), "--out", "r")[0] == 0
-    code, out, _ = command("semples", "stages", tiny_file(), "masks.background=0.7", "--out", "r")
+    assert command("semples", "run", small_file(), "--out", "r")[0] == 0
+    code, out, _ = command("semples", "stages", small_file(), "masks.background=0.7", "--out", "r")
     assert code == 0 and out.count("stored") == 5 and out.count("missing") == 2
     new = next(line.split("│")[2].strip() for line in out.splitlines() if "masks" in line)
     _, out, _ = command("semples", "store", "ls", "r/store")
     keys = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in out.splitlines() if "│" in line}
     assert len(keys) == 7
-    why = ("semples", "stages", tiny_file(), "masks.background=0.7", "--out", "r", "--why")
+    why = ("semples", "stages", small_file(), "masks.background=0.7", "--out", "r", "--why")
     assert command(*why, keys["masks"], new) == (0, "masks.background: 0.5, 0.7\n", "")
-    assert command("semples", "run", tiny_file(), "match.lambda_b=2", "--out", "r")[0] == 0
+    assert command("semples", "run", small_file(), "match.lambda_b=2", "--out", "r")[0] == 0
     _, out, _ = command("semples", "store", "ls", "r/store")
     refined = [line.split("│")[2].strip() for line in out.splitlines() if "refine" in line]
     code, out, _ = command(*why, *refined)

@@ -52,28 +52,28 @@ def test_a_run_from_labels_to_network(tiny: Config, run_in: Runner, tmp_path: Pa
     assert load(out / "config.yaml") == result.config
 
 
-def test_equal_bits_with_the_store_cold_or_partly_warm(tiny: Config, run_in: Runner) -> None:
-    cold = run_in(tiny, "a")
-    run_in(with_changes(tiny, {"masks.background": 0.7}, "test"), "b")
+def test_equal_bits_with_the_store_cold_or_partly_warm(small: Config, run_in: Runner) -> None:
+    cold = run_in(small, "a")
+    run_in(with_changes(small, {"masks.background": 0.7}, "test"), "b")
     events: list[Event] = []
-    warm = run_in(tiny, "b", events)
+    warm = run_in(small, "b", events)
     assert set(warm.reused) == {"classify", "match", "prompts", "refine", "heatmaps"}
     assert warm.metrics == cold.metrics
     for stage in STAGES:
         assert read_mark(warm.folders[stage])["files"] == read_mark(cold.folders[stage])["files"]
-    again = run_in(tiny, "b", events)
+    again = run_in(small, "b", events)
     assert again.metrics == cold.metrics and set(again.reused) == set(STAGES)
 
 
-def test_equal_bits_whatever_the_process_did_before(tiny: Config, run_in: Runner) -> None:
+def test_equal_bits_whatever_the_process_did_before(small: Config, run_in: Runner) -> None:
     """CLIP is loaded once a process: the stage that loads it must draw the same numbers as one that finds it loaded."""
     load_clip.cache_clear()
-    loads = run_in(tiny, "a")
-    finds = run_in(tiny, "b")
+    loads = run_in(small, "a")
+    finds = run_in(small, "b")
     load_clip.cache_clear()
-    run_in(with_changes(tiny, {"prompts.lambda_t": 0.3}, "test"), "c")
+    run_in(with_changes(small, {"prompts.lambda_t": 0.3}, "test"), "c")
     load_clip.cache_clear()
-    reuses_match = run_in(tiny, "c")
+    reuses_match = run_in(small, "c")
     assert reuses_match.reused == ("classify", "match")
     for stage in STAGES:
         files = [read_mark(r.folders[stage])["files"] for r in (loads, finds, reuses_match)]
@@ -189,8 +189,8 @@ def test_the_crf_of_probabilities_keeps_what_is_certain(tiny: Config) -> None:
         assert (smooth_probabilities(probabilities, image, settings) == expected).all()
 
 
-def test_refine_without_its_loss_repeats_match(tiny: Config, run_in: Runner) -> None:
-    result = run_in(with_changes(tiny, {"refine.lambda_r": 0.0}, "test"), until="refine")
+def test_refine_without_its_loss_repeats_match(small: Config, run_in: Runner) -> None:
+    result = run_in(with_changes(small, {"refine.lambda_r": 0.0}, "test"), until="refine")
     files = [read_mark(result.folders[stage])["files"] for stage in ("match", "refine")]
     assert files[0] == files[1]
 
@@ -227,20 +227,20 @@ def test_mixed_precision_runs_the_whole_method(tiny: Config, run_in: Runner) -> 
     assert 0 <= result.metrics["seg_miou"] <= 100
 
 
-def test_loading_processes_run_the_whole_method(tiny: Config, run_in: Runner) -> None:
-    config = with_changes(tiny, {"runtime.workers": 2, "augment.randaugment": "rand-m9-mstd0.5-inc1"}, "test")
+def test_loading_processes_run_the_whole_method(small: Config, run_in: Runner) -> None:
+    config = with_changes(small, {"runtime.workers": 2, "augment.randaugment": "rand-m9-mstd0.5-inc1"}, "test")
     results = [run_in(config, "a"), run_in(config, "b")]
     assert results[0].metrics == results[1].metrics
 
 
-def test_masks_are_the_same_however_many_processes_make_them(tiny: Config, run_in: Runner, tmp_path: Path) -> None:
-    result = run_in(tiny, until="heatmaps")
-    data = load_data(tiny.data)
+def test_masks_are_the_same_however_many_processes_make_them(small: Config, run_in: Runner, tmp_path: Path) -> None:
+    result = run_in(small, until="heatmaps")
+    data = load_data(small.data)
     made = []
     for workers in (0, 2):
         out = tmp_path / str(workers)
         out.mkdir()
-        config = with_changes(tiny, {"runtime.workers": workers}, "test")
+        config = with_changes(small, {"runtime.workers": workers}, "test")
         metrics = STAGES["masks"].run(config, data, result.folders, out, lambda *a, **k: None)
         made.append(((out / "train.zip").read_bytes(), metrics))
     assert made[0] == made[1]
@@ -264,9 +264,9 @@ TRAINED = ("classify", "match", "prompts", "refine", "segment")
 
 
 @pytest.fixture
-def longer(tiny: Config) -> Config:
+def longer(small: Config) -> Config:
     """Three epochs a stage, images loaded by a process of their own."""
-    return with_changes(tiny, {**{f"{stage}.epochs": 3 for stage in TRAINED}, "runtime.workers": 1}, "test")
+    return with_changes(small, {**{f"{stage}.epochs": 3 for stage in TRAINED}, "runtime.workers": 1}, "test")
 
 
 class InterruptionError(Exception):
