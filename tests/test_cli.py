@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_run_predict_evaluate(command: Command) -> None:
     assert code == 0 and all(name in out for name in scenes.CLASSES)
 
 
-def test_stages_and_store(command: Command) -> None:
+def test_stages_and_store(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = command("semples", "stages", small_file(), "--out", "r")
     assert code == 0 and out.count("missing") == 7
     assert command("semples", "run", small_file(), "--out", "r")[0] == 0
@@ -90,6 +91,7 @@ def test_stages_and_store(command: Command) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     code, out, err = command("semples", "store", "verify", "r/store")
     assert code == 2 and "12 results" in out and "1 damaged" in err
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # nobody died here who would have to be waited for
     code, out, _ = command("semples", "store", "prune", "r/store", "--keep", 0)
     assert code == 0 and "dropped 12 results" in out
     code, _, err = command("semples", "store", "ls", "nowhere")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,6 +138,13 @@ def confirm(
         for name, config in configs.items()
         for seed in range(first, first + seeds)
     }
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}), and the runs of a confirmation are kept there; copy the "
+            "sweep to where you may write"
+        ) from None
     failed: dict[str, str] = {}
     pass_on(sweep.store, "store")
     with joined(sweep.resources, address) as logs, watched(lambda: None, logs):
