@@ -18,8 +18,6 @@ from semples.store import Store
 
 Command = Callable[..., tuple[int, str, str]]
 
-torch.set_num_threads(1)  # tests run side by side
-
 # every stage in seconds: one epoch of few images
 TINY: dict[str, Any] = {
     "data": {"train": 24, "holdout": 8, "test": 8},
@@ -44,6 +42,12 @@ SMALL: dict[str, Any] = {
     "segment": {"size": 32, "epochs": 1, "batch": 4, "lr": 0.01},
     "runtime": {"device": "cpu"},
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tests run side by side, and what one asked torch for is not left to the next."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

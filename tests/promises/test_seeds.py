@@ -90,6 +90,17 @@ def test_batches_are_those_of_the_seed(workers: int) -> None:
     assert not torch.equal(first[0], other[0]) and not torch.equal(first[0], first[1])
 
 
+def test_every_epoch_takes_all_images_in_an_order_of_its_own() -> None:
+    config = parse(SMALL, "small")
+    data = load_data(config.data)
+    seed_stream(0, "match")
+    loader = label_batches(config, data, 4)
+    orders = [torch.cat([labels for _, labels in loader]) for _ in range(3)]
+    assert len({order.numpy().tobytes() for order in orders}) == 3
+    for order in orders:
+        assert sorted(map(tuple, order.tolist())) == sorted(map(tuple, data.train.labels.astype(float).tolist()))
+
+
 def test_random_weights_of_clip_are_the_same_for_whoever_asks_first() -> None:
     """Clip is loaded once a process, by whatever stage that is."""
 
