@@ -126,6 +126,7 @@ class Leases(RuleBasedStateMachine):
             holder.release(key)
             del self.held[key]
             assert all(other.owner(key) is None for other in self.living)
+            assert not [name for name in holder.place.names("leases") if name.startswith(key)]
 
     @rule(who=st.integers(0, 9), key=st.sampled_from(KEYS))
     def reads(self, who: int, key: str) -> None:
@@ -145,6 +146,7 @@ class Leases(RuleBasedStateMachine):
     def leaves(self, who: int) -> None:
         holder = self.holder(who)
         holder.close()
+        assert not [n for folder in ("uses", "holders") for n in holder.place.names(folder) if n.endswith(holder.id)]
         self.living.remove(holder)
         self.held = {key: owner for key, owner in self.held.items() if owner is not holder}
         for users in self.used.values():
@@ -171,6 +173,7 @@ class Leases(RuleBasedStateMachine):
             users.difference_update(self.dead)
         self.wants(who, key)
         assert self.holder(who).in_use() == {key for key, users in self.used.items() if users}
+        self.gives_back(who)
 
     @invariant()
     def of_the_living_at_most_one_has_a_key(self) -> None:
