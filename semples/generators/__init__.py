@@ -117,3 +117,10 @@ def minmax(maps: Tensor, eps: float) -> Tensor:
 def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear (B, C, h', w') -> (B, C, *size)."""
     return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
+
+
+def rescale(images: Tensor, scale: float) -> Tensor:
+    """The same (B, C, h, w) at a scale, in whole pixels and at least one; what is at the end stays at the end."""
+    # not by F.interpolate's scale_factor, which leaves out a part of the last pixel
+    size = tuple(max(1, round(side * scale)) for side in images.shape[2:])
+    return images if size == images.shape[2:] else enlarge(images, size)

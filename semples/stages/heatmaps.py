@@ -15,7 +15,7 @@ from semples.clip import Clip
 from semples.config import Config, MasksConfig
 from semples.data import archive
 from semples.data.dataset import Dataset, Split
-from semples.generators import Generator, enlarge, minmax
+from semples.generators import Generator, enlarge, minmax, rescale
 from semples.log import Log
 from semples.metrics import THRESHOLDS, Sweep, sweep_thresholds
 from semples.training import autocast
@@ -47,8 +47,7 @@ def compute_heatmaps(
             shown = np.flatnonzero(split.labels[[i for i, _ in members]].any(0))  # the others are not worth enlarging
             total = torch.zeros(())
             for scale in scales:
-                # not by a factor, which leaves out a part of the last pixel and so moves what is at the end
-                scaled = x if scale == 1 else enlarge(x, (max(1, round(h * scale)), max(1, round(w * scale))))
+                scaled = rescale(x, scale)
                 for view in (scaled, scaled.flip(3)) if flip else (scaled,):
                     with autocast(config.runtime):
                         cams = generator(view).float()[:, shown]

@@ -21,7 +21,7 @@ from semples.crf import smooth_probabilities
 from semples.data import archive
 from semples.data.dataset import IGNORE, Dataset, Split
 from semples.errors import UserError
-from semples.generators import enlarge
+from semples.generators import enlarge, rescale
 from semples.log import Log
 from semples.metrics import confusion, iou, miou
 from semples.proxy import agreement
@@ -92,8 +92,8 @@ def predict(network: nn.Module, image: np.ndarray, runtime: RuntimeConfig, test:
     x = Clip.normalise_pixels(torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(runtime.device))
     total = torch.zeros(())
     for scale in test.scales:
-        size = (max(1, round(h * scale)), max(1, round(w * scale)))
-        scaled = x if size == (h, w) else enlarge(x, size)
+        scaled = rescale(x, scale)
+        size = scaled.shape[2:]
         for view in (scaled, scaled.flip(3)) if test.flip else (scaled,):
             padded = F.pad(view, (0, -size[1] % MULTIPLE, 0, -size[0] % MULTIPLE))
             with autocast(runtime):
