@@ -17,6 +17,7 @@ from semples.data.archive import encode_mask
 from semples.data.check import Report, check
 from semples.data.dataset import Dataset
 
+Write = Callable[[Path], DataConfig]  # writes the scenes into a folder in one of the layouts
 DATA = scenes.load(24, 8, 8, 0)
 COCO_NUMBERS = coco.CATEGORIES[:8]
 

@@ -87,10 +87,10 @@ class Dimension(Section):
             raise ValueError("a step needs numbers on a linear scale")
         if self.step and self.int and int(self.step) != self.step:
             raise ValueError("the step between whole numbers must be one too")
-        if self.step and numbers and self.step > (numbers[1] - numbers[0]) * (1 + 1e-6):  # 1.0 - 0.9 is less than 0.1
-            raise ValueError("the step is larger than the range")
         if self.step and numbers:
             steps = (numbers[1] - numbers[0]) / self.step
+            if steps < 1 - 1e-6:  # 1.0 - 0.9 is less than 0.1
+                raise ValueError("the step is larger than the range")
             if abs(steps - round(steps)) > 1e-6:
                 last = numbers[0] + math.floor(steps) * self.step
                 raise ValueError(
