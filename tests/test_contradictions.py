@@ -15,6 +15,7 @@ from trees import (
     COCO_NUMBERS,
     DATA,
     WRITERS,
+    Write,
     forget,
     images,
     load,
@@ -35,8 +36,6 @@ from semples.config import DataConfig
 from semples.data import LAYOUTS
 from semples.data.contradictions import Seen, compare, compare_before_run
 from semples.errors import UserError
-
-Write = Callable[[Path], DataConfig]
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from trees import (
     COCO_NUMBERS,
     DATA,
     WRITERS,
+    Write,
     forget,
     images,
     load,
@@ -40,9 +40,7 @@ def _forget() -> None:
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_every_layout_reads_as_the_scenes_it_was_written_from(
-    write: Callable[[Path], DataConfig], tmp_path: Path
-) -> None:
+def test_every_layout_reads_as_the_scenes_it_was_written_from(write: Write, tmp_path: Path) -> None:
     data, expected = load(write(tmp_path)), images(DATA)
     assert len(data.train) == 24 and len(data.holdout) == 8 and len(data.test) == 8
     assert not set(data.train.names) & set(data.holdout.names)
@@ -54,7 +52,7 @@ def test_every_layout_reads_as_the_scenes_it_was_written_from(
     assert again.fingerprint == data.fingerprint
 
 
-def write_again(write: Callable[[Path], DataConfig], root: Path) -> DataConfig:
+def write_again(write: Write, root: Path) -> DataConfig:
     config = write(root / "again")
     for layout in LAYOUTS.values():
         layout.load.cache_clear()
@@ -62,7 +60,7 @@ def write_again(write: Callable[[Path], DataConfig], root: Path) -> DataConfig:
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_every_layout_is_recognised_and_checked(write: Callable[[Path], DataConfig], tmp_path: Path) -> None:
+def test_every_layout_is_recognised_and_checked(write: Write, tmp_path: Path) -> None:
     config = write(tmp_path)
     changes = config.model_dump(mode="json", exclude={"kind", "root"}, exclude_defaults=True)
     assert recognise(tmp_path, changes) == config
@@ -79,7 +77,7 @@ def test_every_layout_is_recognised_and_checked(write: Callable[[Path], DataConf
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_the_fingerprint_is_of_the_content(write: Callable[[Path], DataConfig], tmp_path: Path) -> None:
+def test_the_fingerprint_is_of_the_content(write: Write, tmp_path: Path) -> None:
     config = write(tmp_path)
     first = load(config).fingerprint
     path = LAYOUTS[config.kind].read_listing(config).image(LAYOUTS[config.kind].read_listing(config).train[3])

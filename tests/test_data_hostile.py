@@ -21,6 +21,7 @@ from PIL import Image
 from trees import (
     COCO_NUMBERS,
     DATA,
+    Write,
     forget,
     image_files,
     images,
@@ -35,12 +36,10 @@ from trees import (
     write_voc_with_xml,
 )  # fmt: skip
 
-from semples.config import DataConfig
 from semples.data.files import SUFFIXES, read_image, read_mask
 from semples.data.labels import labels_from_table
 from semples.errors import UserError
 
-Write = Callable[[Path], DataConfig]
 MARK = Path("executed")
 
 

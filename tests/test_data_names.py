@@ -15,6 +15,7 @@ from PIL import Image
 from trees import (
     DATA,
     WRITERS,
+    Write,
     forget,
     image_files,
     load,
@@ -30,8 +31,6 @@ from trees import (
 from semples.config import DataConfig
 from semples.data import load_data
 from semples.errors import UserError
-
-Write = Callable[[Path], DataConfig]
 
 
 @pytest.fixture(autouse=True)

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from conftest import SMALL
 from torch import nn
-from trees import WRITERS, forget, load
+from trees import WRITERS, Write, forget, load
 
 import tune.confirm
 import tune.trial
-from semples.config import Config, DataConfig, parse, with_changes
+from semples.config import Config, parse, with_changes
 from semples.data import archive, load_data
 from semples.data.dataset import Dataset, Split
 from semples.manifest import read_mark
@@ -171,7 +171,7 @@ def test_the_network_is_that_of_the_epoch_that_is_best_by_what_may_choose(
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_no_image_both_chooses_and_is_reported(write: Callable[[Path], DataConfig], tmp_path: Path) -> None:
+def test_no_image_both_chooses_and_is_reported(write: Write, tmp_path: Path) -> None:
     forget()
     data: Dataset = load(write(tmp_path))
     holdout, train, test = ({*split.names} for split in (data.holdout, data.train, data.test))

@@ -8,7 +8,6 @@ That confirm's seeds are none of the sweep's is in test_choosing.py.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +17,11 @@ import optuna
 import pytest
 import torch
 from conftest import SMALL
-from trees import forget, load, write_coco_toco, write_folder, write_voc
+from trees import Write, forget, load, write_coco_toco, write_folder, write_voc
 
 from semples import ablation
 from semples.clip import load_clip
-from semples.config import ClipConfig, DataConfig, parse, with_changes
+from semples.config import ClipConfig, parse, with_changes
 from semples.data import coco, load_data, scenes
 from semples.data.dataset import file_digest
 from semples.data.listing import draw_test
@@ -125,7 +124,7 @@ def test_every_split_of_the_scenes_is_drawn_from_the_seed() -> None:
 
 
 @pytest.mark.parametrize("write", [write_voc, write_coco_toco, write_folder])
-def test_the_holdout_is_drawn_from_the_seed(write: Callable[[Path], DataConfig], tmp_path: Path) -> None:
+def test_the_holdout_is_drawn_from_the_seed(write: Write, tmp_path: Path) -> None:
     config = write(tmp_path)
     forget()
     holdouts = [load(config.model_copy(update={"seed": seed})).holdout.names for seed in range(4)]

@@ -23,6 +23,7 @@ from conftest import SMALL
 from PIL import Image
 from trees import (
     WRITERS,
+    Write,
     forget,
     image_files,
     load,
@@ -44,8 +45,6 @@ from semples.data.dataset import digest
 from semples.pipeline import STAGES, differences, key_parts, stage_keys
 from semples.store import make_key
 
-Writer = Callable[[Path], DataConfig]
-
 
 def fingerprint(config: DataConfig) -> str:
     forget()
@@ -53,11 +52,11 @@ def fingerprint(config: DataConfig) -> str:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Writer, Path], DataConfig]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Write, Path], DataConfig]:
     """Every layout is written once and copied."""
-    known: dict[Writer, tuple[Path, DataConfig]] = {}
+    known: dict[Write, tuple[Path, DataConfig]] = {}
 
-    def copy(write: Writer, to: Path) -> DataConfig:
+    def copy(write: Write, to: Path) -> DataConfig:
         if write not in known:
             root = tmp_path_factory.mktemp("tree")
             known[write] = root, write(root)
@@ -68,12 +67,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Writer, Path]
     return copy
 
 
-Written = Callable[[Writer, Path], DataConfig]
+Written = Callable[[Write, Path], DataConfig]
 
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_data_are_the_same_wherever_and_whenever_they_were_written(
-    write: Writer, written: Written, tmp_path: Path
+    write: Write, written: Written, tmp_path: Path
 ) -> None:
     here, there = written(write, tmp_path / "here"), written(write, tmp_path / "there")
     for path in (tmp_path / "there").rglob("*"):
@@ -83,7 +82,7 @@ def test_data_are_the_same_wherever_and_whenever_they_were_written(
 
 @pytest.mark.parametrize("split", ["train", "holdout", "test"])
 @pytest.mark.parametrize("write", WRITERS)
-def test_an_image_counts_in_every_split(write: Writer, split: str, written: Written, tmp_path: Path) -> None:
+def test_an_image_counts_in_every_split(write: Write, split: str, written: Written, tmp_path: Path) -> None:
     config = written(write, tmp_path)
     forget()
     data = load(config)
@@ -97,7 +96,7 @@ def test_an_image_counts_in_every_split(write: Writer, split: str, written: Writ
 
 @pytest.mark.parametrize("split", ["train", "holdout", "test"])
 @pytest.mark.parametrize("write", [write_voc, write_folder, write_coco_toco, write_coco_weaktr])
-def test_a_mask_counts_in_every_split(write: Writer, split: str, written: Written, tmp_path: Path) -> None:
+def test_a_mask_counts_in_every_split(write: Write, split: str, written: Written, tmp_path: Path) -> None:
     """One pixel that nothing else tells of: labels stay as they are."""
     config = written(write, tmp_path)
     forget()
@@ -152,7 +151,7 @@ LABELS = [
 @pytest.mark.parametrize("split", ["train", "holdout"])
 @pytest.mark.parametrize(("write", "change"), LABELS)
 def test_image_labels_count(
-    write: Writer, change: Callable[[Path, str], None], split: str, written: Written, tmp_path: Path
+    write: Write, change: Callable[[Path, str], None], split: str, written: Written, tmp_path: Path
 ) -> None:
     config = written(write, tmp_path)
     before = load_again(config)
@@ -176,7 +175,7 @@ def test_annotations_of_coco_count(written: Written, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [write_voc, write_coco_toco])
-def test_names_and_order_of_the_classes_count(write: Writer, written: Written, tmp_path: Path) -> None:
+def test_names_and_order_of_the_classes_count(write: Write, written: Written, tmp_path: Path) -> None:
     """CLIP is told the names."""
     config = written(write, tmp_path)
     names = scenes.CLASSES
