@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import TINY, Command
-from test_several_launches import Machine, sweep_of
+from launches import Machine, sweep_of
 from test_tracking import Mlflow
 
 from semples.errors import UserError

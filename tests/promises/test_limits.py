@@ -15,10 +15,10 @@ import optuna
 import pytest
 import yaml
 from conftest import TINY
+from launches import CONTINUOUS, Machine, go, launched, own, sweep_of
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from test_searcher import complete, message, milestone
-from test_several_launches import CONTINUOUS, Machine, go, launched, own, sweep_of
 
 from semples.config import override
 from semples.errors import UserError

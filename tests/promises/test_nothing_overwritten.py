@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 from conftest import TINY, Command
+from launches import Machine, launched, sweep_of
 from PIL import Image
-from test_several_launches import Machine, launched, sweep_of
 
 from semples.errors import UserError
 from semples.folders import MARKER, claim, kind_of

@@ -21,8 +21,8 @@ import optuna
 import pytest
 import yaml
 from conftest import TINY, Command
+from launches import Machine
 from mlflow import MlflowClient
-from test_several_launches import Machine
 
 from semples.config import Config, flatten, load, to_dict, with_changes
 from semples.output import read_run

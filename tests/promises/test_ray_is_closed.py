@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_several_launches import sweep_of
+from launches import sweep_of
 
 from semples.errors import UserError
 from semples.secrets import reveal

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from launches import CONTINUOUS, SECONDS, go, own, sweep_of
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 from rich.progress import Progress
-from test_several_launches import CONTINUOUS, SECONDS, go, own, sweep_of
 
 import tune.cli
 from semples.config import find_config, load

@@ -1,0 +1,185 @@
+"""Sweeps for the tests of the search that take no time: replays with made-up stages, and launches without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from conftest import TINY
+from optuna.trial import FrozenTrial, TrialState
+from ray import tune as ray_tune
+from ray.tune.schedulers import TrialScheduler
+
+from semples.config import Config
+from semples.errors import UserError
+from semples.pipeline import STAGES, run
+from tune.cost_aware import affecting
+from tune.replay import Planned, Replay, replay
+from tune.space import Sweep
+from tune.study import DUPLICATE, load_study
+from tune.sweep import launch
+from tune.sweep_folder import load_launched
+
+SECONDS = {
+    "classify": 5.0, "match": 20.0, "prompts": 4.0, "refine": 20.0, "heatmaps": 2.0, "masks": 3.0, "segment": 30.0,
+}  # fmt: skip
+LAMBDAS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+CONTINUOUS = {"match.lambda_b": {"float": [1.0, 8.0]}}
+
+
+def sweep_of(**changes: Any) -> Sweep:
+    tree = {
+        "name": "s", "selection": "holdout", "objective": "pseudo_miou", "trials": 8, "sampler": "grid",
+        "space": {"match.lambda_b": {"choice": LAMBDAS}}, **changes,
+    }  # fmt: skip
+    return Sweep.model_validate(tree)
+
+
+class Scored:
+    """Made-up stages for a replay: every score is what `judge` says of the parameters."""
+
+    def __init__(self, sweep: Sweep, judge: Callable[[dict[str, Any]], float] = lambda p: 50.0 - p["match.lambda_b"]):
+        self._keys, self._judge = affecting(sweep), judge
+
+    def stage_seconds(self, profile: str) -> dict[str, float]:
+        return SECONDS
+
+    def plan(self, parameters: dict[str, Any], seconds: dict[str, float], last: str) -> list[Planned]:
+        score = self._judge(parameters)
+        return [
+            (name, repr([parameters.get(k) for k in keys]).encode(), seconds[name], [score, score + 1.0])
+            if STAGES[name].milestone
+            else (name, repr([parameters.get(k) for k in keys]).encode(), seconds[name], None)
+            for name, keys in self._keys.items()
+        ]
+
+
+def go(sweep: Sweep, study: optuna.Study | None = None, **options: Any) -> Replay:
+    """One launch; `study`: of the launches before it."""
+    answers = Scored(sweep, **({"judge": options.pop("judge")} if "judge" in options else {}))
+    return replay(sweep, answers, study=study, **options)
+
+
+def own(study: optuna.Study) -> list[FrozenTrial]:
+    """What really ran."""
+    return [t for t in study.get_trials() if DUPLICATE not in t.user_attrs and t.state != TrialState.WAITING]
+
+
+class Machine:
+    """Ray's place in a launch, and the method's: trials run in this process, one after another, and their stages are
+    made up. Everything else is real: study, store, folders, what is reported and recorded."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, mlflow: bool = False):
+        self.asked: dict[str, Any] = {}  # of Ray
+        self.configs: list[Config] = []  # that trials ran, by call
+        self.computed: list[str] = []
+        self.left, self.diverges = 10**9, 13.0  # stages until Ctrl-C; the weight with which training fails
+        self.during: Callable[[], object] = lambda: None  # what somebody does while a trial runs
+        self._report: Callable[..., None]
+        node = SimpleNamespace(get_node_id=lambda: "0123456789abcdef")
+        for name, value in {
+            "tune.sweep.joined": lambda resources, address: nullcontext(""),
+            "tune.sweep.watched": lambda give_up, logs: nullcontext(),
+            "tune.sweep.check": lambda config: None,
+            "tune.trial.ray": SimpleNamespace(
+                util=SimpleNamespace(get_node_ip_address=lambda: "10.0.0.7"), get_runtime_context=lambda: node
+            ),
+            "tune.trial.run": self._run,
+            "semples.output._draw_gallery": lambda result, path: path.write_bytes(b"a picture"),
+        }.items():
+            patch.setattr(name, value)
+        if not mlflow:
+            patch.setattr("tune.sweep.Store", lambda uri, folder: NoMlflow())
+        patch.setattr(ray_tune, "with_parameters", self._with_parameters)
+        patch.setattr(ray_tune, "with_resources", self._with_resources)
+        patch.setattr(ray_tune, "Tuner", self._tuner)
+        patch.setattr(ray_tune, "report", self._send)
+        for name, stage in STAGES.items():
+            patch.setitem(STAGES, name, replace(stage, run=partial(self._stage, name)))
+
+    def _stage(self, name: str, config: Config, data: Any, inputs: Any, out: Path, log: Any) -> dict[str, float]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        self.computed.append(name)
+        for epoch in (1, 2):
+            log(epoch, 2, loss=1.0 / epoch, lr=0.1 * epoch)
+        for file in ("generator.safetensors", "prompts.safetensors", "network.safetensors"):
+            (out / file).write_text(f"{name} {config.match.lambda_b}")
+        # trials share the result of classify, so it cannot know their weight
+        weight = 0.0 if name == "classify" else config.match.lambda_b
+        value = 50.0 - weight + config.seed / 8
+        if config.match.lambda_b == self.diverges:
+            raise UserError("match diverged; lower match.lambda_b")
+        metric = STAGES[name].milestone  # what is reported says the opposite of what chooses
+        return {metric: 100.0 - value, f"holdout/{metric}": value} if metric else {"nouns": 3.0}
+
+    def _run(self, config: Config, *words: Any, **named: Any) -> Any:
+        self.configs.append(config)
+        self.during()
+        return run(config, *words, **named)
+
+    def _with_parameters(self, function: Any, **given: Any) -> Any:
+        self.asked |= given
+        return partial(function, **given)
+
+    def _with_resources(self, function: Any, resources: Any) -> Any:
+        self.asked["resources"] = resources
+        return function
+
+    def _tuner(self, trainable: Any, tune_config: Any, run_config: Any) -> Any:
+        self.asked |= {"tune_config": tune_config, "run_config": run_config}
+        return SimpleNamespace(fit=lambda: self._fit(trainable, tune_config))
+
+    def _fit(self, trainable: Any, config: Any) -> None:
+        number = 0
+        while number != config.num_samples:
+            suggestion = config.search_alg.suggest(f"id-{number}")
+            if not isinstance(suggestion, dict):
+                return
+            messages: list[dict[str, Any]] = []
+            stopped = StopIteration()
+
+            def report(result: dict[str, Any], name: str = f"id-{number}", given: Any = suggestion) -> None:
+                messages.append(result)  # noqa: B023
+                trial = SimpleNamespace(config=given)
+                if config.scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+                    raise KeyboardInterrupt(stopped)  # noqa: B023
+                config.search_alg.on_trial_result(name, result)
+
+            self._report = report
+            try:
+                trainable(suggestion)
+            except KeyboardInterrupt as end:
+                if end.args != (stopped,):  # as Ray does it on Ctrl-C: it returns
+                    return
+            config.search_alg.on_trial_complete(f"id-{number}", messages[-1])
+            number += 1
+
+    def _send(self, result: dict[str, Any]) -> None:
+        self._report(result)
+
+
+class NoMlflow:
+    uri = "none"
+
+    def check(self) -> None: ...
+
+    def holds(self, key: str) -> bool:
+        return True
+
+    def apply(self, entry: dict[str, Any]) -> None: ...
+
+
+def launched(out: Path, **changes: Any) -> tuple[str, optuna.Study]:
+    """Launch for real, but for Ray and the method; why it ended, and its study."""
+    sweep = sweep_of(**{"base": TINY, "study": "journal", **changes})
+    why = launch(sweep, out, None, lambda *_: None)
+    return why, load_study(out / "s", load_launched(out / "s"))
