@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from semples import generators
 from semples.clip import Clip
-from semples.config import Config, MasksConfig
+from semples.config import Config, MasksConfig, RuntimeConfig
 from semples.data import archive
 from semples.data.dataset import Dataset, Split
 from semples.generators import Generator, enlarge, minmax, rescale
@@ -29,7 +30,6 @@ Heatmaps = tuple[int, np.ndarray, np.ndarray]
 Member = tuple[int, np.ndarray]  # index and image
 
 
-@torch.no_grad()
 def compute_heatmaps(
     generator: Generator, split: Split, indices: Sequence[int], config: Config, scales: Sequence[float], flip: bool
 ) -> Iterator[Heatmaps]:
@@ -41,21 +41,30 @@ def compute_heatmaps(
         by_size: dict[tuple[int, ...], list[Member]] = defaultdict(list)
         for i, image in held:
             by_size[image.shape[:2]].append((i, image))
-        for (h, w), members in ((size, m) for size, of_size in by_size.items() for m in _parts(size, of_size)):
+        for members in (part for size, of_size in by_size.items() for part in _parts(size, of_size)):
             pixels = torch.from_numpy(np.stack([image for _, image in members])).permute(0, 3, 1, 2)
             x = Clip.normalise_pixels(pixels.to(config.runtime.device))
             shown = np.flatnonzero(split.labels[[i for i, _ in members]].any(0))  # the others are not worth enlarging
-            total = torch.zeros(())
-            for scale in scales:
-                scaled = rescale(x, scale)
-                for view in (scaled, scaled.flip(3)) if flip else (scaled,):
-                    with autocast(config.runtime):
-                        cams = generator(view).float()[:, shown]
-                    cams = enlarge(cams, (h, w))
-                    total = total.to(cams.device) + (cams if view is scaled else cams.flip(3))
+            total = _sum_of_views(generator, x, shown, config.runtime, scales, flip)
             maps = (255 * minmax(total, MINMAX_EPS)).round().byte().cpu().numpy()
             for (i, _), of_image in zip(members, maps, strict=True):
                 yield i, of_image[split.labels[i][shown]], np.flatnonzero(split.labels[i])
+
+
+def _sum_of_views(
+    generator: Generator, x: Tensor, shown: np.ndarray, runtime: RuntimeConfig, scales: Sequence[float], flip: bool
+) -> Tensor:
+    """CAMs (N, S, h, w) of the S shown classes for normalised images x (N, 3, h, w), added over all views."""
+    total = torch.zeros((len(x), len(shown), *x.shape[2:]), device=x.device)
+    with torch.no_grad():
+        for scale in scales:
+            scaled = rescale(x, scale)
+            for view in (scaled, scaled.flip(3)) if flip else (scaled,):
+                with autocast(runtime):
+                    cams = generator(view).float()[:, shown]
+                cams = enlarge(cams, x.shape[2:])
+                total += cams if view is scaled else cams.flip(3)
+    return total
 
 
 def _chunks(split: Split, indices: Sequence[int]) -> Iterator[list[Member]]:
