@@ -21,12 +21,11 @@ from torch import Tensor, nn
 
 from semples.config import ClipConfig
 from semples.errors import UserError, nearest
+from semples.images import IMAGENET_MEAN, IMAGENET_STD, channels
 
 MINIATURE = "scenes-mini"
 PRETRAINED = Path(__file__).parent / "data" / "pretrained"
 MINIATURE_WEIGHTS = PRETRAINED / f"{MINIATURE}.safetensors"
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 LABEL_TEMPLATE = "a photo of {}."
 
 
@@ -34,10 +33,6 @@ def register_miniature() -> None:
     """Make open_clip know the miniature's architecture by its name."""
     if MINIATURE not in open_clip.list_models():
         open_clip.add_model_config(PRETRAINED / f"{MINIATURE}.json")
-
-
-def _channels(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values).view(1, 3, 1, 1)
 
 
 class Clip(nn.Module):
@@ -52,14 +47,8 @@ class Clip(nn.Module):
         # images arrive normalised with ImageNet's figures; these turn them into what this CLIP was trained on
         self.scale: Tensor
         self.shift: Tensor
-        self.register_buffer("scale", _channels(IMAGENET_STD) / _channels(std))
-        self.register_buffer("shift", (_channels(IMAGENET_MEAN) - _channels(mean)) / _channels(std))
-
-    @staticmethod
-    def normalise_pixels(pixels: Tensor) -> Tensor:
-        """uint8 (B, 3, h, w) -> float32, normalised with ImageNet's mean and deviation: 0 is the mean colour."""
-        mean, std = _channels(IMAGENET_MEAN).to(pixels.device), _channels(IMAGENET_STD).to(pixels.device)
-        return (pixels.float() / 255 - mean) / std
+        self.register_buffer("scale", channels(IMAGENET_STD) / channels(std))
+        self.register_buffer("shift", (channels(IMAGENET_MEAN) - channels(mean)) / channels(std))
 
     def embed_images(self, images: Tensor) -> Tensor:
         """v = E_I(X): normalised images (B, 3, h, w) -> (B, D). Resized to CLIP's own size where they differ."""

@@ -22,8 +22,8 @@ from importlib.metadata import version
 from io import FileIO
 from pathlib import Path
 
-from semples.data.dataset import file_digest
 from semples.data.names import UNUSABLE
+from semples.digests import file_digest
 from semples.errors import UserError, quoted
 
 MARKER = ".semples-tune"

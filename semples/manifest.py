@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from semples.data.dataset import digest, file_digest
+from semples.digests import digest, file_digest
 
 MARK = "result.json"  # the manifest's own name
 USED = "used"  # beside it: its time is that of the last use

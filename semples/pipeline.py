@@ -18,7 +18,8 @@ from semples import generators
 from semples.clip import weights_file
 from semples.config import Config, flatten, to_dict
 from semples.data import load_data
-from semples.data.dataset import Dataset, file_digest
+from semples.data.dataset import Dataset
+from semples.digests import file_digest
 from semples.log import Log
 from semples.manifest import read_mark
 from semples.stages import classify, heatmaps, masks, match, prompts, refine, segment

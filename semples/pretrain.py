@@ -31,8 +31,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from timm.layers import build_sincos2d_pos_embed
 
-from semples.clip import IMAGENET_MEAN, IMAGENET_STD, MINIATURE, Clip, register_miniature
+from semples.clip import MINIATURE, Clip, register_miniature
 from semples.data import scenes
+from semples.images import IMAGENET_MEAN, IMAGENET_STD, normalise_pixels
 
 ACCEPTED = "accepted.json"
 NAMES = (*scenes.CLASSES, *scenes.GROUNDS)
@@ -162,7 +163,7 @@ def train_clip(recipe: Recipe, seed: int, progress: Progress) -> torch.nn.Module
         captions = [write_caption(rng, content) for content in contents]
         true = torch.tensor([[named <= content for _, named in captions] for content in contents])
         expected = torch.tensor([[is_expected(named, content) for _, named in captions] for content in contents])
-        images = F.normalize(model.encode_image(_flip_half(rng, Clip.normalise_pixels(pixels[chosen]))), dim=1)
+        images = F.normalize(model.encode_image(_flip_half(rng, normalise_pixels(pixels[chosen]))), dim=1)
         texts = F.normalize(model.encode_text(tokenizer([text for text, _ in captions])), dim=1)
         nonsense = torch.randint(0, 49000, (16, 40))
         length = torch.randint(3, 38, (16,))
@@ -188,7 +189,7 @@ def train_body(recipe: Recipe, seed: int, progress: Progress) -> torch.nn.Module
     start_like_a_trained_one(model)
 
     def loss(chosen: np.ndarray) -> torch.Tensor:
-        scores = model(_flip_half(rng, Clip.normalise_pixels(pixels[chosen])))
+        scores = model(_flip_half(rng, normalise_pixels(pixels[chosen])))
         return F.multilabel_soft_margin_loss(scores, content[chosen])
 
     return _optimise(model, recipe, rng, loss, progress)
@@ -297,7 +298,7 @@ def _single_objects(images: int, seed: int) -> Iterator[tuple[int, torch.Tensor,
     for i in np.flatnonzero(split.labels.sum(1) == 1).tolist():
         k = int(split.labels[i].argmax())
         image = torch.from_numpy(split.image(i)).permute(2, 0, 1)[None]
-        yield k, Clip.normalise_pixels(image), torch.from_numpy(np.asarray(split.mask(i)) == k + 1)
+        yield k, normalise_pixels(image), torch.from_numpy(np.asarray(split.mask(i)) == k + 1)
 
 
 def save(model: torch.nn.Module, figures: dict[str, float], weights: Path, earlier: Path) -> None:

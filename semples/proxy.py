@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from semples.clip import Clip, load_clip
+from semples.clip import load_clip
 from semples.config import Config
 from semples.data.dataset import Dataset
+from semples.images import normalise_pixels
 from semples.losses import similarity
 from semples.stages.prompts import load_prompts
 
@@ -31,7 +32,7 @@ def agreement(config: Config, data: Dataset, prompts: Path, mask: Callable[[int]
     scores = []
     for i in range(len(data.holdout)):
         pixels = torch.from_numpy(data.holdout.image(i).copy()).permute(2, 0, 1)[None].to(device)
-        image, k = Clip.normalise_pixels(pixels), np.flatnonzero(data.holdout.labels[i])
+        image, k = normalise_pixels(pixels), np.flatnonzero(data.holdout.labels[i])
         cut = torch.from_numpy(mask(i)[None] == 1 + k[:, None, None]).to(device).unsqueeze(1)
         v_f, v_b = clip.embed_images(cut * image), clip.embed_images(~cut * image)
         label, companion = (similarity(v_f, e[k]) - similarity(v_b, e[k]) for e in (t, u))

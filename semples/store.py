@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from semples.data.dataset import digest, file_digest
+from semples.digests import digest, file_digest
 from semples.errors import UserError, quoted
 from semples.folders import claim, foreign, kind_of
 from semples.lease import HOLDER, TTL, Holder, Place, local_folder

@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from semples.clip import IMAGENET_MEAN, IMAGENET_STD
 from semples.config import AugmentConfig, Config, RuntimeConfig, Training
-from semples.data.dataset import Dataset, Split, digest
+from semples.data.dataset import Dataset, Split
+from semples.digests import digest
 from semples.errors import UserError, cut
+from semples.images import IMAGENET_MEAN, IMAGENET_STD
 from semples.log import Log
 
 CHECKPOINT = "checkpoint.pt"  # of a training that is under way, in its stage's folder

@@ -13,6 +13,7 @@ from semples.config import ClipConfig, WeakTrConfig
 from semples.data import scenes
 from semples.errors import UserError
 from semples.generators import build
+from semples.images import normalise_pixels
 from semples.pretrain import accept_body, accept_clip, contrast, draw_picture, is_expected, write_caption
 
 CLIP = load_clip(ClipConfig())
@@ -33,7 +34,7 @@ def test_the_shipped_transformer_knows_objects_and_attends_to_what_is_alike() ->
     inside, outside = [], []
     for i in np.flatnonzero(split.labels.sum(1) == 1)[:15]:
         mask = torch.from_numpy(np.array(split.mask(i))[:64, :64] > 0).float()
-        x = CLIP.normalise_pixels(torch.from_numpy(split.image(i)[:64, :64].copy()).permute(2, 0, 1)[None])
+        x = normalise_pixels(torch.from_numpy(split.image(i)[:64, :64].copy()).permute(2, 0, 1)[None])
         with torch.no_grad():
             *_, first, second, third, last = generator.features(x)
         affinity = torch.cat([first, second, third, last], 1)[0, :, 8:, 8:].mean(0)

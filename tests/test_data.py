@@ -29,8 +29,8 @@ from semples.config import DataConfig, FolderData, VocData
 from semples.data import LAYOUTS, coco, digests, load_data, scenes, voc
 from semples.data.archive import encode_mask
 from semples.data.check import check, recognise
-from semples.data.dataset import file_digest
 from semples.data.files import Truth, read_image, read_truth
+from semples.digests import file_digest
 from semples.errors import UserError
 
 

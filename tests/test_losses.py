@@ -10,7 +10,8 @@ from torch import nn
 
 from semples.clip import load_clip
 from semples.config import ClipConfig, CnnConfig
-from semples.generators import build, enlarge, minmax
+from semples.generators import build
+from semples.images import enlarge, minmax
 from semples.losses import match_loss, prompt_loss, refine_loss, similarity
 from semples.stages.cutouts import embed_cutouts
 

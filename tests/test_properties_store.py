@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from semples import lease
-from semples.data.dataset import digest
+from semples.digests import digest
 from semples.lease import Holder, Place
 from semples.manifest import MARK, files_of, intact, parse, seal
 from semples.store import Store, make_key

@@ -18,7 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 
 from semples.config import Config
-from semples.data.dataset import digest
+from semples.digests import digest
 from semples.errors import UserError
 from semples.folders import MARKER
 from semples.lease import Holder, Place

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from semples.data.dataset import file_digest
 from semples.data.files import require_file
+from semples.digests import file_digest
 
 READERS = 8
 SETTLED = 2.0  # seconds: a file changed more recently could change again within the same tick of the clock

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from semples.data.dataset import Dataset, Split, digest
+from semples.data.dataset import Dataset, Split
 from semples.data.digests import file_digests
 from semples.data.files import Truth, read_image, read_truth
 from semples.data.names import Entry, Files, strays
+from semples.digests import digest
 from semples.errors import UserError, cut, quoted
 
 FEW = 0.1  # share of images or masks up to which a contradiction is no reason to stop: real data sets have some

@@ -17,7 +17,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from semples.data.dataset import Dataset, Split, digest
+from semples.data.dataset import Dataset, Split
+from semples.digests import digest
 
 Rng = np.random.Generator
 Colour = tuple[int, int, int]

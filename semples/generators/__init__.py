@@ -6,17 +6,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semples.config import GeneratorConfig, OtherGenerator, WeakTrConfig
-from semples.data.dataset import file_digest
+from semples.digests import file_digest
 from semples.errors import UserError, nearest
 from semples.generators.body import SCENES_VIT_WEIGHTS, scenes_vit
 from semples.generators.cnn import Cnn
@@ -106,21 +105,3 @@ def load(config: GeneratorConfig, classes: int, folder: Path, device: str) -> An
 def save(generator: nn.Module, folder: Path) -> None:
     """Write the weights into a stage's result folder."""
     save_weights(generator.state_dict(), folder / WEIGHTS)
-
-
-def minmax(maps: Tensor, eps: float) -> Tensor:
-    """(C - min) / (max - min + eps) over each map of (..., h, w), in [0, 1). Source: SemPLeS."""
-    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-    return (maps - low) / (high - low + eps)
-
-
-def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear (B, C, h', w') -> (B, C, *size)."""
-    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
-
-
-def rescale(images: Tensor, scale: float) -> Tensor:
-    """The same (B, C, h, w) at a scale, in whole pixels and at least one; what is at the end stays at the end."""
-    # not by F.interpolate's scale_factor, which leaves out a part of the last pixel
-    size = tuple(max(1, round(side * scale)) for side in images.shape[2:])
-    return images if size == images.shape[2:] else enlarge(images, size)

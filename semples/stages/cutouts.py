@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from semples.clip import Clip
-from semples.generators import Generator, enlarge, minmax
+from semples.generators import Generator
+from semples.images import enlarge, minmax
 
 
 def embed_cutouts(

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from semples import generators
-from semples.clip import Clip
 from semples.config import Config, MasksConfig, RuntimeConfig
 from semples.data import archive
 from semples.data.dataset import Dataset, Split
-from semples.generators import Generator, enlarge, minmax, rescale
+from semples.generators import Generator
+from semples.images import enlarge, minmax, normalise_pixels, rescale
 from semples.log import Log
 from semples.metrics import THRESHOLDS, Sweep, sweep_thresholds
 from semples.training import autocast
@@ -43,7 +43,7 @@ def compute_heatmaps(
             by_size[image.shape[:2]].append((i, image))
         for members in (part for size, of_size in by_size.items() for part in _parts(size, of_size)):
             pixels = torch.from_numpy(np.stack([image for _, image in members])).permute(0, 3, 1, 2)
-            x = Clip.normalise_pixels(pixels.to(config.runtime.device))
+            x = normalise_pixels(pixels.to(config.runtime.device))
             shown = np.flatnonzero(split.labels[[i for i, _ in members]].any(0))  # the others are not worth enlarging
             total = _sum_of_views(generator, x, shown, config.runtime, scales, flip)
             maps = (255 * minmax(total, MINMAX_EPS)).round().byte().cpu().numpy()

@@ -15,13 +15,12 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from semples.clip import IMAGENET_MEAN, IMAGENET_STD, Clip
 from semples.config import Config, RuntimeConfig, SegmentConfig, TestConfig
 from semples.crf import smooth_probabilities
 from semples.data import archive
 from semples.data.dataset import IGNORE, Dataset, Split
 from semples.errors import UserError
-from semples.generators import enlarge, rescale
+from semples.images import IMAGENET_MEAN, IMAGENET_STD, enlarge, normalise_pixels, rescale
 from semples.log import Log
 from semples.metrics import confusion, iou, miou
 from semples.proxy import agreement
@@ -89,7 +88,7 @@ class MaskedImages(TorchDataset[Pair]):
 def predict(network: nn.Module, image: np.ndarray, runtime: RuntimeConfig, test: TestConfig = ONE_SCALE) -> np.ndarray:
     """uint8 (h, w, 3) -> mask uint8 (h, w) in 0..K at the same size; probabilities are averaged over the views."""
     h, w = image.shape[:2]
-    x = Clip.normalise_pixels(torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(runtime.device))
+    x = normalise_pixels(torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(runtime.device))
     total = torch.zeros(())
     for scale in test.scales:
         scaled = rescale(x, scale)

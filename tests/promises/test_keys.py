@@ -25,7 +25,7 @@ from semples import generators
 from semples.clip import MINIATURE, MINIATURE_WEIGHTS, PRETRAINED
 from semples.config import UNIONS, Config, DataConfig, OtherGenerator, RuntimeConfig, keys, parse, with_changes
 from semples.data import load_data, scenes
-from semples.data.dataset import file_digest
+from semples.digests import file_digest
 from semples.errors import UserError
 from semples.generators.cnn import Cnn
 from semples.generators.weaktr import OFFICIAL_NAMES, WeakTr

@@ -22,7 +22,7 @@ from semples import crf, generators, proxy
 from semples.clip import load_clip
 from semples.config import ClipConfig, CnnConfig, Config, CrfConfig, WeakTrConfig, parse
 from semples.data.dataset import Dataset, Split
-from semples.generators import minmax
+from semples.images import minmax
 from semples.stages import classify, cutouts, match, prompts, refine
 from semples.training import load_weights, save_weights
 

@@ -23,8 +23,8 @@ from semples import ablation
 from semples.clip import load_clip
 from semples.config import ClipConfig, parse, with_changes
 from semples.data import coco, load_data, scenes
-from semples.data.dataset import file_digest
 from semples.data.listing import draw_test
+from semples.digests import file_digest
 from semples.manifest import read_mark
 from semples.pipeline import STAGES, Result, _compute
 from semples.training import label_batches, seed_stream

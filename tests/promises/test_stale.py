@@ -41,7 +41,7 @@ from trees import (
 from semples import generators
 from semples.config import DataConfig, parse, to_dict, with_changes
 from semples.data import digests, scenes
-from semples.data.dataset import digest
+from semples.digests import digest
 from semples.pipeline import STAGES, differences, key_parts, stage_keys
 from semples.store import make_key
 

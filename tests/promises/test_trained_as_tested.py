@@ -20,6 +20,7 @@ from semples.clip import load_clip
 from semples.config import ClipConfig, Config, parse, with_changes
 from semples.data import archive
 from semples.data.dataset import IGNORE, Dataset, Split
+from semples.images import normalise_pixels
 from semples.stages import heatmaps, masks, segment
 from semples.training import LabelledImages, cosine, label_batches, poly, save_weights
 
@@ -130,7 +131,7 @@ def test_clip_sees_the_numbers_of_its_own_training_where_that_is_asked(
     assert own[0] != segment.IMAGENET_MEAN
     shown: list[Tensor] = []
     monkeypatch.setattr(clip.model, "encode_image", lambda images: shown.append(images) or torch.ones(1, 8))
-    clip.embed_images(clip.normalise_pixels(torch.from_numpy(PLAIN).permute(2, 0, 1)[None]))
+    clip.embed_images(normalise_pixels(torch.from_numpy(PLAIN).permute(2, 0, 1)[None]))
     expected = [(c / 255 - m) / s for c, m, s in zip(COLOUR, mean, std, strict=True)]
     assert shown[0].shape == (1, 3, *clip.image_size)
     assert torch.allclose(shown[0], torch.tensor(expected).view(1, 3, 1, 1).expand_as(shown[0]), atol=1e-4)
