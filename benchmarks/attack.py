@@ -40,7 +40,7 @@ from PIL import Image
 import semples.ablation
 import semples.cli
 import semples.clip
-import semples.pipeline
+import semples.pipeline.run
 import semples.preflight
 import semples.pretrain
 import tune.cli
@@ -76,7 +76,7 @@ def make_world(world: Path) -> None:
     (world / "mine.txt").write_text("mine")
     tiny = {**TINY, "segment": {"epochs": 1}}
     (world / "sweep-tiny.yaml").write_text(yaml.safe_dump({**SWEEP, "name": "tiny", "base": tiny}))
-    data = scenes.load(24, 8, 8, 0)
+    data = scenes.draw(24, 8, 8, 0)
     voc.write(data, world / "voc")
     section = {"kind": "voc", "root": "voc", "classes": list(CLASSES), "holdout": 8}
     (world / "voc/config.yaml").write_text(yaml.safe_dump({**TINY, "data": section}))
@@ -308,7 +308,7 @@ def main() -> None:
             make_world(world)
         torch.set_num_threads(1)
         semples.clip.load_clip(ClipConfig())  # once, for all children
-        semples.pipeline.run = begin  # type: ignore[assignment]
+        semples.pipeline.run.run = begin  # type: ignore[assignment]
         semples.ablation.ablate = begin  # type: ignore[assignment]
         semples.pretrain.train_clip = semples.pretrain.train_body = begin  # type: ignore[assignment]
         ray.init = begin

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 
@@ -136,6 +137,9 @@ def perform(tests: tuple[str, ...], tree: Path) -> None:
     os.environ |= {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(tree.parent)}
     tempfile.tempdir = None
     sys.dont_write_bytecode = True
+    # that an example fails is enough, the smallest one that does is not needed
+    hypothesis.settings.register_profile("faults", phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate))
+    hypothesis.settings.load_profile("faults")
     recorder = Recorder()
     options = ["-q", "-n", "0", "-m", "not gpu", "-p", "no:cacheprovider", "--tb=short", f"--basetemp={tree}.tmp"]
     code = pytest.main([*options, *tests], plugins=[recorder])

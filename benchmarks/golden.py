@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from semples.config import load
-from semples.pipeline import run
+from semples.pipeline.run import run
 from semples.store import Store
 
 FILE = Path(__file__).parent.parent / "tests" / "promises" / "golden.yaml"

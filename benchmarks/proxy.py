@@ -23,7 +23,7 @@ from semples.config import Config, with_changes
 from semples.data import archive, load_data, voc
 from semples.data.dataset import Dataset
 from semples.metrics import confusion, miou
-from semples.pipeline import run
+from semples.pipeline.run import run
 from semples.stages.heatmaps import FILES
 from semples.store import Store
 from tune.space import find_sweep_file, load_sweep

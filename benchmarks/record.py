@@ -22,7 +22,8 @@ import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
 
 from semples.config import with_changes
-from semples.pipeline import STAGES, run
+from semples.pipeline.graph import STAGES
+from semples.pipeline.run import run
 from semples.store import Store
 from tune.replay import Table
 from tune.space import Sweep, find_sweep_file, load_sweep

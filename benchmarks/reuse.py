@@ -20,7 +20,7 @@ from pathlib import Path
 
 from semples.config import Config, assignments, load, with_changes
 from semples.data import load_data
-from semples.pipeline import Result, run
+from semples.pipeline.run import Result, run
 from semples.store import Store
 
 SMALL: dict[str, object] = {"data.train": 120, "data.holdout": 16, "data.test": 32}

@@ -22,7 +22,7 @@ from semples import ablation
 from semples.clip import load_clip
 from semples.config import Config, find_config, load, with_changes
 from semples.data import scenes
-from semples.pipeline import run
+from semples.pipeline.run import run
 from semples.stages.prompts import load_prompts
 from semples.store import Store
 

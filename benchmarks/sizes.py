@@ -30,7 +30,7 @@ from PIL import Image
 from semples.config import PRESETS, load
 from semples.data import scenes
 from semples.data.archive import encode_mask
-from semples.pipeline import run
+from semples.pipeline.run import run
 from semples.store import Store
 
 STAGES = ("classify", "match", "prompts", "refine", "segment")

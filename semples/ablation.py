@@ -12,7 +12,7 @@ from scipy.stats import t as student
 from semples.config import Config, with_changes
 from semples.data import load_data
 from semples.errors import UserError
-from semples.pipeline import Event, run
+from semples.pipeline.run import Event, run
 from semples.store import Store
 
 STEPS = {

@@ -21,7 +21,7 @@ from semples.guard import guard
 
 if TYPE_CHECKING:
     from semples.config import Config
-    from semples.pipeline import Event
+    from semples.pipeline.run import Event
     from semples.store import Store
 
     class Report(Protocol):
@@ -119,7 +119,7 @@ def _apart(config: Config, place: str | None, out: Path) -> str:
 def _progress(console: Console) -> Iterator[Report]:
     """A bar a stage (under a heading, where there are several runs), in a log lines now and then and at a stage's
     end."""
-    from semples.pipeline import STAGES
+    from semples.pipeline.graph import STAGES
 
     log, columns = not console.is_terminal, (*COLUMNS, TextColumn("{task.fields[note]}"))
     with Progress(*columns, console=console, disable=log) as progress:
@@ -171,7 +171,7 @@ def run(
     """
     from semples.folders import claim
     from semples.output import CONFIG, GALLERY, MASKS, RESULT, WEIGHTS, headline, write_masks, write_run, write_weights
-    from semples.pipeline import run as run_pipeline
+    from semples.pipeline.run import run as run_pipeline
     from semples.preflight import check
     from semples.store import open_store
 
@@ -255,7 +255,8 @@ def stages(
     from rich.table import Column, Table
 
     from semples.data import load_data
-    from semples.pipeline import STAGES, differences, key_parts
+    from semples.pipeline.graph import STAGES
+    from semples.pipeline.keys import differences, key_parts
     from semples.preflight import check
     from semples.store import make_key
     from semples.training import resolve_device
@@ -357,7 +358,7 @@ def usage(place: Place) -> None:
     """Results, MB and compute seconds of every stage."""
     from rich.table import Table
 
-    from semples.pipeline import STAGES
+    from semples.pipeline.graph import STAGES
 
     table = Table("stage", "results", "MB", "seconds")
     with _existing(place) as store:
@@ -598,7 +599,7 @@ def write(
     from semples.output import CONFIG
 
     mine = claim(folder, "data set", (*voc.WRITTEN, CONFIG))
-    data = scenes.load(train, holdout, test, seed)
+    data = scenes.draw(train, holdout, test, seed)
     section = {
         "kind": "voc", "root": str(folder.resolve()), "classes": list(data.classes), "holdout": holdout, "seed": seed,
     }  # fmt: skip
@@ -622,9 +623,8 @@ def pretrain(
     from dataclasses import replace
 
     from semples import pretrain
-    from semples.clip import MINIATURE_WEIGHTS
     from semples.folders import claim
-    from semples.generators.body import SCENES_VIT_WEIGHTS
+    from semples.pretrained import MINIATURE_WEIGHTS, SCENES_VIT_WEIGHTS
 
     folder = claim(out, "network", (pretrain.ACCEPTED, MINIATURE_WEIGHTS.name, SCENES_VIT_WEIGHTS.name))
     with Progress(*COLUMNS, TextColumn("loss {task.fields[loss]:.3f}")) as progress:

@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
@@ -19,13 +19,14 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from semples.config import ClipConfig
 from semples.errors import UserError, nearest
 from semples.images import IMAGENET_MEAN, IMAGENET_STD, channels
+from semples.pretrained import MINIATURE_WEIGHTS, PRETRAINED
+
+if TYPE_CHECKING:
+    from semples.config import ClipConfig
 
 MINIATURE = "scenes-mini"
-PRETRAINED = Path(__file__).parent / "data" / "pretrained"
-MINIATURE_WEIGHTS = PRETRAINED / f"{MINIATURE}.safetensors"
 LABEL_TEMPLATE = "a photo of {}."
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_labels, unary_from_softmax
 
-from semples.config import CrfConfig
+if TYPE_CHECKING:
+    from semples.config import CrfConfig
 
 
 def smooth_labels(labels: np.ndarray, image: np.ndarray, count: int, settings: CrfConfig) -> np.ndarray:

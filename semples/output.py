@@ -16,7 +16,8 @@ from semples.config import Config, dump, parse, read_yaml
 from semples.data import archive, load_data
 from semples.data.classes import check_classes
 from semples.errors import UserError, cut, quoted
-from semples.pipeline import STAGES, Result
+from semples.pipeline.graph import STAGES
+from semples.pipeline.run import Result
 from semples.stages import prompts, segment
 from semples.stages.heatmaps import FILES, read_heatmaps
 from semples.store import KEY

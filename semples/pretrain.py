@@ -294,7 +294,7 @@ def accept_body(body: torch.nn.Module, images: int = 400, seed: int = 1) -> dict
 
 def _single_objects(images: int, seed: int) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """Class, normalised image (1, 3, h, w) and true mask bool (h, w) of the scenes with one object."""
-    split = scenes.load(images, 0, 0, seed).train
+    split = scenes.draw(images, 0, 0, seed).train
     for i in np.flatnonzero(split.labels.sum(1) == 1).tolist():
         k = int(split.labels[i].argmax())
         image = torch.from_numpy(split.image(i)).permute(2, 0, 1)[None]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from semples.clip import load_clip
-from semples.config import Config
-from semples.data.dataset import Dataset
 from semples.images import normalise_pixels
 from semples.losses import similarity
 from semples.stages.prompts import load_prompts
+
+if TYPE_CHECKING:
+    from semples.config import Config
+    from semples.data.dataset import Dataset
 
 
 @torch.no_grad()

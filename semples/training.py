@@ -12,7 +12,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,12 +24,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from semples.config import AugmentConfig, Config, RuntimeConfig, Training
 from semples.data.dataset import Dataset, Split
 from semples.digests import digest
 from semples.errors import UserError, cut
 from semples.images import IMAGENET_MEAN, IMAGENET_STD
-from semples.log import Log
+
+if TYPE_CHECKING:
+    from semples.config import AugmentConfig, Config, RuntimeConfig, Training
+    from semples.log import Log
 
 CHECKPOINT = "checkpoint.pt"  # of a training that is under way, in its stage's folder
 CHECKPOINT_PARTS = {"history", "memory", "random", "model", "optimizer", "factor"}

@@ -13,7 +13,7 @@ import yaml
 import semples.cli
 import tune.cli
 from semples.config import Config, parse
-from semples.pipeline import Event, Result, run
+from semples.pipeline.run import Event, Result, run
 from semples.store import Store
 
 Command = Callable[..., tuple[int, str, str]]

@@ -19,7 +19,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from semples.config import Config
 from semples.errors import UserError
-from semples.pipeline import STAGES, run
+from semples.pipeline.graph import STAGES
+from semples.pipeline.run import run
 from tune.cost_aware import affecting
 from tune.replay import Planned, Replay, replay
 from tune.space import Sweep

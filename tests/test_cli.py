@@ -16,7 +16,7 @@ from conftest import SMALL, TINY, Command
 from PIL import Image
 
 from semples.data import scenes, voc
-from semples.pipeline import STAGES
+from semples.pipeline.graph import STAGES
 
 
 def tiny_file(**changes: object) -> Path:
@@ -44,8 +44,8 @@ def test_run_predict_evaluate(command: Command) -> None:
     assert code == 0 and out.count("(stored)") == 7
     assert yaml.safe_load(before)["metrics"] == yaml.safe_load(Path("r/result.json").read_text())["metrics"]
 
-    split = scenes.load(24, 8, 8, 0).test
-    voc.write(scenes.load(24, 8, 8, 0), Path("tree"))
+    split = scenes.draw(24, 8, 8, 0).test
+    voc.write(scenes.draw(24, 8, 8, 0), Path("tree"))
     pictures = [f"tree/JPEGImages/{name}.png" for name in split.names]
     assert command("semples", "predict", *pictures, "--run", "r", "--out", "all")[0] == 0
     code, out, _ = command("semples", "evaluate", "all", "tree/SegmentationClass")
@@ -224,7 +224,7 @@ def test_mistakes_of_semples(command: Command, words: list[str], message: str) -
 
 
 def test_a_broken_image_is_named(command: Command) -> None:
-    voc.write(scenes.load(24, 8, 8, 0), Path("tree"))
+    voc.write(scenes.draw(24, 8, 8, 0), Path("tree"))
     path = next(Path("tree/JPEGImages").glob("train-*.png"))
     path.write_bytes(b"not an image")
     voc.load.cache_clear()

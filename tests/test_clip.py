@@ -30,7 +30,7 @@ def test_the_shipped_transformer_knows_objects_and_attends_to_what_is_alike() ->
     body = timm.create_model("scenes_vit", pretrained=True, num_classes=20).eval()
     assert accept_body(body, images=300, seed=77)["body_object_accuracy"] >= 0.9
     generator = build(WeakTrConfig(kind="weaktr"), 8, initial=True).eval()
-    split = scenes.load(40, 1, 1, 5).train
+    split = scenes.draw(40, 1, 1, 5).train
     inside, outside = [], []
     for i in np.flatnonzero(split.labels.sum(1) == 1)[:15]:
         mask = torch.from_numpy(np.array(split.mask(i))[:64, :64] > 0).float()

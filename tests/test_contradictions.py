@@ -33,7 +33,7 @@ from trees import (
 )  # fmt: skip
 
 from semples.config import DataConfig
-from semples.data import LAYOUTS
+from semples.data.check import recognise
 from semples.data.contradictions import Seen, compare, compare_before_run
 from semples.errors import UserError
 
@@ -319,4 +319,4 @@ def test_layouts_are_recognised_by_themselves(tmp_path: Path) -> None:
         root = tmp_path / write.__name__
         kind = write(root).kind
         (root / "notes.json").write_text("{}")
-        assert next(k for k, layout in LAYOUTS.items() if layout.recognises(root)) == kind
+        assert recognise(root).kind == kind

@@ -26,7 +26,7 @@ from trees import (
 )  # fmt: skip
 
 from semples.config import DataConfig, FolderData, VocData
-from semples.data import LAYOUTS, coco, digests, load_data, scenes, voc
+from semples.data import coco, digests, find, folder, load_data, scenes, voc
 from semples.data.archive import encode_mask
 from semples.data.check import check, recognise
 from semples.data.files import Truth, read_image, read_truth
@@ -54,7 +54,7 @@ def test_every_layout_reads_as_the_scenes_it_was_written_from(write: Write, tmp_
 
 def write_again(write: Write, root: Path) -> DataConfig:
     config = write(root / "again")
-    for layout in LAYOUTS.values():
+    for layout in (voc, coco, folder):
         layout.load.cache_clear()
     return config
 
@@ -80,14 +80,14 @@ def test_every_layout_is_recognised_and_checked(write: Write, tmp_path: Path) ->
 def test_the_fingerprint_is_of_the_content(write: Write, tmp_path: Path) -> None:
     config = write(tmp_path)
     first = load(config).fingerprint
-    path = LAYOUTS[config.kind].read_listing(config).image(LAYOUTS[config.kind].read_listing(config).train[3])
+    path = find(config.kind).load().read_listing(config).image(find(config.kind).load().read_listing(config).train[3])
     image = np.asarray(Image.open(path)).copy()
     path.touch()
-    LAYOUTS[config.kind].load.cache_clear()
+    find(config.kind).load().load.cache_clear()
     assert load(config).fingerprint == first
     image[0, 0] ^= 1
     Image.fromarray(image).save(path)
-    LAYOUTS[config.kind].load.cache_clear()
+    find(config.kind).load().load.cache_clear()
     assert load(config).fingerprint != first
 
 
@@ -296,15 +296,15 @@ def test_files_that_are_no_text_and_odd_classes_are_named(tmp_path: Path) -> Non
     (tmp_path / "classes.txt").write_text("\ufeff" + "\n".join(DATA.classes))  # with a byte order mark
     assert load(config).classes == DATA.classes
     (tmp_path / "labels.csv").write_bytes(b"\xff\xfe\x00")
-    LAYOUTS["folder"].load.cache_clear()
+    folder.load.cache_clear()
     with pytest.raises(UserError, match=r"labels\.csv: cannot be read as UTF-8"):
         load(config)
 
 
 def test_names_with_dots_and_upper_case_suffixes(tmp_path: Path) -> None:
     config = write_folder(tmp_path)
-    for folder in ("images", "masks"):
-        for path in (tmp_path / folder).iterdir():
+    for part in ("images", "masks"):
+        for path in (tmp_path / part).iterdir():
             path.rename(path.with_name(f"shot.{path.stem}.PNG"))
     lines = (tmp_path / "labels.csv").read_text().splitlines()
     (tmp_path / "labels.csv").write_text("\n".join([lines[0], *(f"shot.{line}" for line in lines[1:])]))

@@ -17,7 +17,8 @@ from semples import generators
 from semples.config import CnnConfig, Config, GeneratorConfig, OtherGenerator, WeakTrConfig, parse
 from semples.errors import UserError
 from semples.generators.weaktr import OFFICIAL_NAMES, WeakTr
-from semples.pipeline import Result
+from semples.images import minmax
+from semples.pipeline.run import Result
 
 K = 5
 OTHER = Path(__file__).parent / "other_generator"
@@ -91,7 +92,7 @@ class TestEveryGenerator:
         generator = generators.load(config, K, tmp_path, "cpu")
         late = {id(p) for p in generator.late_parameters()}
         assert late
-        generators.minmax(generator(images), 0.1).mean().backward()
+        minmax(generator(images), 0.1).mean().backward()
         for name, parameter in generator.named_parameters():
             assert (parameter.grad is not None) == (id(parameter) in late), name
         if late != {id(p) for p in generator.parameters()}:

@@ -16,7 +16,7 @@ import pytest
 
 from semples.config import Config, with_changes
 from semples.manifest import read_mark
-from semples.pipeline import run
+from semples.pipeline.run import run
 from semples.store import WORK, Store
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ KILLS = 50
 def context() -> Iterator[Any]:
     """Processes that begin with everything imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["semples.pipeline", "pytest"])
+    context.set_forkserver_preload(["semples.pipeline.run", "pytest"])
     yield context
 
 

@@ -22,7 +22,7 @@ def world(command: Command, finished: Path) -> Path:
     here = Path.cwd()
     shutil.copytree(finished, here / "run")
     (here / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    voc.write(scenes.load(24, 8, 8, 0), here / "tree")
+    voc.write(scenes.draw(24, 8, 8, 0), here / "tree")
     section = {"kind": "voc", "root": "tree", "classes": list(scenes.CLASSES), "holdout": 8}
     (here / "tree/config.yaml").write_text(yaml.safe_dump({**TINY, "data": section}))
     return here

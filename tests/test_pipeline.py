@@ -18,7 +18,9 @@ from semples.data import load_data
 from semples.errors import UserError
 from semples.manifest import read_mark
 from semples.output import headline, read_run, write_masks, write_run, write_weights
-from semples.pipeline import STAGES, Event, Result, run, stage_keys
+from semples.pipeline.graph import STAGES
+from semples.pipeline.keys import stage_keys
+from semples.pipeline.run import Event, Result, run
 from semples.stages import heatmaps, segment
 from semples.stages.masks import label_pixels, make_mask
 from semples.store import WORK, Store
@@ -241,7 +243,7 @@ def test_masks_are_the_same_however_many_processes_make_them(small: Config, run_
         out = tmp_path / str(workers)
         out.mkdir()
         config = with_changes(small, {"runtime.workers": workers}, "test")
-        metrics = STAGES["masks"].run(config, data, result.folders, out, lambda *a, **k: None)
+        metrics = STAGES["masks"].load()(config, data, result.folders, out, lambda *a, **k: None)
         made.append(((out / "train.zip").read_bytes(), metrics))
     assert made[0] == made[1]
 

@@ -16,7 +16,8 @@ from semples.data import load_data, voc
 from semples.data.dataset import Dataset
 from semples.errors import UserError
 from semples.output import write_run
-from semples.pipeline import key_parts, run
+from semples.pipeline.keys import key_parts
+from semples.pipeline.run import run
 from semples.proxy import agreement
 from semples.stages.prompts import WEIGHTS
 from semples.store import Store

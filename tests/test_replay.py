@@ -16,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from semples.pipeline import STAGES
+from semples.pipeline.graph import STAGES
 from tune.mlflow_writer import Store, Writer
 from tune.replay import PROFILES, TABLE, Table, replay
 from tune.space import Sweep

@@ -19,7 +19,7 @@ from semples import guard
 from semples.config import Config, parse, with_changes
 from semples.errors import UserError
 from semples.manifest import read_mark
-from semples.pipeline import SECONDS, Event, Result, run
+from semples.pipeline.run import SECONDS, Event, Result, run
 from semples.preflight import check
 from semples.stages import match
 from semples.store import WORK, Store

@@ -9,10 +9,10 @@ from semples.errors import UserError
 
 
 def test_the_same_seed_gives_the_same_scenes() -> None:
-    scenes.load.cache_clear()
-    first = scenes.load(40, 4, 4, 3)
-    scenes.load.cache_clear()
-    again, other = scenes.load(40, 4, 4, 3), scenes.load(40, 4, 4, 4)
+    scenes.draw.cache_clear()
+    first = scenes.draw(40, 4, 4, 3)
+    scenes.draw.cache_clear()
+    again, other = scenes.draw(40, 4, 4, 3), scenes.draw(40, 4, 4, 4)
     assert first is not again and first.fingerprint == again.fingerprint != other.fingerprint
     for i in range(40):
         assert (first.train.image(i) == again.train.image(i)).all()
@@ -20,7 +20,7 @@ def test_the_same_seed_gives_the_same_scenes() -> None:
 
 
 def test_scenes_are_what_they_promise() -> None:
-    data = scenes.load(300, 10, 10, 0)
+    data = scenes.draw(300, 10, 10, 0)
     assert data.num_classes >= 8
     count = data.train.labels.sum(1)
     assert {1, 2, 3} == set(count.tolist()) and (count == 1).mean() > 0.5
@@ -33,7 +33,7 @@ def test_scenes_are_what_they_promise() -> None:
 
 
 def test_the_splits_share_no_image() -> None:
-    data = scenes.load(50, 50, 50, 0)
+    data = scenes.draw(50, 50, 50, 0)
     images = [s.image(i).tobytes() for s in (data.train, data.holdout, data.test) for i in range(50)]
     assert len(set(images)) == 150
 

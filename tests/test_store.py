@@ -23,7 +23,7 @@ from semples.errors import UserError
 from semples.folders import MARKER
 from semples.lease import Holder, Place
 from semples.manifest import MARK, read_mark
-from semples.pipeline import run
+from semples.pipeline.run import run
 from semples.store import WORK, Store, Write, make_key
 
 TTL = 2.0  # signs of life are given four times as often, also on a busy machine

@@ -12,19 +12,19 @@ import numpy as np
 from PIL import Image
 
 from semples.config import CocoData, DataConfig, FolderData, VocData
-from semples.data import LAYOUTS, coco, scenes, voc
+from semples.data import coco, find, folder, scenes, voc
 from semples.data.archive import encode_mask
 from semples.data.check import Report, check
 from semples.data.dataset import Dataset
 
 Write = Callable[[Path], DataConfig]  # writes the scenes into a folder in one of the layouts
-DATA = scenes.load(24, 8, 8, 0)
+DATA = scenes.draw(24, 8, 8, 0)
 COCO_NUMBERS = coco.CATEGORIES[:8]
 
 
 def forget() -> None:
     """Read again what was loaded before."""
-    for layout in LAYOUTS.values():
+    for layout in (voc, coco, folder):
         layout.load.cache_clear()
 
 
@@ -143,7 +143,7 @@ WRITERS = [
 
 def load(config: DataConfig) -> Dataset:
     """Without the rule that every class must be in the training set: most of COCO's 80 are not."""
-    data: Dataset = LAYOUTS[config.kind].load(config)
+    data: Dataset = find(config.kind).load().load(config)
     return data
 
 

@@ -22,7 +22,7 @@ from semples.config import Config, parse, to_dict, with_changes
 from semples.errors import UserError
 from semples.folders import claim
 from semples.output import RESULT, read_run, write_run
-from semples.pipeline import run
+from semples.pipeline.run import run
 from semples.secrets import pass_on, redact, reveal
 from semples.store import open_store
 from tune.cluster import joined, watched

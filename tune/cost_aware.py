@@ -24,7 +24,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from semples.config import with_changes
-from semples.pipeline import STAGES
+from semples.pipeline.graph import STAGES, covers
 from tune.space import Sweep
 from tune.study import DUPLICATE, excess
 
@@ -45,7 +45,7 @@ def affecting(sweep: Sweep) -> dict[str, tuple[str, ...]]:
     configs = [with_changes(base, {"refine.start": start}, "space") for start in starts]
     found: dict[str, set[str]] = {}
     for name, stage in STAGES.items():
-        own = {key for key in sweep.space if any(f"{key}.".startswith(f"{read}.") for read in stage.reads)}
+        own = {key for key in sweep.space if covers(stage.reads(base), key)}
         found[name] = own.union(*(found[i] for config in configs for i in stage.inputs(config)))
         if name == sweep.last_stage:
             break

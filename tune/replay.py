@@ -26,7 +26,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from semples.errors import UserError
-from semples.pipeline import STAGES
+from semples.pipeline.graph import STAGES
 from tune.cost_aware import Space, affecting
 from tune.searcher import StudySearcher
 from tune.space import Sweep, find_sweep_file, load_sweep

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from semples.errors import UserError
-from semples.pipeline import STAGES
+from semples.pipeline.graph import STAGES
 from tune.space import Sweep
 from tune.stopping import RULES
 from tune.study import DUPLICATE, effort, excess, finished

@@ -29,7 +29,7 @@ from semples.config import (
     with_changes,
 )
 from semples.errors import UserError, nearest, quoted
-from semples.pipeline import STAGES
+from semples.pipeline.graph import STAGES
 
 SWEEPS = Path(__file__).parent / "sweeps"
 # what a trial may be judged by: the stage after which it is known, None where it belongs to the whole trial

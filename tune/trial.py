@@ -20,7 +20,8 @@ from semples.config import parse, with_changes
 from semples.errors import UserError, cut
 from semples.folders import claim
 from semples.output import RESULT, write_run
-from semples.pipeline import STAGES, Event, run
+from semples.pipeline.graph import STAGES
+from semples.pipeline.run import Event, run
 from semples.secrets import redact, reveal
 from semples.store import open_store
 

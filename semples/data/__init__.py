@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semples.config import DataConfig, ScenesData
-from semples.data import coco, folder, scenes, voc
+from semples import registry
 from semples.data.dataset import Dataset
 from semples.errors import UserError, cut
 
-LAYOUTS: dict[str, Any] = {"voc": voc, "coco": coco, "folder": folder}  # in the order in which they are recognised
+if TYPE_CHECKING:
+    from semples.config import DataConfig
+
+GROUP = "semples.data"
+# modules with `load(config)`, in the order in which `recognise` is asked of those that have it
+LAYOUTS = {name: f"semples.data.{name}" for name in ("voc", "coco", "folder", "scenes")}
+
+
+def find(kind: str) -> EntryPoint:
+    """The module that loads data of a kind. Raises UserError for an unknown one."""
+    return registry.find(GROUP, LAYOUTS, kind, "data.kind")
 
 
 def load_data(config: DataConfig, selection: str = "holdout") -> Dataset:
     """The data set that the configuration names. Raises UserError for what is missing, broken or empty; true masks may
     be missing where `selection` is "proxy"."""
-    data: Dataset = (
-        scenes.load(config.train, config.holdout, config.test, config.seed)
-        if isinstance(config, ScenesData)
-        else LAYOUTS[config.kind].load(config)
-    )
+    data: Dataset = find(config.kind).load().load(config)
     empty = [name for name, count in zip(data.classes, data.train.labels.sum(0), strict=True) if count == 0]
     if empty:
         raise UserError(f"data: no training image shows the class '{empty[0]}'; add some or take the class away")

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from semples import data, registry
 from semples.config import DataConfig, ScenesData, parse
-from semples.data import LAYOUTS, coco
+from semples.data import coco
 from semples.data.contradictions import Seen, compare, look
 from semples.data.files import read_image, read_truth
 from semples.data.listing import Listing, draw_holdout
@@ -25,7 +26,8 @@ def recognise(root: Path, changes: Mapping[str, Any] = {}) -> DataConfig:
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the one that holds the data set")
-    kind = next((kind for kind, layout in LAYOUTS.items() if layout.recognises(root)), None)
+    layouts = {kind: entry.load() for kind, entry in registry.known(data.GROUP, data.LAYOUTS).items()}
+    kind = next((kind for kind, of in layouts.items() if hasattr(of, "recognises") and of.recognises(root)), None)
     if kind is None:
         raise UserError(
             f"{root}: no layout that is known; needed are JPEGImages/ and ImageSets/ (VOC), annotations/, voc_format/ "
@@ -65,7 +67,7 @@ def check(config: DataConfig, progress: Callable[[int, int], None] = lambda done
     """Read every label, image and mask. Raises UserError where not even the lists can be read."""
     if isinstance(config, ScenesData):
         raise UserError("scenes are drawn: there is nothing to check")
-    listing: Listing = LAYOUTS[config.kind].read_listing(config)
+    listing: Listing = data.find(config.kind).load().read_listing(config)
     problems: list[str] = [*listing.problems, *listing.doubts]
     try:
         chosen, train = draw_holdout(listing, config.holdout, config.seed)

@@ -24,18 +24,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semples.config import CocoData
 from semples.data.classes import check_classes, check_ignored
 from semples.data.coco_annotations import read_annotations
-from semples.data.dataset import Dataset
 from semples.data.files import Truth, entries, expand, is_there, mask_file, read_mask
 from semples.data.labels import LABEL_TABLES, labels_from_masks, labels_from_table
 from semples.data.listing import Images, Listing, assemble, differently_named, draw_test, stray_masks
 from semples.data.names import Entry, Files, find_mask, index_files, name_of, read_list
 from semples.errors import UserError, cut
+
+if TYPE_CHECKING:
+    from semples.config import CocoData
+    from semples.data.dataset import Dataset
 
 # the 80 categories that have instances, of the numbers 1..90
 CATEGORIES = tuple(n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))

@@ -20,17 +20,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semples.config import FolderData
 from semples.data.classes import as_key, check_classes, check_ignored, is_background, listed
-from semples.data.dataset import Dataset
 from semples.data.files import Truth, expand, is_there, mask_file, read_text
 from semples.data.labels import labels_from_masks
 from semples.data.listing import Images, Listing, assemble, differently_named, draw_test, stray_masks
 from semples.data.names import Entry, Files, canonical, find_mask, index_files, name_of
 from semples.errors import UserError, cut, nearest, quoted
+
+if TYPE_CHECKING:
+    from semples.config import FolderData
+    from semples.data.dataset import Dataset
 
 TABLE, CLASSES, IMAGES, MASKS = "labels.csv", "classes.txt", "images", "masks"
 

@@ -13,12 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from semples.data.dataset import Dataset, Split
 from semples.digests import digest
+
+if TYPE_CHECKING:
+    from semples.config import ScenesData
 
 Rng = np.random.Generator
 Colour = tuple[int, int, int]
@@ -423,7 +427,7 @@ def _split(name: str, size: int, seed: int) -> tuple[Split, bytes]:
 
 
 @lru_cache(maxsize=4)
-def load(train: int, holdout: int, test: int, seed: int) -> Dataset:
+def draw(train: int, holdout: int, test: int, seed: int) -> Dataset:
     """Draw the three splits (numbers of images); the same arguments give the same pixels and fingerprint."""
     (a, in_a), (b, in_b), (c, in_c) = (
         _split("train", train, seed),
@@ -431,3 +435,8 @@ def load(train: int, holdout: int, test: int, seed: int) -> Dataset:
         _split("test", test, seed),
     )
     return Dataset(CLASSES, a, b, c, digest("scenes", *CLASSES, in_a, in_b, in_c))
+
+
+def load(config: ScenesData) -> Dataset:
+    """The data set of the section `data`."""
+    return draw(config.train, config.holdout, config.test, config.seed)

@@ -16,20 +16,23 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
 
-from semples.config import VocData
 from semples.data.archive import encode_mask
 from semples.data.classes import as_key, check_classes, check_ignored
-from semples.data.dataset import Dataset
 from semples.data.files import Truth, entries, expand, is_there, mask_file, require_file
 from semples.data.labels import LABEL_TABLES, labels_from_masks, labels_from_table
 from semples.data.listing import Images, Listing, assemble, differently_named, stray_masks
 from semples.data.names import Entry, Files, canonical, find_mask, index_files, read_list
 from semples.errors import UserError, cut, nearest, quoted
+
+if TYPE_CHECKING:
+    from semples.config import VocData
+    from semples.data.dataset import Dataset
 
 WRITTEN = ("JPEGImages/", "SegmentationClass/", "ImageSets/", "cls_labels.npy")  # by `write`
 IMAGES, LISTS, ENDS = "JPEGImages", Path("ImageSets/Segmentation"), ("", "_id")

@@ -6,21 +6,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from semples.config import GeneratorConfig, OtherGenerator, WeakTrConfig
+from semples import registry
 from semples.digests import file_digest
-from semples.errors import UserError, nearest
-from semples.generators.body import SCENES_VIT_WEIGHTS, scenes_vit
-from semples.generators.cnn import Cnn
-from semples.generators.weaktr import WeakTr
+from semples.pretrained import SCENES_VIT_WEIGHTS
 from semples.training import put_weights, save_weights
+
+if TYPE_CHECKING:
+    from semples.config import GeneratorConfig
 
 WEIGHTS = "generator.safetensors"
 
@@ -55,8 +55,13 @@ class Generator(Protocol):
     def eval(self) -> Any: ...
 
 
-GENERATORS: dict[str, Callable[..., Any]] = {"cnn": Cnn, "weaktr": WeakTr}
+GENERATORS = {"cnn": "semples.generators.cnn:Cnn", "weaktr": "semples.generators.weaktr:WeakTr"}
 GROUP = "semples.generators"
+
+
+def find(kind: str) -> EntryPoint:
+    """Where the generators of a kind come from. Raises UserError for an unknown one."""
+    return registry.find(GROUP, GENERATORS, kind, "generator.kind")
 
 
 def build(config: GeneratorConfig, classes: int, initial: bool = False) -> Any:
@@ -64,27 +69,14 @@ def build(config: GeneratorConfig, classes: int, initial: bool = False) -> Any:
 
     Raises UserError for an unknown kind or body.
     """
-    others = entry_points(group=GROUP)
-    make = GENERATORS.get(config.kind)
-    if make is None:
-        if config.kind not in others.names:
-            known = [*GENERATORS, *others.names]
-            raise UserError(
-                f"generator.kind '{config.kind}' is neither {', '.join(known)} nor an entry point "
-                f"of the group {GROUP}{nearest(config.kind, known)}; is its package installed?"
-            )
-        make = others[config.kind].load()
-    return make(config, classes, initial).to(memory_format=torch.channels_last)
+    return find(config.kind).load()(config, classes, initial).to(memory_format=torch.channels_last)
 
 
 def content(config: GeneratorConfig) -> str:
-    """What determines a generator besides its configuration: the digest of the local weights that it begins with, or
-    name and version of the package that it comes from."""
-    if isinstance(config, OtherGenerator):
-        packages = [entry.dist for entry in entry_points(group=GROUP, name=config.kind)]
-        return " ".join(f"{package.name} {package.version}" for package in packages if package)
-    path = Path(config.weights).expanduser() if isinstance(config, WeakTrConfig) and config.weights else None
-    if path is None and config.body == scenes_vit.__name__ and config.pretrained:
+    """Digest of the local weights that a generator begins with, "" where there are none."""
+    weights = getattr(config, "weights", "")
+    path = Path(weights).expanduser() if weights else None
+    if path is None and getattr(config, "body", "") == "scenes_vit" and getattr(config, "pretrained", False):
         path = SCENES_VIT_WEIGHTS
     return file_digest(path) if path and path.is_file() else ""
 

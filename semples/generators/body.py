@@ -8,10 +8,8 @@ import timm
 from timm.models import VisionTransformer, build_model_with_cfg, register_model
 from torch import nn
 
-from semples.clip import PRETRAINED
 from semples.errors import UserError, nearest
-
-SCENES_VIT_WEIGHTS = PRETRAINED / "scenes-vit.safetensors"
+from semples.pretrained import SCENES_VIT_WEIGHTS
 
 
 @register_model  # type: ignore[untyped-decorator]

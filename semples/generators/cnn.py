@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semples.config import CnnConfig
 from semples.errors import UserError
 from semples.generators.body import create_body
+
+if TYPE_CHECKING:
+    from semples.config import CnnConfig
 
 
 class Cnn(nn.Module):

@@ -6,16 +6,18 @@ import pickle
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from semples.config import WeakTrConfig
 from semples.errors import UserError
 from semples.generators.body import create_body
+
+if TYPE_CHECKING:
+    from semples.config import WeakTrConfig
 
 # Names in the official checkpoint and here. An official head of attention is cut out of its layer's output as every
 # H-th channel, and heads are counted before layers; `WeakTr.features` does the same, so that its weights fit.

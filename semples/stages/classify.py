@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from semples import generators
-from semples.config import Config
-from semples.data.dataset import Dataset
-from semples.log import Log
 from semples.stages.heatmaps import score_cams
 from semples.training import label_batches, train
+
+if TYPE_CHECKING:
+    from semples.config import Config
+    from semples.data.dataset import Dataset
+    from semples.log import Log
 
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,16 +13,19 @@ from PIL import Image
 from torch import Tensor
 
 from semples import generators
-from semples.config import Config, MasksConfig, RuntimeConfig
 from semples.data import archive
 from semples.data.dataset import Dataset, Split
 from semples.generators import Generator
 from semples.images import enlarge, minmax, normalise_pixels, rescale
-from semples.log import Log
 from semples.metrics import THRESHOLDS, Sweep, sweep_thresholds
 from semples.training import autocast
 
+if TYPE_CHECKING:
+    from semples.config import Config, RuntimeConfig
+    from semples.log import Log
+
 MINMAX_EPS = 1e-8
+PROXY_BACKGROUND = 0.5  # where no mask may choose the score
 CHUNK, HELD = 64, 2**25  # images held at a time and their pixels; those of one size are computed together
 PIXELS = 2**19  # computed at a time, or one image that has more
 FILES = {"train": "train.zip", "holdout": "holdout.zip"}
@@ -98,9 +102,9 @@ def count_thresholds(split: Split, heatmaps: Iterable[Heatmaps], classes: int) -
 
 def choose_threshold(config: Config, name: str, reported: Sweep, holdout: Sweep) -> dict[str, float]:
     """mIoU of both splits at the background score that the selection rule chooses, and that score: under "proxy", which
-    looks at no mask, `masks.background` of the default configuration. Not finite where there are no masks."""
+    looks at no mask, PROXY_BACKGROUND. Not finite where there are no masks."""
     if config.selection == "proxy":
-        best = int(np.abs(THRESHOLDS - MasksConfig().background).argmin())
+        best = int(np.abs(THRESHOLDS - PROXY_BACKGROUND).argmin())
     else:
         best = (holdout if config.selection == "holdout" else reported).best
     return {

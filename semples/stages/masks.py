@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from semples.config import Config, MasksConfig
 from semples.crf import smooth_labels
 from semples.data import archive
 from semples.data.dataset import IGNORE, Dataset, Split
-from semples.log import Log
 from semples.metrics import confusion, iou, miou
 from semples.proxy import agreement
 from semples.stages.heatmaps import FILES, read_heatmaps
+
+if TYPE_CHECKING:
+    from semples.config import Config, MasksConfig
+    from semples.log import Log
 
 PROGRESS_EVERY = 32
 

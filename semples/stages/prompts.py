@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from semples import generators
 from semples.clip import load_clip
-from semples.config import Config
-from semples.data.dataset import Dataset
-from semples.log import Log
 from semples.losses import prompt_loss, similarity
 from semples.stages.cutouts import embed_cutouts
 from semples.training import label_batches, load_weights, save_weights, train
+
+if TYPE_CHECKING:
+    from semples.config import Config
+    from semples.data.dataset import Dataset
+    from semples.log import Log
 
 WEIGHTS = "prompts.safetensors"
 

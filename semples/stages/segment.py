@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -15,22 +15,23 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from semples.config import Config, RuntimeConfig, SegmentConfig, TestConfig
 from semples.crf import smooth_probabilities
 from semples.data import archive
 from semples.data.dataset import IGNORE, Dataset, Split
 from semples.errors import UserError
 from semples.images import IMAGENET_MEAN, IMAGENET_STD, enlarge, normalise_pixels, rescale
-from semples.log import Log
 from semples.metrics import confusion, iou, miou
 from semples.proxy import agreement
 from semples.stages.heatmaps import FILES
 from semples.training import Pair, autocast, batches, cosine, fit, poly, put_weights, save_weights
 
+if TYPE_CHECKING:
+    from semples.config import Config, RuntimeConfig, SegmentConfig, TestConfig
+    from semples.log import Log
+
 WEIGHTS = "network.safetensors"
 JUDGED = "seg_miou_judged"  # the curve by which the epoch is chosen
 Masks = Callable[[int], np.ndarray | None]  # of the training images, uint8 (h, w); every one is there
-ONE_SCALE = TestConfig.model_validate({"flip": False, "crf": {"iterations": 0}})  # how epochs are compared
 MULTIPLE = 32  # sides of the image are padded to a multiple of this, as encoders need it
 
 
@@ -85,15 +86,20 @@ class MaskedImages(TorchDataset[Pair]):
 
 
 @torch.no_grad()
-def predict(network: nn.Module, image: np.ndarray, runtime: RuntimeConfig, test: TestConfig = ONE_SCALE) -> np.ndarray:
-    """uint8 (h, w, 3) -> mask uint8 (h, w) in 0..K at the same size; probabilities are averaged over the views."""
+def predict(
+    network: nn.Module, image: np.ndarray, runtime: RuntimeConfig, test: TestConfig | None = None
+) -> np.ndarray:
+    """uint8 (h, w, 3) -> mask uint8 (h, w) in 0..K at the same size; probabilities are averaged over the views.
+
+    Without `test`, as epochs are compared, there is one view, as large as the image, and no CRF.
+    """
     h, w = image.shape[:2]
     x = normalise_pixels(torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(runtime.device))
     total = torch.zeros(())
-    for scale in test.scales:
+    for scale in test.scales if test else (1.0,):
         scaled = rescale(x, scale)
         size = scaled.shape[2:]
-        for view in (scaled, scaled.flip(3)) if test.flip else (scaled,):
+        for view in (scaled, scaled.flip(3)) if test and test.flip else (scaled,):
             padded = F.pad(view, (0, -size[1] % MULTIPLE, 0, -size[0] % MULTIPLE))
             with autocast(runtime):
                 logits: Tensor = network(padded)
@@ -101,11 +107,12 @@ def predict(network: nn.Module, image: np.ndarray, runtime: RuntimeConfig, test:
             probabilities = enlarge(logits if view is scaled else logits.flip(3), (h, w)).softmax(1)[0]
             total = total.to(probabilities.device) + probabilities
     mean = (total / total.sum(0)).cpu().numpy()
-    return smooth_probabilities(mean, image, test.crf).astype(np.uint8)
+    labels = smooth_probabilities(mean, image, test.crf) if test else mean.argmax(0)
+    return labels.astype(np.uint8)
 
 
 def evaluate(
-    network: nn.Module, split: Split, classes: int, runtime: RuntimeConfig, test: TestConfig = ONE_SCALE
+    network: nn.Module, split: Split, classes: int, runtime: RuntimeConfig, test: TestConfig | None = None
 ) -> np.ndarray:
     """Confusion over the images of the split that have a true mask, int64 (K+1, K+1)."""
     network.eval()

@@ -27,7 +27,8 @@ from semples.data import archive, load_data
 from semples.data.dataset import Dataset, Split
 from semples.manifest import read_mark
 from semples.metrics import Sweep as Scores
-from semples.pipeline import STAGES, Event, Result, run
+from semples.pipeline.graph import STAGES
+from semples.pipeline.run import Event, Result, run
 from semples.stages import masks, segment
 from semples.stages.heatmaps import FILES, choose_threshold
 from semples.store import Store
@@ -62,7 +63,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoiled]:
                 config = with_changes(parse(SMALL, "small"), {"selection": selection, **changes}, "test")
                 data = load_data(config.data)
                 spoiled = dataclasses.replace(data, **{name: spoil(getattr(data, name)) for name in splits})
-                patch.setattr("semples.pipeline.load_data", lambda *_: spoiled)
+                patch.setattr("semples.pipeline.run.load_data", lambda *_: spoiled)
                 store = Store(tmp_path_factory.mktemp("store") / "store")
                 known[selection, *splits] = run(config, store, lambda event: None)
             return known[selection, *splits]
@@ -299,7 +300,7 @@ def test_clip_judges_the_holdouts_images_by_their_own_masks(
 
         monkeypatch.setattr(module, "agreement", keep)
         (tmp_path / stage).mkdir()
-        metrics = STAGES[stage].run(config, data, small_run.folders, tmp_path / stage, lambda *_, **__: None)
+        metrics = STAGES[stage].load()(config, data, small_run.folders, tmp_path / stage, lambda *_, **__: None)
         assert 7.0 in (metrics.get("proxy/pseudo_miou"), metrics.get("proxy/seg_miou"))
     written = archive.Reader(tmp_path / "masks" / FILES["holdout"])
     network = segment.load_network(config.segment, data.num_classes, tmp_path / "segment")

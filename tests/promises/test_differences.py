@@ -14,7 +14,7 @@ from semples import ablation
 from semples.ablation import DIFFERENCES, STEPS, ablate, differences, figures, spread, table
 from semples.config import Config, with_changes
 from semples.errors import UserError
-from semples.pipeline import Event
+from semples.pipeline.run import Event
 from tune.confirm import DEFAULT, judge
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from semples.config import load
-from semples.pipeline import run
+from semples.pipeline.run import run
 from semples.store import Store
 
 HERE = Path(__file__).parent

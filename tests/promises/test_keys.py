@@ -21,7 +21,7 @@ import torch
 from conftest import SMALL
 from trees import COCO_NUMBERS, image_files, write_coco_official, write_folder, write_voc_with_xml
 
-from semples import generators
+from semples import generators, registry
 from semples.clip import MINIATURE, MINIATURE_WEIGHTS, PRETRAINED
 from semples.config import UNIONS, Config, DataConfig, OtherGenerator, RuntimeConfig, keys, parse, with_changes
 from semples.data import load_data, scenes
@@ -29,7 +29,9 @@ from semples.digests import file_digest
 from semples.errors import UserError
 from semples.generators.cnn import Cnn
 from semples.generators.weaktr import OFFICIAL_NAMES, WeakTr
-from semples.pipeline import STAGES, Result, stage_keys
+from semples.pipeline.graph import STAGES
+from semples.pipeline.keys import stage_keys
+from semples.pipeline.run import Result
 from semples.stages import segment
 from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
 
@@ -177,7 +179,7 @@ def outcome(small_run: Result, tmp_path_factory: pytest.TempPathFactory) -> Call
         if (stage, config.model_dump_json()) not in known:
             out = tmp_path_factory.mktemp(f"{stage}{next(number)}")
             seed_stream(config.seed, STAGES[stage].stream or stage)
-            metrics = STAGES[stage].run(config, data, small_run.folders, out, lambda *_, **__: None)
+            metrics = STAGES[stage].load()(config, data, small_run.folders, out, lambda *_, **__: None)
             files = {path.name: file_digest(path) for path in out.iterdir() if path.name != CHECKPOINT}
             known[stage, config.model_dump_json()] = files, {name: str(value) for name, value in metrics.items()}
         return known[stage, config.model_dump_json()]
@@ -206,8 +208,10 @@ def test_a_key_changes_the_store_keys_from_the_stage_on_that_reads_it(key: str) 
 
 
 @pytest.mark.parametrize("key", [f"weaktr.{key}" for key in WEAKTR] + [f"other.{key}" for key in OTHER])
-def test_so_do_the_keys_of_other_generators(key: str) -> None:
+def test_so_do_the_keys_of_other_generators(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kind, _, name = key.partition(".")
+    packages = EntryPoints([EntryPoint("other", f"{__name__}:narrow", generators.GROUP)])
+    monkeypatch.setattr(registry, "entry_points", lambda **_: packages)
     config = with_changes(Config(), {"generator.kind": kind}, "test")
     changed = with_changes(config, {f"generator.{name}": (WEAKTR if kind == "weaktr" else OTHER)[name]}, "test")
     assert not {*stage_keys(config, "data").values()} & {*stage_keys(changed, "data").values()}
@@ -260,7 +264,7 @@ def narrow(config: OtherGenerator, classes: int, initial: bool) -> torch.nn.Modu
 
 def test_the_kind_says_which_generator_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     packages = EntryPoints([EntryPoint("mine", f"{__name__}:narrow", generators.GROUP)])
-    monkeypatch.setattr(generators, "entry_points", lambda **_: packages)
+    monkeypatch.setattr(registry, "entry_points", lambda **_: packages)
     kinds = [with_changes(Config(), {"generator.kind": kind}, "test").generator for kind in ("cnn", "weaktr")]
     assert [type(generators.build(config, 8)) for config in kinds] == [Cnn, WeakTr]
     mine = with_changes(Config(), {"generator.kind": "mine", "generator.args": {"width": 5}}, "test")

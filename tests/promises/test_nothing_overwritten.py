@@ -156,7 +156,7 @@ def test_a_sweep_of_which_the_file_is_gone_is_not_begun_anew(tmp_path: Path, mac
 def test_the_data_are_no_place_for_a_sweep_or_its_store(tmp_path: Path, machine: Machine) -> None:
     from semples.data import scenes, voc  # noqa: PLC0415
 
-    voc.write(scenes.load(24, 8, 8, 0), tmp_path / "tree")
+    voc.write(scenes.draw(24, 8, 8, 0), tmp_path / "tree")
     tree = tmp_path / "tree"
     names = {p.name for p in tree.rglob("*")}
     data = {"kind": "voc", "root": str(tree), "classes": list(scenes.CLASSES), "holdout": 8}

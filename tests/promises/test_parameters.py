@@ -26,7 +26,7 @@ from mlflow import MlflowClient
 
 from semples.config import Config, flatten, load, to_dict, with_changes
 from semples.output import read_run
-from semples.pipeline import STAGES
+from semples.pipeline.graph import STAGES
 from tune.confirm import DEFAULT, confirm, finalists, run_again
 from tune.space import Sweep
 from tune.study import load_study

@@ -26,7 +26,8 @@ from semples.data import coco, load_data, scenes
 from semples.data.listing import draw_test
 from semples.digests import file_digest
 from semples.manifest import read_mark
-from semples.pipeline import STAGES, Result, _compute
+from semples.pipeline.graph import STAGES
+from semples.pipeline.run import Result, _compute
 from semples.training import label_batches, seed_stream
 from tune.space import Sweep
 from tune.study import prepare
@@ -115,10 +116,10 @@ def test_random_weights_of_clip_are_the_same_for_whoever_asks_first() -> None:
 
 
 def test_every_split_of_the_scenes_is_drawn_from_the_seed() -> None:
-    one, two = scenes.load(4, 4, 4, 0), scenes.load(4, 4, 4, 1)
+    one, two = scenes.draw(4, 4, 4, 0), scenes.draw(4, 4, 4, 1)
     for a, b in ((one.train, two.train), (one.holdout, two.holdout), (one.test, two.test)):
         assert not any(a.image(i).tobytes() == b.image(i).tobytes() for i in range(4))
-    longer = scenes.load(6, 5, 7, 0)  # and of nothing else
+    longer = scenes.draw(6, 5, 7, 0)  # and of nothing else
     for a, b in ((one.train, longer.train), (one.holdout, longer.holdout), (one.test, longer.test)):
         assert all(a.image(i).tobytes() == b.image(i).tobytes() for i in range(4))
 

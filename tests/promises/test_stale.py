@@ -8,13 +8,11 @@ That keys of the configuration count is in test_keys.py, that damaged results ar
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,7 +40,7 @@ from semples import generators
 from semples.config import DataConfig, parse, to_dict, with_changes
 from semples.data import digests, scenes
 from semples.digests import digest
-from semples.pipeline import STAGES, differences, key_parts, stage_keys
+from semples.pipeline.keys import differences, key_parts, stage_keys
 from semples.store import make_key
 
 
@@ -231,13 +229,13 @@ def test_all_that_is_drawn_counts_in_scenes(split: str, what: str, monkeypatch: 
         current[0] = name
         return make(name, size, seed)
 
-    scenes.load.cache_clear()
-    before = scenes.load(9, 9, 9, 0).fingerprint
+    scenes.draw.cache_clear()
+    before = scenes.draw(9, 9, 9, 0).fingerprint
     monkeypatch.setattr(scenes, "_draw_random_scene", draw_otherwise)
     monkeypatch.setattr(scenes, "_split", make_split)
-    scenes.load.cache_clear()
-    after = scenes.load(9, 9, 9, 0).fingerprint
-    scenes.load.cache_clear()
+    scenes.draw.cache_clear()
+    after = scenes.draw(9, 9, 9, 0).fingerprint
+    scenes.draw.cache_clear()
     assert after != before
 
 
@@ -257,18 +255,6 @@ def test_parts_of_what_counts_cannot_be_taken_for_each_other() -> None:
     assert digest("ab", "c") != digest("a", "bc") != digest("abc")
     assert make_key(a="1") != make_key(a=1) and make_key(a=[1, 2]) != make_key(a=[2, 1])
     assert len({make_key(seed=seed) for seed in range(1000)}) == 1000
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_new_version_of_a_stage_makes_it_and_what_comes_after_it_stale(
-    stage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = parse(SMALL, "small")
-    before = stage_keys(config, "data")
-    newer = dataclasses.replace(STAGES[stage], version=STAGES[stage].version + 1)
-    monkeypatch.setitem(STAGES, stage, newer)
-    after = stage_keys(config, "data")
-    assert [name for name in STAGES if before[name] != after[name]] == [*STAGES][[*STAGES].index(stage) :]
 
 
 def test_a_result_is_stale_when_one_of_its_inputs_is() -> None:
@@ -320,15 +306,6 @@ def test_weights_in_a_home_count_by_their_content(tmp_path: Path, monkeypatch: p
     before = content({**WEAKTR, "weights": "~/official.pth"})
     (tmp_path / "official.pth").write_text("b")
     assert before and content({**WEAKTR, "weights": "~/official.pth"}) != before
-
-
-def test_name_and_version_of_the_package_of_a_generator_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    def installed(name: str, version: str) -> str:
-        package = SimpleNamespace(name="mine", dist=SimpleNamespace(name=name, version=version))
-        monkeypatch.setattr(generators, "entry_points", lambda **_: [package])
-        return content({"kind": "mine"})
-
-    assert len({installed("mine", "1"), installed("mine", "2"), installed("yours", "1")}) == 3
 
 
 def test_the_content_of_the_weights_makes_what_used_them_stale(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def train_by_a_course(
             seen.training = model.training
             yield {"loss": 1.0}
 
-    def evaluate(network: Any, split: Split, classes: int, runtime: Any, test: Any = segment.ONE_SCALE) -> np.ndarray:
+    def evaluate(network: Any, split: Split, classes: int, runtime: Any, test: Any = None) -> np.ndarray:
         network.eval()
         epoch = int(network.weight[0, 0])
         seen.judged.append((split.names[0][0], test, epoch))
@@ -211,9 +211,8 @@ def test_the_best_epoch_is_kept_with_its_weights(
 def test_figures_are_of_the_network_as_it_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Epochs are compared at one scale, the kept one is measured with all that `segment.test` says."""
     seen = train_by_a_course(monkeypatch, tmp_path, [10, 40, 30], {"segment.test.scales": [0.5, 1.0]})
-    assert seen.judged[:3] == [("h", segment.ONE_SCALE, epoch) for epoch in (1, 2, 3)]
+    assert seen.judged[:3] == [("h", None, epoch) for epoch in (1, 2, 3)]
     assert seen.judged[3:] == [(part, seen.config.segment.test, 2) for part in ("v", "h")]
-    assert segment.ONE_SCALE.scales == (1.0,) and not segment.ONE_SCALE.flip and segment.ONE_SCALE.crf.iterations == 0
 
 
 def test_after_it_was_judged_the_network_goes_on_learning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

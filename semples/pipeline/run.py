@@ -1,0 +1,208 @@
+"""Computes the stages whose results the store lacks, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from semples.config import Config
+from semples.data import load_data
+from semples.data.dataset import Dataset
+from semples.manifest import read_mark
+from semples.pipeline.graph import STAGES
+from semples.pipeline.keys import declared, key_parts, view
+from semples.stopwatch import running
+from semples.store import Store, make_key
+from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
+
+AGAIN = 3  # times that lost results are computed again
+SECONDS = "seconds"  # file: compute seconds of a stage that is under way
+Reuse = Literal["exact", "declared"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress of a run. While a stage computes: epoch of epochs (0 when it begins) and the values of that epoch. While
+    another process computes it: who, in `waiting`. When it is done: also its final `metrics`, its whole `curves` (one
+    mapping an epoch), the `seconds` that it took to compute, and whether it was `reused`."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    values: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] | None = None
+    curves: tuple[dict[str, float], ...] = ()
+    seconds: float = 0.0
+    reused: bool = False
+    waiting: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: resolved configuration, all metrics (mIoU in points; `STAGE/name` for what several stages
+    report), result folders and seconds by stage, names of reused stages, the data's fingerprint. gpu_gb: the most GPU
+    memory that a stage took when it was computed, 0 without a GPU. libraries: by stage, the versions with which its
+    result was computed."""
+
+    config: Config
+    metrics: dict[str, float]
+    folders: dict[str, Path]
+    seconds: dict[str, float]
+    reused: tuple[str, ...]
+    fingerprint: str
+    classes: tuple[str, ...]
+    gpu_gb: float
+    libraries: dict[str, dict[str, str]]
+    reuse: Reuse
+
+    def to_dict(self) -> dict[str, Any]:
+        """What goes into result.json."""
+        return {
+            "selection": self.config.selection,
+            "metrics": self.metrics,
+            "seconds": self.seconds,
+            "reused": list(self.reused),
+            "keys": {name: folder.name for name, folder in self.folders.items()},
+            "data": self.fingerprint,
+            "classes": list(self.classes),
+            "versions": {"semples-tune": version("semples-tune"), **self._versions()},
+            **({"reuse": self.reuse} if self.reuse != "exact" else {}),
+        }
+
+    def _versions(self) -> dict[str, str]:
+        """Versions by library; several where stages were computed with different ones."""
+        found: dict[str, set[str]] = {}
+        for of_stage in self.libraries.values():
+            for name, number in of_stage.items():
+                found.setdefault(name, set()).add(number)
+        return {name: ", ".join(sorted(numbers)) for name, numbers in sorted(found.items())}
+
+
+def run(
+    config: Config, store: Store, report: Callable[[Event], None], until: str = "segment", reuse: Reuse = "exact"
+) -> Result:
+    """Compute the stages up to `until` whose results the store lacks, in order.
+
+    report: called after every epoch and every stage. reuse: "declared" also takes stored results of other code and
+    other versions of libraries, if configuration and data are the same. A result that is deleted or damaged while it is
+    used is computed again. Raises UserError for what the user can put right.
+    """
+    config = config.model_copy(update={"runtime": resolve_device(config.runtime)})
+    prepare(config.runtime)
+    data = load_data(config.data, config.selection)
+    again = AGAIN
+    while True:
+        folders: dict[str, Path] = {}
+        try:
+            return _run_stages(config, data, store, report, until, reuse, folders)
+        except Exception:
+            if not again or not store.lost(folder.name for folder in folders.values()):
+                raise
+            again -= 1
+
+
+def _run_stages(
+    config: Config,
+    data: Dataset,
+    store: Store,
+    report: Callable[[Event], None],
+    until: str,
+    reuse: Reuse,
+    folders: dict[str, Path],
+) -> Result:
+    """Stage after stage; the folder of each, once it is done, in `folders`."""
+    all_parts = key_parts(config, data.fingerprint)
+    known = (
+        {entry.key: entry.mark["key"] for entry in store.entries() if "key" in entry.mark} if reuse != "exact" else {}
+    )
+    alike = {declared(key, known): key for key in known}
+    metrics: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    libraries: dict[str, dict[str, str]] = {}
+    reused: list[str] = []
+    gpu_gb = 0.0
+    for name, stage in STAGES.items():
+        inputs = {i: folders[i] for i in stage.inputs(config)}
+        parts = {**all_parts[name], "inputs": {i: folder.name for i, folder in inputs.items()}}
+        key = make_key(**parts)
+        key = alike.get(declared(key, known | {key: parts}), key)
+
+        def compute(
+            out: Path, name: str = name, inputs: dict[str, Path] = inputs, parts: dict[str, Any] = parts
+        ) -> dict[str, Any]:
+            return _compute(name, config, data, inputs, out, report) | {"stage": name, "key": parts}
+
+        def wait(owner: str, name: str = name) -> None:
+            report(Event(name, 0, 1, waiting=owner))
+
+        folder, found = store.obtain(key, compute, wait)
+        if found:
+            reused.append(name)
+        folders[name] = folder
+        mark = read_mark(folder)
+        seconds[name] = mark["seconds"]
+        libraries[name] = mark.get("key", {}).get("libraries", {})
+        gpu_gb = max(gpu_gb, mark.get("gpu_gb", 0.0))
+        for metric, value in mark["metrics"].items():
+            metrics[metric if stage.headline else f"{name}/{metric}"] = value
+        curves = tuple(mark["curves"])
+        report(Event(name, len(curves), len(curves), {}, mark["metrics"], curves, mark["seconds"], found))
+        if name == until:
+            break
+    return Result(
+        config, metrics, folders, seconds, tuple(reused), data.fingerprint, data.classes, gpu_gb, libraries, reuse
+    )
+
+
+def _compute(
+    name: str, config: Config, data: Dataset, inputs: dict[str, Path], out: Path, report: Callable[[Event], None]
+) -> dict[str, Any]:
+    """Run one stage into the folder `out`, or go on with it where an earlier attempt left its checkpoint there; what is
+    recorded with its result."""
+    spent = out / SECONDS
+    for path in out.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path not in (spent, out / CHECKPOINT):
+            path.unlink()
+    before = _read_seconds(spent)
+    curves: list[dict[str, float]] = []
+
+    def log(epoch: int, epochs: int, **values: float) -> None:
+        if values:
+            curves.append(values)
+        with contextlib.suppress(OSError):  # a full disk: only what an earlier attempt took is forgotten
+            (out / f".{SECONDS}").write_text(str(before + watch.seconds))
+            os.replace(out / f".{SECONDS}", spent)
+        report(Event(name, epoch, epochs, values))
+
+    report(Event(name, 0, 1))
+    on_gpu = config.runtime.device == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    seed_stream(config.seed, STAGES[name].stream or name)
+    with running() as watch:
+        metrics = STAGES[name].load()(view(config, name), data, inputs, out, log)
+    metrics = {metric: value for metric, value in metrics.items() if math.isfinite(value)}  # no IoU of absent classes
+    for path in (spent, out / CHECKPOINT):
+        path.unlink(missing_ok=True)
+    gpu_gb = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0
+    stalled = {"stalled": watch.stalled} if watch.stalled else {}  # seconds in which the process was stopped
+    return {"metrics": metrics, "curves": curves, "seconds": before + watch.seconds, "gpu_gb": gpu_gb, **stalled}
+
+
+def _read_seconds(file: Path) -> float:
+    """Compute seconds of earlier attempts; 0 where they are not told."""
+    with contextlib.suppress(OSError, ValueError):
+        seconds = float(file.read_text()) if file.is_file() else 0.0
+        return seconds if 0 <= seconds < math.inf else 0.0
+    return 0.0

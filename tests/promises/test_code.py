@@ -1,0 +1,309 @@
+"""A stored result is stale when the code or a library that made it changed, and only then.
+
+Code: of the stage, of all that it imports, of what reads its images, and of its generator, also of another package's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from conftest import SMALL
+
+from semples import sources
+from semples.config import Config, parse, with_changes
+from semples.errors import UserError
+from semples.pipeline import keys
+from semples.pipeline import run as executor
+from semples.pipeline.graph import STAGES
+from semples.pipeline.keys import declared, differences, key_parts, stage_keys, view
+from semples.pipeline.run import Result, run
+from semples.store import Store, make_key
+
+CONFIG = parse(SMALL, "small")
+ALL = ["classify", "match", "prompts", "refine", "heatmaps", "masks", "segment"]
+WEAKTR = {"kind": "weaktr"}
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package, to be edited: its code is what counts."""
+    root = tmp_path / "semples"
+    shutil.copytree(sources.ROOT, root, ignore=shutil.ignore_patterns("__pycache__", "pretrained"))
+    monkeypatch.setattr(sources, "ROOT", root)
+    monkeypatch.setattr(sources, "_sources", {**sources._sources})
+    return root
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1
+    write(file, text.replace(old, new))
+
+
+def write(file: Path, text: str) -> None:
+    """As a new process would find it."""
+    file.write_text(text)
+    for name in [name for name in sources._sources if name.endswith(file.stem)]:
+        del sources._sources[name]
+
+
+def append(file: Path) -> None:
+    write(file, (file.read_text() if file.exists() else "") + "LATER = 1\n")
+
+
+def changed(before: dict[str, str], config: Config = CONFIG) -> list[str]:
+    after = stage_keys(config, "data")
+    return [stage for stage in STAGES if after[stage] != before[stage]]
+
+
+LOSS = ("return -torch.log(1 - similarity(v_f, u)).mean()", "return -torch.log(1 - similarity(v_f, u)).sum()")
+# file, an edit of a line in it, and the first stage of which it is code: those after it have it as an input
+EDITS = {
+    "losses.py": (*LOSS, "match"),
+    "training.py": ("return (1 - done) ** 0.9", "return (1 - done) ** 0.8", "classify"),
+    "crf.py": ("crf.addPairwiseGaussian(sxy=", "crf.addPairwiseGaussian(2 + 0 * len(unary), sxy=", "masks"),
+    "clip.py": ('LABEL_TEMPLATE = "a photo of {}."', 'LABEL_TEMPLATE = "a picture of {}."', "match"),
+    "images.py": ("return (maps - low) / (high - low + eps)", "return (maps - low) / (high + eps)", "classify"),
+    "metrics.py": ("import numpy as np", "import numpy as np\nLATER = 1", "classify"),
+    "generators/cnn.py": ("return tuple(self.body(images))", "return tuple(self.body(-images))", "classify"),
+    "generators/weaktr.py": ("coarse = self.head(patches)", "coarse = 2 * self.head(patches)", ""),
+    "stages/prompts.py": ("u = clip.embed_prompts(prompts)", "u = -clip.embed_prompts(prompts)", "prompts"),
+    "stages/segment.py": ("MULTIPLE = 32", "MULTIPLE = 64", "segment"),
+    "data/scenes.py": ("COMPANION_RATE = 0.9", "COMPANION_RATE = 0.8", "classify"),
+    "data/voc.py": ("from __future__ import annotations", "from __future__ import annotations\nLATER = 1", ""),
+    "cli.py": ("MOST_PROBLEMS = 20", "MOST_PROBLEMS = 21", ""),
+    "store.py": ("UPLOADS = 3", "UPLOADS = 4", ""),
+    "config.py": ("PRESETS = Path(__file__)", "PRESETS = (Path(__file__))\nLATER = Path(__file__)", ""),
+}
+
+
+@pytest.mark.parametrize("file", EDITS)
+def test_an_edit_makes_stale_what_depends_on_it_and_nothing_else(file: str, tree: Path) -> None:
+    old, new, first = EDITS[file]
+    before = stage_keys(CONFIG, "data")
+    edit(tree / file, old, new)
+    assert changed(before) == (ALL[ALL.index(first) :] if first else [])
+
+
+@pytest.mark.parametrize("kind", ["cnn", "weaktr"])
+def test_of_the_generators_that_in_use_counts(kind: str, tree: Path) -> None:
+    config = with_changes(CONFIG, {"generator.kind": kind}, "test")
+    before = stage_keys(config, "data")
+    edit(tree / "generators" / "weaktr.py", "coarse = self.head(patches)", "coarse = 2 * self.head(patches)")
+    assert changed(before, config) == (ALL if kind == "weaktr" else [])
+
+
+@pytest.mark.parametrize("kind", ["voc", "coco", "folder"])
+def test_of_the_layouts_that_in_use_counts(kind: str, tree: Path) -> None:
+    config = with_changes(CONFIG, {"data.kind": kind, "data.root": "."}, "test")
+    before = stage_keys(config, "data")
+    edit(tree / "data" / "folder.py", "from __future__ import annotations", "LATER = 1")
+    assert changed(before, config) == (ALL if kind == "folder" else [])
+    edit(tree / "data" / "files.py", "from __future__ import annotations", "LATER = 1")
+    assert changed(before, config) == ALL
+
+
+SILENT = {
+    "a docstring": ("losses.py", '"""', '"""Really. ', 1),
+    "a comment": ("training.py", "CHECKPOINT = ", "# what is under way\nCHECKPOINT = ", 1),
+    "white space": ("training.py", "CHECKPOINT = ", "\n\nCHECKPOINT   =   ", 1),
+    "what only type checkers see": ("training.py", "if TYPE_CHECKING:\n", "if TYPE_CHECKING:\n    import abc\n", 1),
+}
+
+
+@pytest.mark.parametrize("what", SILENT)
+def test_what_does_nothing_in_a_run_makes_nothing_stale(what: str, tree: Path) -> None:
+    file, old, new, count = SILENT[what]
+    before = stage_keys(CONFIG, "data")
+    write(tree / file, (tree / file).read_text().replace(old, new, count))
+    assert changed(before) == []
+
+
+LIBRARIES = {
+    "torch": "classify",
+    "timm": "classify",
+    "numpy": "classify",
+    "Pillow": "classify",
+    "open_clip_torch": "match",
+    "pydensecrf2": "masks",
+    "segmentation-models-pytorch": "segment",
+    "torchvision": "segment",
+    "mlflow": "",
+    "pydantic": "",
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_another_version_of_a_library_makes_stale_what_was_computed_with_it(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, installed = stage_keys(CONFIG, "data"), sources._version
+    monkeypatch.setattr(sources, "_version", lambda name: "99" if name == library else installed(name))
+    first = LIBRARIES[library]
+    assert changed(before) == (ALL[ALL.index(first) :] if first else [])
+
+
+def install(site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with a generator, as an editable install leaves it: its files stay where they are written."""
+    package, info = site / "theirs", site / "theirs-1.dist-info"
+    package.mkdir(parents=True)
+    info.mkdir()
+    (package / "__init__.py").write_text('"""Theirs."""\n')
+    (package / "model.py").write_text("from theirs.scale import SCALE\n\n\ndef build(config, classes, initial): ...\n")
+    (package / "scale.py").write_text("from semples.vocabulary import NOUNS\n\nSCALE = 1\n")
+    (package / "table.csv").write_text("1,2\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[semples.generators]\ntheirs = theirs.model:build\n")
+    monkeypatch.syspath_prepend(str(site))
+    return package
+
+
+@pytest.mark.parametrize("file", ["model.py", "scale.py", "table.csv", "later.py"])
+def test_every_file_of_a_package_with_a_generator_counts(
+    file: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = install(tmp_path / "site", monkeypatch)
+    config = with_changes(CONFIG, {"generator.kind": "theirs"}, "test")
+    before = stage_keys(config, "data")
+    append(package / file)
+    assert changed(before, config) == ALL
+    assert changed(stage_keys(CONFIG, "data")) == []
+
+
+def test_so_does_what_it_takes_from_here(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = install(tmp_path / "site", monkeypatch)
+    config = with_changes(CONFIG, {"generator.kind": "theirs"}, "test")
+    before = stage_keys(config, "data")
+    edit(package / "__init__.py", '"""Theirs."""', '"""Ours."""')
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__" / "model.pyc").write_bytes(b"1")
+    assert changed(before, config) == []
+    append(tree / "vocabulary.py")
+    assert changed(before, config) == ALL
+
+
+def test_what_a_running_process_has_loaded_counts(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit that it does not know of changes nothing, until the module is loaded again."""
+    loaded = ModuleType("semples.losses")
+    loaded.__spec__ = object()  # type: ignore[assignment]
+    monkeypatch.setitem(sys.modules, "semples.losses", loaded)
+    before = stage_keys(CONFIG, "data")
+    (tree / "losses.py").write_text((tree / "losses.py").read_text() + "LATER = 1\n")
+    assert changed(before) == []
+    loaded.__spec__ = object()  # type: ignore[assignment]
+    assert changed(before) == ALL[1:]
+
+
+def test_why_tells_the_file_and_the_library(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key_parts(CONFIG, "data")
+    edit(tree / "losses.py", *LOSS)
+    monkeypatch.setattr(sources, "_version", lambda name: "99")
+    after = key_parts(CONFIG, "data")
+    told = [line.partition(":")[0] for line in differences(before["match"], after["match"], {})]
+    assert told[0] == "code of losses.py" and {"version of torch", "version of timm"} <= {*told}
+
+
+def test_a_stage_is_given_what_it_declares_to_read_and_no_more() -> None:
+    given = view(CONFIG, "refine")
+    assert (given.refine, given.seed, given.runtime) == (CONFIG.refine, CONFIG.seed, CONFIG.runtime)
+    assert given.match.lambda_b == CONFIG.match.lambda_b
+    for read in (lambda: given.match.epochs, lambda: given.masks, lambda: given.data):
+        with pytest.raises(AttributeError, match="which its `reads` does not name"):
+            read()
+
+
+def test_stages_are_given_nothing_else(small_run: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def watched(self: Any) -> Callable[..., dict[str, float]]:
+        def compute(config: Any, data: Any, inputs: Any, out: Path, log: Any) -> dict[str, float]:
+            given.append(config)
+            (out / "result").touch()
+            return {}
+
+        return compute
+
+    monkeypatch.setattr("semples.pipeline.graph.Stage.load", watched)
+    with Store(tmp_path / "store") as store:
+        run(CONFIG, store, lambda event: None)
+    assert len(given) == len(STAGES) and all(isinstance(config, keys.View) for config in given)
+
+
+@pytest.fixture
+def other_code(small_run: Result, tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store with results of the code as it is; from now on losses.py is another, and nothing can be computed."""
+    shutil.copytree(next(iter(small_run.folders.values())).parent, tmp_path / "store")
+    edit(tree / "losses.py", *LOSS)
+
+    def computed(*_: Any) -> Any:
+        raise UserError("computed")
+
+    monkeypatch.setattr(executor, "_compute", computed)
+    return tmp_path / "store"
+
+
+def test_results_of_other_code_are_computed_again(other_code: Path) -> None:
+    with Store(other_code) as store, pytest.raises(UserError, match="computed"):
+        run(CONFIG, store, lambda event: None)
+
+
+def test_they_are_taken_where_that_is_asked_for_and_the_run_says_so(other_code: Path, small_run: Result) -> None:
+    with Store(other_code) as store:
+        result = run(CONFIG, store, lambda event: None, reuse="declared")
+    assert result.reused == tuple(STAGES) and result.metrics == small_run.metrics
+    assert result.to_dict()["reuse"] == "declared" and "reuse" not in small_run.to_dict()
+
+
+def test_what_is_then_made_from_them_has_their_keys(other_code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another background score: the masks are new, made from heatmaps of other code, and say so."""
+    made: dict[str, Any] = {}
+
+    def compute(name: str, config: Any, data: Any, inputs: dict[str, Path], out: Path, report: Any) -> dict[str, Any]:
+        (out / "file").write_text(name)
+        made[name] = {i: folder.name for i, folder in inputs.items()}
+        return {"metrics": {}, "curves": [], "seconds": 1.0}
+
+    monkeypatch.setattr(executor, "_compute", compute)
+    config = with_changes(CONFIG, {"masks.background": 0.3}, "test")
+    with Store(other_code) as store:
+        result = run(config, store, lambda event: None, reuse="declared")
+        stored = {entry.key: entry.mark["key"] for entry in store.entries()}
+    assert [*made] == ["masks", "segment"]
+    for name, inputs in made.items():
+        assert stored[result.folders[name].name]["inputs"] == inputs
+    assert made["masks"]["heatmaps"] != stage_keys(config, result.fingerprint)["heatmaps"]
+
+
+def test_results_are_alike_where_only_code_and_libraries_differ() -> None:
+    parts = key_parts(CONFIG, "data")
+    other = {name: {**part, "code": {}, "libraries": {}} for name, part in parts.items()}
+    old = {name: {**part, "version": 2} for name, part in parts.items()}  # as 0.1.0 has it
+    for part in old.values():
+        del part["code"], part["libraries"], part["stream"]
+    known = {make_key(**part): part for of in (parts, other, old) for part in of.values()}
+    for name in STAGES:
+        assert len({declared(make_key(**of[name]), known) for of in (parts, other, old)}) == 1
+    changed = key_parts(with_changes(CONFIG, {"classify.lr": 0.1}, "test"), "data")
+    known |= {make_key(**part): part for part in changed.values()}
+    for name in STAGES:
+        assert declared(make_key(**changed[name]), known) != declared(make_key(**parts[name]), known)
+
+
+def test_a_run_says_with_which_versions_its_results_were_computed(
+    small_run: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with those of the process that reports."""
+    shutil.copytree(next(iter(small_run.folders.values())).parent, tmp_path / "store")
+    there = small_run.to_dict()["versions"]
+    installed = sources._version
+    monkeypatch.setattr(sources, "_version", lambda name: "99" if name == "torch" else installed(name))
+    with Store(tmp_path / "store") as store:
+        result = run(CONFIG, store, lambda event: None, reuse="declared")
+    assert result.reused == tuple(STAGES) and result.to_dict()["versions"] == there
+    assert there["torch"] == installed("torch") and there["pydensecrf2"] == installed("pydensecrf2")
