@@ -77,12 +77,12 @@ def words_of_a_command_line() -> Iterator[Case]:
         "segment.args={encoder_depth: .nan}", "segment.args=[1]", "generator.args={channels: [0]}",
         "generator.args={nonsense: 1}", "clip.model=", "clip.pretrained=.", "clip.model=ViT-B-32", "runtime.device=tpu",
         "runtime.threads=1000000000", "refine.warmup=.inf", "match.warmup=11", "prompts.length=60", "prompts.init=zero",
-        "augment.randaugment=foo", "augment.size=31", "refine.start=masks", "generator.maps=[9]",
-        "generator.maps=[1,1]",
+        "augment.randaugment=foo", "augment.size=31", "refine.start=masks", "generator.out_indices=[9]",
+        "generator.out_indices=[1,1]",
         "data.train=1000000000", "data.classes=[a]", "masks.crf=3", "masks.crf.gt_prob=1", "segment.architecture=x" * 9,
         "segment.encoder=none", "data.kind=voc", "data.kind=coco", "data.kind=folder", f"{'k' * 5000}=1",
         f"match.lr={'9' * 5000}", "match.lr=!!python/name:os.system", "match.lr=&a [*a]", "match.lr=\x1b[31m",
-        "generator.weights=/dev/zero", "generator.body=\x00",
+        "generator.weights=/dev/zero", "generator.backbone=\x00",
     )  # fmt: skip
     for word in bad:
         yield Case("word", ("semples", "run", word.replace("\x00", "\\0")))

@@ -611,7 +611,7 @@ def write(
 @scenes_app.command()
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for weights and figures.", callback=home)] = Path("runs/pretrained"),
-    only: Annotated[Literal["clip", "body"] | None, typer.Option(help="One of the two; default: both.")] = None,
+    only: Annotated[Literal["clip", "backbone"] | None, typer.Option(help="One of the two; default: both.")] = None,
     steps: Annotated[
         int | None, typer.Option(help="Training steps, to try it out; default: the recipe's.", min=1)
     ] = None,
@@ -624,13 +624,13 @@ def pretrain(
     from semples import pretrain
     from semples.clip import MINIATURE_WEIGHTS
     from semples.folders import claim
-    from semples.generators.body import SCENES_VIT_WEIGHTS
+    from semples.generators.backbone import SCENES_VIT_WEIGHTS
 
     folder = claim(out, "network", (pretrain.ACCEPTED, MINIATURE_WEIGHTS.name, SCENES_VIT_WEIGHTS.name))
     with Progress(*COLUMNS, TextColumn("loss {task.fields[loss]:.3f}")) as progress:
         for name, recipe, weights in (
             ("clip", pretrain.CLIP_RECIPE, MINIATURE_WEIGHTS),
-            ("body", pretrain.BODY_RECIPE, SCENES_VIT_WEIGHTS),
+            ("backbone", pretrain.BACKBONE_RECIPE, SCENES_VIT_WEIGHTS),
         ):
             if only not in (None, name):
                 continue
@@ -644,8 +644,8 @@ def pretrain(
                 model = pretrain.train_clip(own, seed, tell)
                 figures = pretrain.accept_clip(pretrain.as_clip(model))
             else:
-                model = pretrain.train_body(own, seed, tell)
-                figures = pretrain.accept_body(model)
+                model = pretrain.train_backbone(own, seed, tell)
+                figures = pretrain.accept_backbone(model)
             with folder.publishing() as new:
                 pretrain.save(model, figures, new / weights.name, earlier=out)
             for figure, value in figures.items():

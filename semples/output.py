@@ -35,7 +35,7 @@ WEIGHTS = {"refine": generators.WEIGHTS, "prompts": prompts.WEIGHTS, "segment": 
 def headline(metrics: dict[str, float], config: Config) -> str:
     """Both mIoUs, as far as the run went, with the way of choosing stamped on them."""
     stamp = STAMPS[config.selection]
-    if config.segment.train_on == "truth":
+    if config.segment.train_on == "ground_truth":
         stamp += "; BOUND: the network was trained on true masks"
     names = {"pseudo_miou": "pseudo mask mIoU", "seg_miou": "segmentation mIoU"}
     found = [f"{name} {metrics[key]:.1f}" for key, name in names.items() if key in metrics]

@@ -94,7 +94,7 @@ def test_free_form_arguments_can_be_emptied(tmp_path: Path) -> None:
         ({"resources": {"gpu": 1.5}}, "above 1 Ray knows whole numbers only"),
         ({"seed": 5_000_000_000}, "seed is not allowed"),
         ({"sampler": "cmaes", "objective": ["seg_miou", "seconds"]}, "cmaes knows one objective only"),
-        ({"selection": "proxy", "base": {"segment.train_on": "truth"}}, "none may train either"),
+        ({"selection": "proxy", "base": {"segment.train_on": "ground_truth"}}, "none may train either"),
         (
             {"selection": "proxy", "space": {"clip.prompt": {"choice": ["a photo of {}", "a {}"]}}},
             "clip.prompt cannot be searched where CLIP is the judge",
@@ -106,7 +106,10 @@ def test_free_form_arguments_can_be_emptied(tmp_path: Path) -> None:
         ({"base": {"matsh": {"lr": 1}}}, r"base: unknown key 'matsh'"),
         ({"name": "a/b"}, "name is not allowed"),
         ({"space": {"selection": {"choice": ["holdout", "oracle"]}}}, "selection cannot be searched"),
-        ({"space": {"segment.train_on": {"choice": ["pseudo", "truth"]}}}, "segment.train_on cannot be searched"),
+        (
+            {"space": {"segment.train_on": {"choice": ["pseudo", "ground_truth"]}}},
+            "segment.train_on cannot be searched",
+        ),
         ({"preset": "none"}, "none: no such file"),
         ({"base": "voc"}, "base = 'voc' is not allowed"),
         ({"space": {"generator.kind": {"choice": ["cnn", "weaktr"]}}}, "generator.kind cannot be searched"),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from semples.config import GeneratorConfig, OtherGenerator, WeakTrConfig
 from semples.data.dataset import file_digest
 from semples.errors import UserError, nearest
-from semples.generators.body import SCENES_VIT_WEIGHTS, scenes_vit
+from semples.generators.backbone import SCENES_VIT_WEIGHTS, scenes_vit
 from semples.generators.cnn import Cnn
 from semples.generators.weaktr import WeakTr
 from semples.training import put_weights, save_weights
@@ -34,8 +34,8 @@ class Generator(Protocol):
         """CAM logits (B, K, h', w')."""
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What the CAMs are computed from. Where `late_parameters` leaves the body out, this does not change after
-        classify: it needs no gradient and may be kept."""
+        """What the CAMs are computed from. Where `refinement_parameters` leaves the backbone out, this does not
+        change after classify: it needs no gradient and may be kept."""
 
     def cams(self, features: tuple[Tensor, ...]) -> Tensor:
         """CAM logits (B, K, h', w') from the features."""
@@ -43,7 +43,7 @@ class Generator(Protocol):
     def label_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Loss of the image labels (B, K) in {0, 1}: a scalar, mean over the batch."""
 
-    def late_parameters(self) -> Iterator[nn.Parameter]:
+    def refinement_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that the stages after classify train."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -63,7 +63,7 @@ GROUP = "semples.generators"
 def build(config: GeneratorConfig, classes: int, initial: bool = False) -> Any:
     """A new generator for K classes, an `nn.Module`; with `initial` it has the weights that training begins with.
 
-    Raises UserError for an unknown kind or body.
+    Raises UserError for an unknown kind or backbone.
     """
     others = entry_points(group=GROUP)
     make = GENERATORS.get(config.kind)
@@ -85,7 +85,7 @@ def content(config: GeneratorConfig) -> str:
         packages = [entry.dist for entry in entry_points(group=GROUP, name=config.kind)]
         return " ".join(f"{package.name} {package.version}" for package in packages if package)
     path = Path(config.weights).expanduser() if isinstance(config, WeakTrConfig) and config.weights else None
-    if path is None and config.body == scenes_vit.__name__ and config.pretrained:
+    if path is None and config.backbone == scenes_vit.__name__ and config.pretrained:
         path = SCENES_VIT_WEIGHTS
     return file_digest(path) if path and path.is_file() else ""
 
@@ -93,12 +93,12 @@ def content(config: GeneratorConfig) -> str:
 def load(config: GeneratorConfig, classes: int, folder: Path, device: str) -> Any:
     """The generator whose weights a stage left in its result folder, on the device and in training mode.
 
-    Only its late parameters require a gradient: the rest stays as classify left it.
+    Only its refinement parameters require a gradient: the rest stays as classify left it.
     """
     generator = build(config, classes)
     put_weights(generator, folder / WEIGHTS)
     generator.requires_grad_(False)
-    for parameter in generator.late_parameters():
+    for parameter in generator.refinement_parameters():
         parameter.requires_grad_(True)
     return generator.to(device)
 

@@ -254,7 +254,7 @@ def test_a_base_stands_above_its_preset() -> None:
 def test_what_trials_must_share_is_not_searched() -> None:
     for key, ends in {
         "seed": {"int": [0, 3]}, "selection": {"choice": ["holdout", "oracle"]}, "data.train": {"int": [9, 999]},
-        "segment.train_on": {"choice": ["pseudo", "truth"]}, "runtime.threads": {"int": [1, 4]},
+        "segment.train_on": {"choice": ["pseudo", "ground_truth"]}, "runtime.threads": {"int": [1, 4]},
         "runtime.precision": {"choice": ["float32", "bfloat16"]}, "generator.kind": {"choice": ["cnn", "weaktr"]},
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=f"{key} cannot be searched"):
