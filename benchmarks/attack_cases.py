@@ -109,7 +109,7 @@ def options() -> Iterator[Case]:
             "option", ("semples", "store", "prune", "run/store", "--keep", value), ("run",), handled=value == "inf"
         )
     for value in ("0s", "-1h", "5 minutes", "", "inf", "1e9h", "nan", "9" * 400):
-        for option in ("--budget", "--wall"):
+        for option in ("--budget", "--time-limit"):
             yield Case("option", ("semples-tune", "launch", "scenes", option, value))
     for value in ("-1", "nan", str(2**32), "x"):
         yield Case("option", ("semples", "scenes", "write", "new", "--seed", value))
@@ -200,7 +200,7 @@ def sweep_values() -> Iterator[Case]:
         "objective": [[], "speed", ["seg_miou", "seg_miou"], ["seconds"], None, 3],
         "trials": [0, -1, inf, nan, 1.5, True, "ten", 10**12],
         "budget": [0, -1, inf, nan, True, "1x", "-3h", "9" * 400 + "s"],
-        "wall": [0, inf, "5 m", [1]],
+        "time_limit": [0, inf, "5 m", [1]],
         "parallel": [-1, inf, True, 10**9],
         "sampler": ["best", None, 3],
         "early_stopping": ["soon", True],

@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from semples.config import Config
+from tune.sweep_file import Sweep
 
 
 def undescribed(schema: dict[str, Any], prefix: str = "") -> list[str]:
@@ -16,6 +17,6 @@ def undescribed(schema: dict[str, Any], prefix: str = "") -> list[str]:
     return found + [key for name, of in schema.get("$defs", {}).items() for key in undescribed(of, f"{name}.")]
 
 
-@pytest.mark.parametrize("model", [Config], ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", [Config, Sweep], ids=lambda model: model.__name__)
 def test_every_key_is_described(model: type[BaseModel]) -> None:
     assert not undescribed(model.model_json_schema())

@@ -27,9 +27,9 @@ from semples.secrets import pass_on, redact, reveal
 from semples.store import open_store
 from tune.cluster import joined, watched
 from tune.mlflow_writer import Store
-from tune.space import OBJECTIVES, Sweep
 from tune.study import load_study, ranked
 from tune.sweep import RETRIES, catch_up
+from tune.sweep_file import OBJECTIVES, Sweep
 from tune.sweep_folder import store_place, tracking_uri
 from tune.tracking import Tracker, run_of
 from tune.trial import STORE, score, trial_folder

@@ -24,9 +24,9 @@ from semples.folders import claim, overlap
 from semples.lease import local_folder
 from semples.output import headline, read_run
 from semples.secrets import conceal, reveal
-from tune.space import OBJECTIVES, Sweep
 from tune.storage import place_of
 from tune.study import ranked, study_exists
+from tune.sweep_file import OBJECTIVES, Sweep
 from tune.tracking import EXPERIMENT, default_uri
 from tune.trial import STORE, SWEEP_FILE, trial_folder
 
@@ -34,7 +34,9 @@ BEST = "best.yaml"
 SERIES = "series of sweeps"  # kind of the folder that sweeps are in
 LOCK = ".lock"
 # between launches of one sweep
-MAY_CHANGE = ("name", "trials", "budget", "wall", "parallel", "resources", "sampler", "mlflow", "store", "store_gb")
+MAY_CHANGE = (
+    "name", "trials", "budget", "time_limit", "parallel", "resources", "sampler", "mlflow", "store", "store_gb",
+)  # fmt: skip
 
 
 def without_secrets(sweep: Sweep) -> Sweep:

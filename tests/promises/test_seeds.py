@@ -28,8 +28,8 @@ from semples.data.listing import draw_test
 from semples.manifest import read_mark
 from semples.pipeline import STAGES, Result, _compute
 from semples.training import label_batches, seed_stream
-from tune.space import Sweep
 from tune.study import prepare
+from tune.sweep_file import Sweep
 
 DRAWING = ("classify", "match", "prompts", "refine", "segment")
 
