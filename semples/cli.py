@@ -593,6 +593,7 @@ def write(
 ) -> None:
     """Draw scenes and write them as PNG files in the layout of PASCAL VOC, with a configuration that runs on them."""
     from semples import strict_yaml
+    from semples.config import FORMAT
     from semples.data import scenes, voc
     from semples.folders import claim
     from semples.output import CONFIG
@@ -604,7 +605,7 @@ def write(
     }  # fmt: skip
     with mine.publishing(replaced=voc.WRITTEN) as new:
         voc.write(data, new)
-        (new / CONFIG).write_text(strict_yaml.dumps({"data": section}))
+        (new / CONFIG).write_text(strict_yaml.dumps({**FORMAT.stamp(), "data": section}))
     print(f"{train + holdout + test} scenes in {folder}; run the method on them with: semples run {folder}/config.yaml")
 
 

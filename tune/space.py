@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import BeforeValidator, Field, model_validator
 
-from semples.config import Config, Real, Section, Whole, flatten, no_flag, to_dict, with_changes
+from semples.config import RENAMED, Config, Real, Section, Whole, flatten, no_flag, to_dict, with_changes
 from semples.errors import UserError, nearest, quoted
 
 GRID = 10_000  # points at most
@@ -141,7 +141,7 @@ def distributions(space: Space, base: Config) -> dict[str, BaseDistribution]:
         if key.endswith(".kind"):
             raise UserError(f"space: {key} cannot be searched: its kinds have different keys; launch a sweep for each")
         if key not in flat:
-            raise UserError(f"space: unknown key '{key}'{nearest(key, flat)}")
+            raise UserError(f"space: unknown key '{key}'{nearest(key, flat, RENAMED)}")
         for value in dimension.probe_values:
             changed = dict(flatten(to_dict(with_changes(base, {key: value}, "space"))))[key]
             if isinstance(value, str | bool) != isinstance(changed, str | bool):

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from semples.config import (
+    RENAMED,
     Config,
     Real,
     Section,
@@ -26,14 +27,17 @@ from semples.config import (
     Whole,
     find_config,
     flatten,
+    in_format_2,
     override,
     parse,
+    read_config,
     read_yaml,
     reason,
     to_dict,
     with_changes,
 )
 from semples.errors import UserError, nearest
+from semples.formats import Format, renamed
 from semples.pipeline import STAGES
 from tune import space
 from tune.space import Dimension
@@ -51,6 +55,7 @@ LIMITS = {
     "seconds": "Compute seconds of all of a trial's stages.",
     "gpu_gb": "The most GPU memory of a trial, in GB.",
 }
+OWN_RENAMED = {"wall": "time_limit"}  # keys of version 0.1.0, and what they are called now
 TIME = r"(\d+(?:\.\d+)?)([smhd])"
 
 
@@ -246,7 +251,7 @@ class Sweep(Section):
 
     def base_config(self) -> Config:
         """The configuration that every trial starts from, and that the first trial is."""
-        preset = read_yaml(find_config(self.preset)) if self.preset else {}
+        preset = read_config(find_config(self.preset)) if self.preset else {}
         # every trial on the same kind of device, with the threads that Ray reserves for it
         runtime = {"threads": max(1, int(self.resources.cpu)), "device": "cuda" if self.resources.gpu else "cpu"}
         tree = override(preset, {**{f"runtime.{k}": v for k, v in runtime.items()}, **dict(flatten(self.base))})
@@ -283,6 +288,25 @@ class Sweep(Section):
         return space.grid(self.space)
 
 
+def _in_format_2(tree: dict[str, Any]) -> dict[str, Any]:
+    """A sweep file of version 0.1.0 with today's names of its own keys and those of the configuration."""
+    result = renamed(tree, OWN_RENAMED)
+    if isinstance(base := result.get("base"), dict):
+        result["base"] = in_format_2(override({}, dict(flatten(base))))
+    if isinstance(searched := result.get("space"), dict):
+        result["space"] = {key: _with_when(value) for key, value in renamed(searched, RENAMED).items()}
+    return result
+
+
+def _with_when(dimension: Any) -> Any:
+    if isinstance(dimension, dict) and isinstance(when := dimension.get("when"), dict):
+        return {**dimension, "when": renamed(when, RENAMED)}
+    return dimension
+
+
+FORMAT = Format((_in_format_2,))
+
+
 def find_sweep_file(word: str) -> Path:
     """A path, or the name of a sweep that ships with the package (`scenes`)."""
     shipped = SWEEPS / f"{word}.yaml"
@@ -294,10 +318,10 @@ def load_sweep(path: Path, changes: Mapping[str, Any] = {}) -> Sweep:
 
     Raises UserError for anything that a trial would stumble over.
     """
-    tree = read_yaml(path)
+    tree = FORMAT.read(read_yaml(path), str(path))
     if of_space := [key for key in changes if key.split(".")[0] == "space"]:
         raise UserError(f"{of_space[0]}: the space is changed in the sweep file, not on the command line")
-    own = {k: v for k, v in changes.items() if k.split(".")[0] in Sweep.model_fields}
+    own = {k: v for k, v in changes.items() if k.split(".")[0] in {*Sweep.model_fields, *OWN_RENAMED}}
     of_base = {f"base.{k}": v for k, v in changes.items() if k not in own}
     # base may be written nested or dotted
     if not isinstance(tree.get("base") or {}, dict):
@@ -311,7 +335,7 @@ def load_sweep(path: Path, changes: Mapping[str, Any] = {}) -> Sweep:
         if first["type"] == "missing":
             raise UserError(f"{path}: key '{key}' is missing; give it a value") from None
         if first["type"] == "extra_forbidden":
-            known = nearest(key, Sweep.model_fields)
+            known = nearest(key, Sweep.model_fields, OWN_RENAMED)
             raise UserError(f"{path}: unknown key '{key}'{known}") from None
         what = f"{key} is not allowed: " if key else ""
         raise UserError(f"{path}: {what}{reason(error)}") from None

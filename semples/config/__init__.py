@@ -26,14 +26,18 @@ from semples.config.schema import (
 )
 from semples.config.section import Args, Count, Real, Section, Seed, Whole, flatten, no_flag
 from semples.config.tree import (
+    FORMAT,
     PRESETS,
+    RENAMED,
     assignments,
     dump,
     find_config,
+    in_format_2,
     keys,
     load,
     override,
     parse,
+    read_config,
     read_yaml,
     reason,
     to_dict,
@@ -42,7 +46,9 @@ from semples.config.tree import (
 
 __all__ = [
     "COCO_CLASSES",
+    "FORMAT",
     "PRESETS",
+    "RENAMED",
     "UNIONS",
     "VOC_CLASSES",
     "Args",
@@ -79,11 +85,13 @@ __all__ = [
     "dump",
     "find_config",
     "flatten",
+    "in_format_2",
     "keys",
     "load",
     "no_flag",
     "override",
     "parse",
+    "read_config",
     "read_yaml",
     "reason",
     "to_dict",

@@ -12,8 +12,23 @@ from semples import strict_yaml
 from semples.config.schema import UNIONS, Config, OtherGenerator
 from semples.config.section import Section, flatten
 from semples.errors import UserError, cut, nearest, quoted
+from semples.formats import Format, renamed
 
 PRESETS = Path(__file__).parent.parent / "presets"
+# keys of version 0.1.0, and what they are called now
+RENAMED = {"generator.body": "generator.backbone", "generator.maps": "generator.out_indices"}
+
+
+def in_format_2(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of version 0.1.0, as nested mappings, with today's names of keys and values."""
+    result = renamed(tree, RENAMED)
+    segment = result.get("segment")
+    if isinstance(segment, dict) and segment.get("train_on") == "truth":
+        result["segment"] = {**segment, "train_on": "ground_truth"}
+    return result
+
+
+FORMAT = Format((in_format_2,))
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -51,7 +66,7 @@ def _explain(error: ValidationError, source: str) -> str:
         if key in known and len(location) == 1:
             section, _, rest = key.partition(".")
             return f"{source}: the key '{key}' must stand in its section, {section}: {{{rest}: ...}}"
-        return f"{source}: unknown key '{key}'{nearest(key, known | sections)}"
+        return f"{source}: unknown key '{key}'{nearest(key, known | sections, RENAMED)}"
     if first["type"] == "missing":
         return f"{source}: key '{key}' is missing; give it a value"
     what = f"{key} is" if isinstance(first["input"], Mapping | Section) else f"{key} = {quoted(first['input'])} is"
@@ -102,6 +117,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """A configuration file, which may be partial, in today's format. Raises UserError like read_yaml, and where the
+    file is of a newer format."""
+    return FORMAT.read(read_yaml(path), str(path))
+
+
 def find_config(word: str | Path) -> Path:
     """A path, or the name of a preset that ships with the package (`voc`, `coco`, ...)."""
     preset = PRESETS / f"{word}.yaml"
@@ -110,7 +131,7 @@ def find_config(word: str | Path) -> Path:
 
 def load(path: Path | None, changes: Mapping[str, Any] = {}) -> Config:
     """The configuration of a YAML file (defaults without one) with dotted keys changed."""
-    return parse(override(read_yaml(path) if path else {}, changes), str(path) if path else "command line")
+    return parse(override(read_config(path) if path else {}, changes), str(path) if path else "command line")
 
 
 def with_changes(config: Config, changes: Mapping[str, Any], source: str) -> Config:
@@ -121,4 +142,4 @@ def with_changes(config: Config, changes: Mapping[str, Any], source: str) -> Con
 def dump(config: Config, heading: str = "") -> str:
     """YAML of the whole configuration, `heading` as comment lines on top."""
     comment = "".join(f"# {line}\n" for line in heading.splitlines())
-    return comment + strict_yaml.dumps(to_dict(config), flat=True)
+    return comment + strict_yaml.dumps(FORMAT.stamp() | to_dict(config), flat=True)
