@@ -310,7 +310,7 @@ def main() -> None:
         semples.clip.load_clip(ClipConfig())  # once, for all children
         semples.pipeline.run.run = begin  # type: ignore[assignment]
         semples.ablation.ablate = begin  # type: ignore[assignment]
-        semples.pretrain.train_clip = semples.pretrain.train_body = begin  # type: ignore[assignment]
+        semples.pretrain.train_clip = semples.pretrain.train_backbone = begin  # type: ignore[assignment]
         ray.init = begin
         os.execv = begin  # type: ignore[assignment]
         chosen = [case for case in cases() if arguments.only in case.kind][:: arguments.every]

@@ -77,12 +77,12 @@ def words_of_a_command_line() -> Iterator[Case]:
         "segment.args={encoder_depth: .nan}", "segment.args=[1]", "generator.args={channels: [0]}",
         "generator.args={nonsense: 1}", "clip.model=", "clip.pretrained=.", "clip.model=ViT-B-32", "runtime.device=tpu",
         "runtime.threads=1000000000", "refine.warmup=.inf", "match.warmup=11", "prompts.length=60", "prompts.init=zero",
-        "augment.randaugment=foo", "augment.size=31", "refine.start=masks", "generator.maps=[9]",
-        "generator.maps=[1,1]",
+        "augment.randaugment=foo", "augment.size=31", "refine.start=masks", "generator.out_indices=[9]",
+        "generator.out_indices=[1,1]",
         "data.train=1000000000", "data.classes=[a]", "masks.crf=3", "masks.crf.gt_prob=1", "segment.architecture=x" * 9,
         "segment.encoder=none", "data.kind=voc", "data.kind=coco", "data.kind=folder", f"{'k' * 5000}=1",
         f"match.lr={'9' * 5000}", "match.lr=!!python/name:os.system", "match.lr=&a [*a]", "match.lr=\x1b[31m",
-        "generator.weights=/dev/zero", "generator.body=\x00",
+        "generator.weights=/dev/zero", "generator.backbone=\x00",
     )  # fmt: skip
     for word in bad:
         yield Case("word", ("semples", "run", word.replace("\x00", "\\0")))
@@ -109,7 +109,7 @@ def options() -> Iterator[Case]:
             "option", ("semples", "store", "prune", "run/store", "--keep", value), ("run",), handled=value == "inf"
         )
     for value in ("0s", "-1h", "5 minutes", "", "inf", "1e9h", "nan", "9" * 400):
-        for option in ("--budget", "--wall"):
+        for option in ("--budget", "--time-limit"):
             yield Case("option", ("semples-tune", "launch", "scenes", option, value))
     for value in ("-1", "nan", str(2**32), "x"):
         yield Case("option", ("semples", "scenes", "write", "new", "--seed", value))
@@ -200,7 +200,7 @@ def sweep_values() -> Iterator[Case]:
         "objective": [[], "speed", ["seg_miou", "seg_miou"], ["seconds"], None, 3],
         "trials": [0, -1, inf, nan, 1.5, True, "ten", 10**12],
         "budget": [0, -1, inf, nan, True, "1x", "-3h", "9" * 400 + "s"],
-        "wall": [0, inf, "5 m", [1]],
+        "time_limit": [0, inf, "5 m", [1]],
         "parallel": [-1, inf, True, 10**9],
         "sampler": ["best", None, 3],
         "early_stopping": ["soon", True],

@@ -26,7 +26,7 @@ from semples.metrics import confusion, miou
 from semples.pipeline.run import run
 from semples.stages.heatmaps import FILES
 from semples.store import Store
-from tune.space import find_sweep_file, load_sweep
+from tune.sweep_file import find_sweep_file, load_sweep
 
 PREFIXES = 8
 SCENES = {"data.train": 160, "data.holdout": 48, "data.test": 16}

@@ -23,7 +23,7 @@ from search import OURS, STRATEGIES
 
 from tune.cost_aware import affecting
 from tune.replay import Planned, replay
-from tune.space import find_sweep_file, load_sweep
+from tune.sweep_file import find_sweep_file, load_sweep
 
 SCENES = {"data.train": 100, "data.holdout": 200, "data.test": 32}
 COMPARED = ("random search", "TPE", OURS)

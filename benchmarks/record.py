@@ -26,7 +26,7 @@ from semples.pipeline.graph import STAGES
 from semples.pipeline.run import run
 from semples.store import Store
 from tune.replay import Table
-from tune.space import Sweep, find_sweep_file, load_sweep
+from tune.sweep_file import Sweep, find_sweep_file, load_sweep
 
 BASE = {"data.train": 200, "data.holdout": 64, "data.test": 64, "segment.epochs": 30}
 LEVELS = 16  # of match.lambda_b, so that prefixes share their match

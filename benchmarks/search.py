@@ -22,7 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tune.replay import PROFILES, Table, replay
-from tune.space import OBJECTIVES, Sweep
+from tune.sweep_file import OBJECTIVES, Sweep
 
 # sampler, early stopping, whether trials share their stages
 STRATEGIES = {

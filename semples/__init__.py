@@ -1,0 +1,5 @@
+"""SemPLeS, weakly supervised semantic segmentation: one run of the method."""
+
+from importlib.metadata import version
+
+__version__ = version("semples-tune")

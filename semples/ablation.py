@@ -73,7 +73,7 @@ def ablate(
         own = with_changes(config, {"seed": seed, "segment.train_on": "pseudo"}, "ablation")
         full = run(own, store, tell).metrics
         without = run(with_changes(own, {"masks.crf.iterations": 0}, "ablation"), store, tell, until="masks").metrics
-        bound = run(with_changes(own, {"segment.train_on": "truth"}, "ablation"), store, tell).metrics
+        bound = run(with_changes(own, {"segment.train_on": "ground_truth"}, "ablation"), store, tell).metrics
         of_seed = {
             "classify_cam": full["classify/cam_miou"],
             "match_cam": full["match/cam_miou"],

@@ -594,6 +594,7 @@ def write(
 ) -> None:
     """Draw scenes and write them as PNG files in the layout of PASCAL VOC, with a configuration that runs on them."""
     from semples import strict_yaml
+    from semples.config import FORMAT
     from semples.data import scenes, voc
     from semples.folders import claim
     from semples.output import CONFIG
@@ -605,14 +606,14 @@ def write(
     }  # fmt: skip
     with mine.publishing(replaced=voc.WRITTEN) as new:
         voc.write(data, new)
-        (new / CONFIG).write_text(strict_yaml.dumps({"data": section}))
+        (new / CONFIG).write_text(strict_yaml.dumps({**FORMAT.stamp(), "data": section}))
     print(f"{train + holdout + test} scenes in {folder}; run the method on them with: semples run {folder}/config.yaml")
 
 
 @scenes_app.command()
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for weights and figures.", callback=home)] = Path("runs/pretrained"),
-    only: Annotated[Literal["clip", "body"] | None, typer.Option(help="One of the two; default: both.")] = None,
+    only: Annotated[Literal["clip", "backbone"] | None, typer.Option(help="One of the two; default: both.")] = None,
     steps: Annotated[
         int | None, typer.Option(help="Training steps, to try it out; default: the recipe's.", min=1)
     ] = None,
@@ -630,7 +631,7 @@ def pretrain(
     with Progress(*COLUMNS, TextColumn("loss {task.fields[loss]:.3f}")) as progress:
         for name, recipe, weights in (
             ("clip", pretrain.CLIP_RECIPE, MINIATURE_WEIGHTS),
-            ("body", pretrain.BODY_RECIPE, SCENES_VIT_WEIGHTS),
+            ("backbone", pretrain.BACKBONE_RECIPE, SCENES_VIT_WEIGHTS),
         ):
             if only not in (None, name):
                 continue
@@ -644,8 +645,8 @@ def pretrain(
                 model = pretrain.train_clip(own, seed, tell)
                 figures = pretrain.accept_clip(pretrain.as_clip(model))
             else:
-                model = pretrain.train_body(own, seed, tell)
-                figures = pretrain.accept_body(model)
+                model = pretrain.train_backbone(own, seed, tell)
+                figures = pretrain.accept_backbone(model)
             with folder.publishing() as new:
                 pretrain.save(model, figures, new / weights.name, earlier=out)
             for figure, value in figures.items():

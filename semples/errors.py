@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 LONGEST = 80  # characters of a value in a message
@@ -20,8 +20,11 @@ def is_lack_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or bool(words)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """' (did you mean X?)' for the known word closest to `word`, or '' when none is close."""
+def nearest(word: str, known: Iterable[str], renamed: Mapping[str, str] = {}) -> str:
+    """' (did you mean X?)' for the known word closest to `word`, or '' when none is close. renamed: what words of
+    earlier versions are called now."""
+    if word in renamed:
+        return f" (it is '{renamed[word]}' now)"
     match = difflib.get_close_matches(word[:LONGEST], [k for k in known if k != word], n=1, cutoff=0.5)
     return f" (did you mean '{match[0]}'?)" if match else ""
 

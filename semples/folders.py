@@ -18,13 +18,13 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from io import FileIO
 from pathlib import Path
 
 from semples.data.names import UNUSABLE
 from semples.digests import file_digest
 from semples.errors import UserError, quoted
+from semples.formats import WRITTEN_BY, newer
 
 MARKER = ".semples-tune"
 NEW = ".semples-tune-new"  # files on their way into the folder
@@ -98,7 +98,7 @@ def claim(path: Path, kind: str, writes: Iterable[str] = (), apart_from: str = "
             f"{path}: holds files that no {kind} has written ({quoted(others[0])}); choose a new or empty folder"
         )
     path.mkdir(parents=True, exist_ok=True)
-    head = {"kind": kind, "format": FORMAT, "written_by": f"semples-tune {version('semples-tune')}"}
+    head = {"kind": kind, "format": FORMAT, "written_by": WRITTEN_BY}
     _append(path, json.dumps(head))  # of two processes at once the first line counts, and both say the same
     for name in writes if adopt else ():
         if (path / name).is_file() and not (path / name).is_symlink():
@@ -121,10 +121,7 @@ def kind_of(path: Path) -> str:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{path / MARKER}: damaged, so nobody knows whose folder this is; choose another") from None
     if form > FORMAT:
-        raise UserError(
-            f"{path / MARKER}: has format {form}, written by {quoted(head.get('written_by'))}; "
-            f"this version knows formats up to {FORMAT}, so update it"
-        )
+        raise UserError(f"{path / MARKER}: {newer(form, FORMAT, head.get('written_by'))}")
     return kind
 
 

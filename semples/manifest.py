@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from semples.digests import digest, file_digest
+from semples.formats import WRITTEN_BY, newer
 
 MARK = "result.json"  # the manifest's own name
 USED = "used"  # beside it: its time is that of the last use
@@ -51,8 +52,9 @@ def read_mark(folder: Path) -> dict[str, Any]:
 
 
 def seal(mark: dict[str, Any]) -> dict[str, Any]:
-    """The manifest with its format and digest. Raises ValueError for one that would not be read again."""
-    sealed = {**mark, "format": FORMAT}
+    """The manifest with its format, the version that writes it and its digest. Raises ValueError for one that would not
+    be read again."""
+    sealed = {**mark, "format": FORMAT, "written_by": WRITTEN_BY}
     sealed["digest"] = digest(json.dumps(sealed, sort_keys=True))
     return parse(json.dumps(sealed).encode())
 
@@ -74,7 +76,7 @@ def parse(content: bytes) -> dict[str, Any]:
     if not isinstance(mark, dict):
         raise ValueError("no object")
     if isinstance(form := mark.get("format", FORMAT), int) and form > FORMAT:
-        raise NewerError(f"has format {form}, and this version knows formats up to {FORMAT}; update semples-tune")
+        raise NewerError(newer(form, FORMAT, mark.get("written_by")))
     own = {key: value for key, value in mark.items() if key != "digest"}
     if "format" in mark and mark.get("digest") != digest(json.dumps(own, sort_keys=True)):
         raise ValueError("its digest is another")

@@ -12,10 +12,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from semples import figures, generators
-from semples.config import Config, dump, parse, read_yaml
+from semples.config import Config, dump, parse, read_config
 from semples.data import archive, load_data
 from semples.data.classes import check_classes
 from semples.errors import UserError, cut, quoted
+from semples.formats import Format
 from semples.pipeline.graph import STAGES
 from semples.pipeline.run import Result
 from semples.stages import prompts, segment
@@ -23,6 +24,7 @@ from semples.stages.heatmaps import FILES, read_heatmaps
 from semples.store import KEY
 
 CONFIG, RESULT, GALLERY, MASKS = "config.yaml", "result.json", "gallery.png", "masks"
+RESULT_FORMAT = Format((dict,))  # result.json of version 0.1.0 lacks the stamp only
 EXAMPLES = 8
 # how the choice was made, on every figure
 STAMPS = {
@@ -36,7 +38,7 @@ WEIGHTS = {"refine": generators.WEIGHTS, "prompts": prompts.WEIGHTS, "segment": 
 def headline(metrics: dict[str, float], config: Config) -> str:
     """Both mIoUs, as far as the run went, with the way of choosing stamped on them."""
     stamp = STAMPS[config.selection]
-    if config.segment.train_on == "truth":
+    if config.segment.train_on == "ground_truth":
         stamp += "; BOUND: the network was trained on true masks"
     names = {"pseudo_miou": "pseudo mask mIoU", "seg_miou": "segmentation mIoU"}
     found = [f"{name} {metrics[key]:.1f}" for key, name in names.items() if key in metrics]
@@ -48,7 +50,7 @@ def write_run(result: Result, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / CONFIG).write_text(dump(result.config, "the resolved configuration of this run: semples run config.yaml"))
     _draw_gallery(result, out / GALLERY)
-    (out / RESULT).write_text(json.dumps(result.to_dict(), indent=2) + "\n")
+    (out / RESULT).write_text(json.dumps(RESULT_FORMAT.stamp() | result.to_dict(), indent=2) + "\n")
 
 
 def write_weights(folders: dict[str, Path], out: Path) -> None:
@@ -105,10 +107,13 @@ def read_run(folder: Path) -> tuple[Config, dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{folder}: no finished run here (no {RESULT}); name the folder that `semples run` wrote")
     try:
-        result = _Result.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
+        stored = json.loads(path.read_bytes())
+        if not isinstance(stored, dict):
+            raise ValueError("no object")
+        result = _Result.model_validate(RESULT_FORMAT.read(stored, str(path)))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({cut(str(error))}); run it again, what is stored is not repeated") from None
-    tree = read_yaml(folder / CONFIG)
+    tree = read_config(folder / CONFIG)
     if missing := {*Config.model_fields} - {*tree}:
         raise UserError(f"{folder / CONFIG}: damaged, '{min(missing)}' is missing; run it again")
     return parse(tree, str(folder / CONFIG)), result.model_dump()

@@ -143,7 +143,7 @@ class Recipe:
 
 
 CLIP_RECIPE = Recipe(2000, 128, 2e-3, 16000)
-BODY_RECIPE = Recipe(4000, 64, 2e-3, 16000)
+BACKBONE_RECIPE = Recipe(4000, 64, 2e-3, 16000)
 Progress = Callable[[int, int, float], None]  # step, of, loss
 
 
@@ -178,7 +178,7 @@ def train_clip(recipe: Recipe, seed: int, progress: Progress) -> torch.nn.Module
     return _optimise(model, recipe, rng, loss, progress)
 
 
-def train_body(recipe: Recipe, seed: int, progress: Progress) -> torch.nn.Module:
+def train_backbone(recipe: Recipe, seed: int, progress: Progress) -> torch.nn.Module:
     """Train `scenes_vit` from scratch to name what is in the pictures, objects and grounds alike: what ImageNet's
     labels are to DeiT."""
     torch.manual_seed(seed)
@@ -283,13 +283,13 @@ def accept_clip(clip: Clip, images: int = 400, seed: int = 1) -> dict[str, float
 
 
 @torch.no_grad()
-def accept_body(body: torch.nn.Module, images: int = 400, seed: int = 1) -> dict[str, float]:
-    """body_object_accuracy: share of scenes with one object in which its class scores highest of all classes."""
+def accept_backbone(body: torch.nn.Module, images: int = 400, seed: int = 1) -> dict[str, float]:
+    """backbone_object_accuracy: share of scenes with one object in which its class scores highest of all classes."""
     right = [
         int(body(F.interpolate(x, (SIZE, SIZE), mode="bilinear"))[0, : len(scenes.CLASSES)].argmax()) == k
         for k, x, _ in _single_objects(images, seed)
     ]
-    return {"body_object_accuracy": float(np.mean(right))}
+    return {"backbone_object_accuracy": float(np.mean(right))}
 
 
 def _single_objects(images: int, seed: int) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:

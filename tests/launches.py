@@ -23,9 +23,9 @@ from semples.pipeline.graph import STAGES
 from semples.pipeline.run import run
 from tune.cost_aware import affecting
 from tune.replay import Planned, Replay, replay
-from tune.space import Sweep
 from tune.study import DUPLICATE, load_study
 from tune.sweep import launch
+from tune.sweep_file import Sweep
 from tune.sweep_folder import load_launched
 
 SECONDS = {

@@ -159,7 +159,7 @@ def test_a_data_set_without_a_mask(command: Command) -> None:
     assert (code, err) == (0, "") and "no mask to measure by (PROXY" in out
     code, _, err = command("semples", "ablate", "tree/config.yaml", "selection=proxy", "--out", "a")
     assert code == 2 and "an ablation needs true masks" in err
-    again = ("semples", "run", "tree/config.yaml", "selection=proxy", "segment.train_on=truth", "--out", "r")
+    again = ("semples", "run", "tree/config.yaml", "selection=proxy", "segment.train_on=ground_truth", "--out", "r")
     assert command(*again)[0] == 2
 
 
@@ -198,10 +198,13 @@ def test_written_scenes_run_as_a_voc_tree(command: Command) -> None:
         (["run", "data.kind=voc", "data.root=none"], "data.root 'none' is not a folder"),
         (["run", "voc"], "voc.yaml: key 'data.root' is missing"),
         (["run", "data.kind=coco", "data.root=none"], "data.root 'none' is no COCO 2014 folder"),
-        (["run", "generator.kind=sam", "generator.maps=[1]"], "generator.maps': only the kinds cnn and weaktr have it"),
+        (
+            ["run", "generator.kind=sam", "generator.out_indices=[1]"],
+            "generator.out_indices': only the kinds cnn and weaktr have it",
+        ),
         (["run", "generator.kind=sam"], "generator.kind 'sam' is neither cnn, weaktr"),
-        (["run", "generator.maps=[4, 1]"], "from the finest to the coarsest"),
-        (["run", "generator.maps=[9]"], "generator.body 'resnet10t' cannot be built"),
+        (["run", "generator.out_indices=[4, 1]"], "from the finest to the coarsest"),
+        (["run", "generator.out_indices=[9]"], "generator.backbone 'resnet10t' cannot be built"),
         (["run", "segment.architecture=Nonet"], "segment.architecture 'Nonet'"),
         pytest.param(
             ["run", "runtime.device=cuda"],
@@ -260,7 +263,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(command: Command, monkeypatch: 
         (["ui"], "sweeps: no sweeps here"),
         (["launch", "scenes", "clip.model=ViT-B-33"], "'ViT-B-33' is not an open_clip model"),
         (["launch", "scenes", "data.kind=voc", "data.root=none"], "data.root 'none' is not a folder"),
-        (["launch", "scenes", "generator.body=resnet999"], "generator.body 'resnet999' is not a timm model"),
+        (["launch", "scenes", "generator.backbone=resnet999"], "generator.backbone 'resnet999' is not a timm model"),
     ],
 )
 def test_mistakes_of_semples_tune(command: Command, words: list[str], message: str) -> None:

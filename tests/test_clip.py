@@ -14,7 +14,7 @@ from semples.data import scenes
 from semples.errors import UserError
 from semples.generators import build
 from semples.images import normalise_pixels
-from semples.pretrain import accept_body, accept_clip, contrast, draw_picture, is_expected, write_caption
+from semples.pretrain import accept_backbone, accept_clip, contrast, draw_picture, is_expected, write_caption
 
 CLIP = load_clip(ClipConfig())
 
@@ -28,7 +28,7 @@ def test_the_shipped_miniature_is_as_good_as_it_must_be() -> None:
 
 def test_the_shipped_transformer_knows_objects_and_attends_to_what_is_alike() -> None:
     body = timm.create_model("scenes_vit", pretrained=True, num_classes=20).eval()
-    assert accept_body(body, images=300, seed=77)["body_object_accuracy"] >= 0.9
+    assert accept_backbone(body, images=300, seed=77)["backbone_object_accuracy"] >= 0.9
     generator = build(WeakTrConfig(kind="weaktr"), 8, initial=True).eval()
     split = scenes.draw(40, 1, 1, 5).train
     inside, outside = [], []

@@ -81,7 +81,7 @@ def test_every_preset_is_valid_and_opens_with_its_command(path: Path) -> None:
     assert find_config(path.stem) == path
     config = load(path, {"data.root": "somewhere"} if "data.root=" in path.read_text() else {})
     classes = len(getattr(config.data, "classes", "12345678"))
-    assert generators.build(config.generator, classes).late_parameters()
+    assert generators.build(config.generator, classes).refinement_parameters()
     assert build_network(config.segment, classes)
 
 

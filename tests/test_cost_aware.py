@@ -14,8 +14,8 @@ from scipy.stats import norm
 
 from tune.cost_aware import CostAwareSampler, Costs, Space, affecting, log_expected_improvement
 from tune.replay import Table, replay
-from tune.space import Sweep
 from tune.study import front
+from tune.sweep_file import Sweep
 
 SWEEP = Sweep.model_validate(
     {
@@ -106,7 +106,7 @@ def suggest(trials: list[FrozenTrial], seed: int) -> dict[str, Any]:
     study.add_trials(trials)
     trial = study.ask()
     for key, dimension in SWEEP.space.items():
-        if dimension.holds(trial.params):
+        if dimension.is_active(trial.params):
             trial._suggest(key, SWEEP.distributions()[key])
     return trial.params
 

@@ -136,7 +136,7 @@ def test_a_line_that_was_cut_short_does_not_spoil_the_next(tmp_path: Path) -> No
         ('\n{"kind": 3, "format": 1}', "damaged"),
         (
             "\n" + json.dumps({"kind": "run", "format": 99, "written_by": "semples-tune 9.9"}),
-            r"format 99.*9\.9.*up to 1",
+            r"semples-tune 9\.9 \(format 99\).*up to format 1",
         ),
     ],
 )

@@ -24,7 +24,7 @@ K = 5
 OTHER = Path(__file__).parent / "other_generator"
 ALL: list[GeneratorConfig] = [
     CnnConfig(),
-    CnnConfig(body="resnet18", stride=16, maps=(4,), args={}),
+    CnnConfig(backbone="resnet18", stride=16, out_indices=(4,), args={}),
     WeakTrConfig(kind="weaktr"),
     WeakTrConfig(kind="weaktr", pool="mean", reduction=4, pretrained=False),
     OtherGenerator(kind="patchwise", args={"width": 8}),
@@ -54,7 +54,7 @@ def images() -> Tensor:
 
 
 @pytest.mark.usefixtures("other_package")
-@pytest.mark.parametrize("config", ALL, ids=lambda c: f"{c.kind}-{getattr(c, 'pool', '')}{getattr(c, 'body', '')}")
+@pytest.mark.parametrize("config", ALL, ids=lambda c: f"{c.kind}-{getattr(c, 'pool', '')}{getattr(c, 'backbone', '')}")
 class TestEveryGenerator:
     def test_gives_one_map_a_class_at_any_size(self, config: GeneratorConfig, images: Tensor) -> None:
         generator = generators.build(config, K).eval()
@@ -85,12 +85,12 @@ class TestEveryGenerator:
             optimizer.step()
         assert generator.label_loss(images, labels) < 0.9 * first
 
-    def test_after_classify_only_the_late_parameters_get_gradient(
+    def test_after_classify_only_the_refinement_parameters_get_gradient(
         self, config: GeneratorConfig, images: Tensor, tmp_path: Path
     ) -> None:
         generators.save(generators.build(config, K), tmp_path)
         generator = generators.load(config, K, tmp_path, "cpu")
-        late = {id(p) for p in generator.late_parameters()}
+        late = {id(p) for p in generator.refinement_parameters()}
         assert late
         minmax(generator(images), 0.1).mean().backward()
         for name, parameter in generator.named_parameters():
@@ -120,23 +120,23 @@ def test_an_unknown_kind_is_named() -> None:
         generators.build(OtherGenerator(kind="weaktr2"), K)
 
 
-@pytest.mark.parametrize("body", ["resnet18", "vit_small_patch16_dinov3", "swin_tiny_patch4_window7_224"])
-def test_weaktr_says_which_bodies_it_takes(body: str) -> None:
-    with pytest.raises(UserError, match=rf"generator\.body '{body}'"):
-        generators.build(WeakTrConfig(kind="weaktr", body=body, pretrained=False), K)
+@pytest.mark.parametrize("backbone", ["resnet18", "vit_small_patch16_dinov3", "swin_tiny_patch4_window7_224"])
+def test_weaktr_says_which_backbones_it_takes(backbone: str) -> None:
+    with pytest.raises(UserError, match=rf"generator\.backbone '{backbone}'"):
+        generators.build(WeakTrConfig(kind="weaktr", backbone=backbone, pretrained=False), K)
 
 
 def test_a_transformer_is_no_cnn() -> None:
     with pytest.raises(UserError, match="deit_small_patch16_224"):
-        generators.build(CnnConfig(body="deit_small_patch16_224", args={}), K)
+        generators.build(CnnConfig(backbone="deit_small_patch16_224", args={}), K)
 
 
 def test_weaktr_has_the_published_size() -> None:
     """21.75 M parameters for 20 classes on DeiT-S, of which 70,965 are trained after classify."""
-    deit_small = WeakTrConfig(kind="weaktr", body="deit_small_patch16_224", pretrained=False)
+    deit_small = WeakTrConfig(kind="weaktr", backbone="deit_small_patch16_224", pretrained=False)
     generator = generators.build(deit_small, 20)
     assert round(sum(p.numel() for p in generator.parameters()) / 1e6, 2) == 21.75
-    assert sum(p.numel() for p in generator.late_parameters()) == 70_965
+    assert sum(p.numel() for p in generator.refinement_parameters()) == 70_965
     assert len(list(generator.body.blocks)) * generator.heads == 72
 
 

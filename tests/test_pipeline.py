@@ -128,8 +128,8 @@ def test_a_diverging_loss_is_said_and_not_stored(tiny: Config, run_in: Runner) -
 
 
 def test_an_unknown_network_is_named(tiny: Config, run_in: Runner) -> None:
-    with pytest.raises(UserError, match=r"generator\.body 'resnet999'"):
-        run_in(with_changes(tiny, {"generator.body": "resnet999"}, "test"))
+    with pytest.raises(UserError, match=r"generator\.backbone 'resnet999'"):
+        run_in(with_changes(tiny, {"generator.backbone": "resnet999"}, "test"))
     with pytest.raises(UserError, match=r"segment\.architecture 'Nonet'"):
         segment.build_network(with_changes(tiny, {"segment.architecture": "Nonet"}, "test").segment, 8)
 
@@ -198,7 +198,7 @@ def test_refine_without_its_loss_repeats_match(small: Config, run_in: Runner) ->
 
 
 def test_the_bound_needs_no_pseudo_masks_and_learns_from_true_ones(tiny: Config, run_in: Runner) -> None:
-    truth = with_changes(tiny, {"segment.train_on": "truth", "segment.epochs": 6}, "test")
+    truth = with_changes(tiny, {"segment.train_on": "ground_truth", "segment.epochs": 6}, "test")
     assert STAGES["segment"].inputs(truth) == ()
     result = run_in(truth)
     assert result.metrics["seg_miou"] > run_in(tiny).metrics["seg_miou"]

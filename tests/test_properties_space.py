@@ -18,8 +18,9 @@ from semples.config import flatten, to_dict, with_changes
 from semples.secrets import _parts, conceal, redact, reveal, secrets_of
 from tune.cost_aware import Space
 from tune.searcher import StudySearcher
-from tune.space import Dimension, Sweep, load_sweep, within
+from tune.space import Dimension, within
 from tune.study import prepare
+from tune.sweep_file import Sweep, load_sweep
 from tune.tracking import Untracked
 
 MANY = settings(max_examples=30, deadline=None, derandomize=True)
@@ -109,7 +110,7 @@ def test_suggestions_lie_in_the_space_and_the_configuration_takes_them_as_they_a
             if dimension.choice:
                 assert value in dimension.choice
                 continue
-            low, high = dimension.ends
+            low, high = dimension.bounds
             assert low <= value <= high
             steps = (value - low) / (dimension.step or 1)
             assert abs(steps - round(steps)) < 1e-6 or not (dimension.step or dimension.int)
@@ -134,7 +135,7 @@ def test_a_space_has_the_scales_that_were_asked_for(sweep: Sweep) -> None:
             assert distribution.choices == dimension.choice
             continue
         assert isinstance(distribution, IntDistribution if dimension.int else FloatDistribution)
-        assert (distribution.low, distribution.high, distribution.log) == (*dimension.ends, dimension.log)
+        assert (distribution.low, distribution.high, distribution.log) == (*dimension.bounds, dimension.log)
         assert distribution.step == (dimension.step or (1 if dimension.int else None))
 
 
@@ -159,7 +160,7 @@ def test_the_corners_of_the_cube_are_the_ends_of_the_space(sweep: Sweep) -> None
     space = Space(sweep)
     low, high = space.of_unit(np.array([[0.0] * len(space.names), [1.0] * len(space.names)]))
     for i, dimension in enumerate(sweep.space.values()):
-        ends = (0, len(dimension.choice) - 1) if dimension.choice else dimension.ends
+        ends = (0, len(dimension.choice) - 1) if dimension.choice else dimension.bounds
         assert (low[i], high[i]) == pytest.approx(ends, rel=1e-9)
 
 
@@ -194,10 +195,10 @@ def test_a_log_scale_has_equal_factors(low: float, factor: float, share: float) 
 def test_what_is_probed_lies_in_the_dimension(tree: dict[str, Any]) -> None:
     dimension = Dimension.model_validate(tree)
     distribution = dimension.distribution()
-    assert all(within(distribution, value) for value in dimension.probes)
-    assert {dimension.ends[0], dimension.ends[-1]} <= {*dimension.probes}
+    assert all(within(distribution, value) for value in dimension.probe_values)
+    assert {dimension.bounds[0], dimension.bounds[-1]} <= {*dimension.probe_values}
     if not dimension.choice:
-        low, high = dimension.ends
+        low, high = dimension.bounds
         assert not within(distribution, low - 1) and not within(distribution, high + 1)
 
 

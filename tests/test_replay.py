@@ -19,8 +19,8 @@ from optuna.trial import TrialState
 from semples.pipeline.graph import STAGES
 from tune.mlflow_writer import Store, Writer
 from tune.replay import PROFILES, TABLE, Table, replay
-from tune.space import Sweep
 from tune.study import load_study, ranked
+from tune.sweep_file import Sweep
 from tune.tracking import EXPERIMENT, Tracker, default_uri
 
 

@@ -22,10 +22,11 @@ from ray.tune.schedulers import TrialScheduler
 from semples.errors import UserError
 from tune.mlflow_writer import Store, Writer, unwritten
 from tune.searcher import StudySearcher
-from tune.space import Dimension, Sweep
+from tune.space import Dimension
 from tune.stopping import MilestoneStopping, below_median, outside_best
 from tune.study import DUPLICATE, finished, front, is_default, open_study, passed_milestones, ranked
 from tune.sweep import check_same, launch, trials_to_go
+from tune.sweep_file import Sweep
 from tune.tracking import EXPERIMENT, Tracker, default_uri, run_of
 
 SWEEP = Sweep.model_validate(

@@ -7,7 +7,7 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from semples.errors import UserError
-from tune.space import SWEEPS, find_sweep_file, load_sweep
+from tune.sweep_file import SWEEPS, find_sweep_file, load_sweep
 
 SWEEP = {
     "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 3,
@@ -54,7 +54,7 @@ def test_free_form_arguments_can_be_emptied(tmp_path: Path) -> None:
         ({"objective": "accuracy"}, "objective is not allowed: 'accuracy' is not reported by trials"),
         ({"objective": "seconds"}, "at least one mIoU"),
         ({"objective": ["seg_miou", "seg_miou"]}, "name every objective once"),
-        ({"trials": None}, "sweep.yaml: say when it ends: give trials, budget or wall"),
+        ({"trials": None}, "sweep.yaml: say when it ends: give trials, budget or time_limit"),
         ({"budget": "6 hours"}, "budget is not allowed: give a time like 90s, 30m, 6h"),
         ({"limits": {"gpu": 3}}, r"limits is not allowed: 'gpu' cannot be limited \(did you mean 'gpu_gb'\?\)"),
         ({"sampler": "tpes"}, "sampler is not allowed"),
@@ -94,7 +94,7 @@ def test_free_form_arguments_can_be_emptied(tmp_path: Path) -> None:
         ({"resources": {"gpu": 1.5}}, "above 1 Ray knows whole numbers only"),
         ({"seed": 5_000_000_000}, "seed is not allowed"),
         ({"sampler": "cmaes", "objective": ["seg_miou", "seconds"]}, "cmaes knows one objective only"),
-        ({"selection": "proxy", "base": {"segment.train_on": "truth"}}, "none may train either"),
+        ({"selection": "proxy", "base": {"segment.train_on": "ground_truth"}}, "none may train either"),
         (
             {"selection": "proxy", "space": {"clip.prompt": {"choice": ["a photo of {}", "a {}"]}}},
             "clip.prompt cannot be searched where CLIP is the judge",
@@ -106,7 +106,10 @@ def test_free_form_arguments_can_be_emptied(tmp_path: Path) -> None:
         ({"base": {"matsh": {"lr": 1}}}, r"base: unknown key 'matsh'"),
         ({"name": "a/b"}, "name is not allowed"),
         ({"space": {"selection": {"choice": ["holdout", "oracle"]}}}, "selection cannot be searched"),
-        ({"space": {"segment.train_on": {"choice": ["pseudo", "truth"]}}}, "segment.train_on cannot be searched"),
+        (
+            {"space": {"segment.train_on": {"choice": ["pseudo", "ground_truth"]}}},
+            "segment.train_on cannot be searched",
+        ),
         ({"preset": "none"}, "none: no such file"),
         ({"base": "voc"}, "base = 'voc' is not allowed"),
         ({"space": {"generator.kind": {"choice": ["cnn", "weaktr"]}}}, "generator.kind cannot be searched"),
@@ -128,7 +131,7 @@ def test_budgets_are_times(tmp_path: Path, text: object, seconds: float) -> None
 
 
 def test_no_budget_is_none(tmp_path: Path) -> None:
-    assert load_sweep(written(tmp_path), {"budget": None, "wall": None}).budget is None
+    assert load_sweep(written(tmp_path), {"budget": None, "time_limit": None}).budget is None
 
 
 def test_files_mean_the_same_wherever_a_trial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

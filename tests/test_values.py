@@ -13,7 +13,7 @@ import yaml
 from semples import strict_yaml
 from semples.config import Config, dump, flatten, keys, load, parse, to_dict, with_changes
 from semples.errors import UserError
-from tune.space import Sweep
+from tune.sweep_file import Sweep
 
 BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]" for i in range(8)
@@ -155,8 +155,9 @@ SWEEP: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *((key, value) for key in ("budget", "wall") for value in ("0s", "-1h", "1x", 0, -1, "inf", math.inf, math.nan,
-                                                                   True, "9" * 400 + "s", "99999999d", "1:30")),
+        *((key, value) for key in ("budget", "time_limit") for value in ("0s", "-1h", "1x", 0, -1, "inf", math.inf,
+                                                                         math.nan, True, "9" * 400 + "s", "99999999d",
+                                                                         "1:30")),
         *(("trials", value) for value in (0, -1, 1.5, math.inf, True, 10**12)),
         *(("store_gb", value) for value in (0, -1, math.nan, math.inf, True)),
         *(("parallel", value) for value in (-1, 10**9, True)),

@@ -18,7 +18,7 @@ from semples.secrets import redact
 from tune.screen import Screen, console, extent, say, show
 
 if TYPE_CHECKING:
-    from tune.space import Sweep
+    from tune.sweep_file import Sweep
 
 app = typer.Typer(
     help="Hyperparameter search over the whole SemPLeS pipeline: Ray Tune schedules, Optuna suggests, MLflow records.",
@@ -86,7 +86,7 @@ def launch(
     budget: Annotated[
         str | None, typer.Option(help="Compute time of all trials together (90s, 30m, 6h, 2d), then no more are begun.")
     ] = None,
-    wall: Annotated[str | None, typer.Option(help="The same for the time from this launch on.")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="The same for the time from this launch on.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep; default: the one in the file.")] = None,
     out: Out = Path("sweeps"),
     address: Annotated[
@@ -99,13 +99,13 @@ def launch(
     (data.train, segment.epochs, ...). Ctrl-C ends the sweep in order.
     """
     from semples.config import assignments
-    from tune.space import find_sweep_file, load_sweep
     from tune.study import load_study, ranked, study_exists, succeeded
     from tune.sweep import launch
+    from tune.sweep_file import find_sweep_file, load_sweep
     from tune.sweep_folder import BEST, check_same, tracking_uri, without_secrets
 
     settings: dict[str, Any] = assignments(changes or [])
-    own = {"trials": trials, "budget": budget, "wall": wall, "name": name}
+    own = {"trials": trials, "budget": budget, "time_limit": time_limit, "name": name}
     settings |= {key: value for key, value in own.items() if value is not None}
     asked = without_secrets(load_sweep(find_sweep_file(sweep), settings))
     folder = out / asked.name

@@ -24,7 +24,7 @@ from ray import tune as ray_tune
 from ray.exceptions import AuthenticationError
 
 from semples.errors import UserError, cut, quoted
-from tune.space import Resources
+from tune.sweep_file import Resources
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 OWN_TOKEN = secrets.token_hex(32)  # of what this process starts; it is in its environment alone, and ends with it

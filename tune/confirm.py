@@ -13,29 +13,32 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import ray
+from pydantic import BaseModel, ConfigDict, Field
 
 from semples.ablation import Spread, spread
 from semples.config import Config, parse, to_dict, with_changes
-from semples.errors import UserError
+from semples.errors import UserError, cut
 from semples.folders import claim
+from semples.formats import Format
 from semples.output import RESULT, read_run, write_run
 from semples.pipeline.run import run
 from semples.secrets import pass_on, redact, reveal
 from semples.store import open_store
 from tune.cluster import joined, watched
 from tune.mlflow_writer import Store
-from tune.space import OBJECTIVES, Sweep
 from tune.study import load_study, ranked
 from tune.sweep import RETRIES, catch_up
+from tune.sweep_file import OBJECTIVES, Sweep
 from tune.sweep_folder import store_place, tracking_uri
 from tune.tracking import Tracker, run_of
 from tune.trial import STORE, score, trial_folder
 
 CONFIRM = "confirm"  # folder of the runs; with .json, the verdict
 DEFAULT = "default"
+FORMAT = Format((dict,))  # confirm.json of version 0.1.0 lacks the stamp only
 
 
 @dataclass(frozen=True)
@@ -173,13 +176,40 @@ def confirm(
         values[name].append((score(of, metric, sweep.selection), of[reported]))
     verdict = judge(reported, values)
     temporary = folder / f".{CONFIRM}.json"
-    record = {"metric": reported, "seeds": seeds, "selection": sweep.selection, "values": values}
+    record = {**FORMAT.stamp(), "metric": reported, "seeds": seeds, "selection": sweep.selection, "values": values}
     temporary.write_text(
         json.dumps({**record, "winner": verdict.winner, "sentence": verdict.sentence}, indent=2) + "\n"
     )
     temporary.replace(folder / f"{CONFIRM}.json")
     _track(sweep, folder, verdict)
     return verdict
+
+
+class _Record(BaseModel):
+    """What confirm.json holds that a verdict is made of."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    metric: str
+    values: dict[str, Annotated[list[tuple[float, float]], Field(min_length=1)]]
+
+
+def read_verdict(folder: Path) -> Verdict:
+    """The verdict that a confirmation left in the folder of a sweep. Raises UserError where there is none, or a damaged
+    or newer one."""
+    path = folder / f"{CONFIRM}.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make it with semples-tune confirm")
+    try:
+        stored = json.loads(path.read_bytes())
+        if not isinstance(stored, dict):
+            raise ValueError("no object")
+        found = _Record.model_validate(FORMAT.read(stored, str(path)))
+        if DEFAULT not in found.values or len({len(pairs) for pairs in found.values.values()}) != 1:
+            raise ValueError("values")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({cut(str(error))}); run semples-tune confirm again") from None
+    return judge(found.metric, found.values)
 
 
 def _track(sweep: Sweep, folder: Path, verdict: Verdict) -> None:

@@ -25,8 +25,8 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from semples.config import with_changes
 from semples.pipeline.graph import STAGES, covers
-from tune.space import Sweep
 from tune.study import DUPLICATE, excess
+from tune.sweep_file import Sweep
 
 STARTUP = 4  # trials at random points before the model is asked
 FRESH = 256  # candidates drawn from the whole space
@@ -41,7 +41,7 @@ REFIT = 1.25  # growth of the observations after which the process learns its sc
 def affecting(sweep: Sweep) -> dict[str, tuple[str, ...]]:
     """By stage up to the last one needed: the searched keys on which its result depends, through its inputs too."""
     base = sweep.base_config()
-    starts = sweep.space["refine.start"].ends if "refine.start" in sweep.space else (base.refine.start,)
+    starts = sweep.space["refine.start"].bounds if "refine.start" in sweep.space else (base.refine.start,)
     configs = [with_changes(base, {"refine.start": start}, "space") for start in starts]
     found: dict[str, set[str]] = {}
     for name, stage in STAGES.items():

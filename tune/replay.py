@@ -29,9 +29,9 @@ from semples.errors import UserError
 from semples.pipeline.graph import STAGES
 from tune.cost_aware import Space, affecting
 from tune.searcher import StudySearcher
-from tune.space import Sweep, find_sweep_file, load_sweep
 from tune.stopping import MilestoneStopping
 from tune.study import is_default, passed_milestones, prepare, succeeded
+from tune.sweep_file import Sweep, find_sweep_file, load_sweep
 from tune.tracking import Tracker, Untracked
 
 TABLE = Path(__file__).parent / "replays" / "scenes.json"

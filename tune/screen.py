@@ -12,7 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     import optuna
 
-    from tune.space import Sweep
+    from tune.sweep_file import Sweep
 
 console = Console()
 TOP = 5
@@ -27,7 +27,7 @@ class Screen:
     """Prints a line for every milestone and end of a trial below a bar for the sweep and one for each running trial."""
 
     def __init__(self, progress: Progress, sweep: Sweep, done: int, best: float):
-        from tune.space import OBJECTIVES
+        from tune.sweep_file import OBJECTIVES
 
         self._progress = progress
         # what chooses, not what is reported
@@ -72,15 +72,15 @@ def extent(sweep: Sweep) -> str:
     """When a sweep ends, in words."""
     parts = [f"{sweep.trials} trials"] if sweep.trials else []
     parts += [f"{sweep.budget:.0f} s of compute"] if sweep.budget else []
-    parts += [f"{sweep.wall:.0f} s"] if sweep.wall else []
+    parts += [f"{sweep.time_limit:.0f} s"] if sweep.time_limit else []
     return " or ".join(parts) or "every point of its grid"
 
 
 def show(study: optuna.Study, sweep: Sweep) -> None:
     """The best trials as a table, and how many ended how."""
     from semples.output import STAMPS
-    from tune.space import OBJECTIVES
     from tune.study import DUPLICATE, effort, front, is_default, ranked, succeeded
+    from tune.sweep_file import OBJECTIVES
 
     several = len(sweep.objective) > 1
     leading = front(study, sweep) if several else ranked(study, sweep)

@@ -19,9 +19,9 @@ from ray.tune.search import Searcher
 
 from semples.errors import UserError
 from semples.pipeline.graph import STAGES
-from tune.space import Sweep
 from tune.stopping import RULES
 from tune.study import DUPLICATE, effort, excess, finished
+from tune.sweep_file import Sweep
 from tune.tracking import RUN, Tracker, Untracked, run_of, was_started
 from tune.trial import MILESTONES, receive, trial_folder
 
@@ -110,8 +110,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         for _ in range(REPEATS):
             if sweep.budget and self._spent >= sweep.budget:
                 self.exhausted = f"the budget of {sweep.budget:.0f} compute seconds is spent"
-            elif sweep.wall and time.monotonic() - self._begun >= sweep.wall:
-                self.exhausted = f"the wall time of {sweep.wall:.0f} s is over"
+            elif sweep.time_limit and time.monotonic() - self._begun >= sweep.time_limit:
+                self.exhausted = f"the time limit of {sweep.time_limit:.0f} s is over"
             elif sweep.sampler == "grid" and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 self.exhausted = "every point of the grid was tried"
             if self.exhausted:
@@ -129,7 +129,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def _draw(self, trial: optuna.Trial) -> None:
         for key, dimension in self._sweep.space.items():
-            if dimension.holds(trial.params):
+            if dimension.is_active(trial.params):
                 trial._suggest(key, self._distributions[key])
 
     def _tell(self, trial: optuna.Trial, state: TrialState, values: list[float] | None) -> None:

@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from semples.errors import UserError, cut, quoted
 from semples.secrets import hint, redact, reveal
-from tune.space import Sweep
+from tune.sweep_file import Sweep
 
 STUDY, JOURNAL = "study.db", "study.journal"
 LOCKED = 150.0  # seconds that a SQLite file may be locked by others

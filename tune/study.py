@@ -12,8 +12,9 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from semples.errors import UserError, cut
-from tune.space import Sweep, within
+from tune.space import within
 from tune.storage import open_storage, place_of, storage_errors
+from tune.sweep_file import Sweep
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 DUPLICATE = "duplicate_of"  # user attribute of a trial that repeats another, which is the one that counts

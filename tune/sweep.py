@@ -25,7 +25,6 @@ from semples.store import open_store
 from tune.cluster import Lives, joined, watched
 from tune.mlflow_writer import Store, Writer, entries, unwritten, written
 from tune.searcher import StudySearcher
-from tune.space import Sweep
 from tune.stopping import MilestoneStopping
 from tune.storage import place_of
 from tune.storage import why as reason_of
@@ -40,6 +39,7 @@ from tune.study import (
     succeeded,
     warm_starts,
 )
+from tune.sweep_file import Sweep
 from tune.sweep_folder import (
     BEST,
     alone,
@@ -97,7 +97,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
             catch_up(store, folder)
             return DONE
         base = sweep.base_config()
-        lengths = sweep.space["prompts.length"].ends if "prompts.length" in sweep.space else (base.prompts.length,)
+        lengths = sweep.space["prompts.length"].bounds if "prompts.length" in sweep.space else (base.prompts.length,)
         check(with_changes(base, {"prompts.length": max(lengths)}, "space"))
         warm_starts(sweep)  # raises before anything is written
         key = _run_key(sweep, folder, store)

@@ -19,14 +19,14 @@ from pydantic import ValidationError
 
 from semples import strict_yaml
 from semples.config import dump, read_yaml, reason, to_dict
-from semples.errors import UserError
+from semples.errors import UserError, cut
 from semples.folders import claim, overlap
 from semples.lease import local_folder
 from semples.output import headline, read_run
 from semples.secrets import conceal, reveal
-from tune.space import OBJECTIVES, Sweep
 from tune.storage import place_of
-from tune.study import ranked, study_exists
+from tune.study import load_study, ranked, study_exists
+from tune.sweep_file import FORMAT, OBJECTIVES, Sweep
 from tune.tracking import EXPERIMENT, default_uri
 from tune.trial import STORE, SWEEP_FILE, trial_folder
 
@@ -34,7 +34,9 @@ BEST = "best.yaml"
 SERIES = "series of sweeps"  # kind of the folder that sweeps are in
 LOCK = ".lock"
 # between launches of one sweep
-MAY_CHANGE = ("name", "trials", "budget", "wall", "parallel", "resources", "sampler", "mlflow", "store", "store_gb")
+MAY_CHANGE = (
+    "name", "trials", "budget", "time_limit", "parallel", "resources", "sampler", "mlflow", "store", "store_gb",
+)  # fmt: skip
 
 
 def without_secrets(sweep: Sweep) -> Sweep:
@@ -47,13 +49,13 @@ def load_launched(folder: Path) -> Sweep:
     path = folder / SWEEP_FILE
     if not os.path.lexists(path):
         raise UserError(f"{folder}: no sweep here; launch one, or name its folder with --out and --name")
-    tree = read_yaml(path)
+    tree = FORMAT.read(read_yaml(path), str(path))
     try:
         return without_secrets(Sweep.model_validate(tree))
     except ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         raise UserError(
-            f"{path}: damaged, changed by hand or of a newer version ({key}: {reason(error)}); put back what was there"
+            f"{path}: damaged or changed by hand ({key}: {reason(error)}); put back what was there"
         ) from None
 
 
@@ -89,7 +91,14 @@ def check_same(sweep: Sweep, folder: Path) -> Sweep:
             "then); launch with another --name"
         )
     same = sweep.model_copy(update={"name": launched.name})
-    if not study_exists(folder, same) and next((folder / "trials").glob("*"), None):
+    if study_exists(folder, same):
+        searched = {key for trial in load_study(folder, same).get_trials(deepcopy=False) for key in trial.params}
+        if gone := searched - {*same.space}:
+            raise UserError(
+                f"{folder}: its trials searched '{cut(min(gone))}', which has another name now; launch with another "
+                "--name, and with warm_start to begin with the best of them"
+            )
+    elif next((folder / "trials").glob("*"), None):
         raise UserError(
             f"{folder}: its study is gone ({place_of(folder, same)}), but not its trials/, which a new one would "
             "write over; put it back, or launch with another --name"
@@ -131,7 +140,9 @@ def record(sweep: Sweep, folder: Path) -> None:
     resolved = sweep.model_copy(update={"preset": "", "base": to_dict(sweep.base_config()), "store": store})
     if os.path.lexists(folder / SWEEP_FILE) and load_launched(folder) == resolved:
         return  # as it may have been written by an earlier version
-    _replace(folder, SWEEP_FILE, strict_yaml.dumps(resolved.model_dump(mode="json", exclude_none=True)))
+    _replace(
+        folder, SWEEP_FILE, strict_yaml.dumps(FORMAT.stamp() | resolved.model_dump(mode="json", exclude_none=True))
+    )
 
 
 def write_best(folder: Path, study: optuna.Study, sweep: Sweep) -> bool:

@@ -33,8 +33,8 @@ class Generator(Protocol):
         """CAM logits (B, K, h', w')."""
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What the CAMs are computed from. Where `late_parameters` leaves the body out, this does not change after
-        classify: it needs no gradient and may be kept."""
+        """What the CAMs are computed from. Where `refinement_parameters` leaves the backbone out, this does not
+        change after classify: it needs no gradient and may be kept."""
 
     def cams(self, features: tuple[Tensor, ...]) -> Tensor:
         """CAM logits (B, K, h', w') from the features."""
@@ -42,7 +42,7 @@ class Generator(Protocol):
     def label_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Loss of the image labels (B, K) in {0, 1}: a scalar, mean over the batch."""
 
-    def late_parameters(self) -> Iterator[nn.Parameter]:
+    def refinement_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that the stages after classify train."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -67,7 +67,7 @@ def find(kind: str) -> EntryPoint:
 def build(config: GeneratorConfig, classes: int, initial: bool = False) -> Any:
     """A new generator for K classes, an `nn.Module`; with `initial` it has the weights that training begins with.
 
-    Raises UserError for an unknown kind or body.
+    Raises UserError for an unknown kind or backbone.
     """
     return find(config.kind).load()(config, classes, initial).to(memory_format=torch.channels_last)
 
@@ -76,7 +76,7 @@ def content(config: GeneratorConfig) -> str:
     """Digest of the local weights that a generator begins with, "" where there are none."""
     weights = getattr(config, "weights", "")
     path = Path(weights).expanduser() if weights else None
-    if path is None and getattr(config, "body", "") == "scenes_vit" and getattr(config, "pretrained", False):
+    if path is None and getattr(config, "backbone", "") == "scenes_vit" and getattr(config, "pretrained", False):
         path = SCENES_VIT_WEIGHTS
     return file_digest(path) if path and path.is_file() else ""
 
@@ -84,12 +84,12 @@ def content(config: GeneratorConfig) -> str:
 def load(config: GeneratorConfig, classes: int, folder: Path, device: str) -> Any:
     """The generator whose weights a stage left in its result folder, on the device and in training mode.
 
-    Only its late parameters require a gradient: the rest stays as classify left it.
+    Only its refinement parameters require a gradient: the rest stays as classify left it.
     """
     generator = build(config, classes)
     put_weights(generator, folder / WEIGHTS)
     generator.requires_grad_(False)
-    for parameter in generator.late_parameters():
+    for parameter in generator.refinement_parameters():
         parameter.requires_grad_(True)
     return generator.to(device)
 

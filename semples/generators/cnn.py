@@ -1,4 +1,4 @@
-"""CNN with class activation maps: a timm body, then 1x1 convolutions without bias, as CLIMS has one."""
+"""CNN with class activation maps: a timm backbone, then 1x1 convolutions without bias, as CLIMS has one."""
 
 from __future__ import annotations
 
@@ -10,25 +10,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semples.errors import UserError
-from semples.generators.body import create_body
+from semples.generators.backbone import create_backbone
 
 if TYPE_CHECKING:
     from semples.config import CnnConfig
 
 
 class Cnn(nn.Module):
-    """CAM logits at 1/stride of the image (of the finest of `maps`); a class's score is the spatial mean of its map."""
+    """CAM logits at 1/stride of the image (of the finest of `out_indices`); a class's score is its map's spatial mean.
+
+    The backbone is `body` in the names of the weights in files.
+    """
 
     def __init__(self, config: CnnConfig, classes: int, initial: bool):
         super().__init__()
-        self.body = create_body(
-            config.body,
+        self.body = create_backbone(
+            config.backbone,
             initial and config.pretrained,
-            {"features_only": True, "output_stride": config.stride, "out_indices": config.maps},
+            {"features_only": True, "output_stride": config.stride, "out_indices": config.out_indices},
             config.args,
         )
         if not isinstance(self.body, timm.models.FeatureListNet | timm.models.FeatureDictNet):
-            raise UserError(f"generator.body '{config.body}' is no CNN; generator.kind=weaktr takes transformers")
+            raise UserError(
+                f"generator.backbone '{config.backbone}' is no CNN; generator.kind=weaktr takes transformers"
+            )
         self.heads = nn.ModuleList(nn.Conv2d(c, classes, 1, bias=False) for c in self.body.feature_info.channels())
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -45,5 +50,5 @@ class Cnn(nn.Module):
     def label_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return F.multilabel_soft_margin_loss(self(images).mean((2, 3)).float(), labels)
 
-    def late_parameters(self) -> Iterator[nn.Parameter]:
+    def refinement_parameters(self) -> Iterator[nn.Parameter]:
         return self.parameters()

@@ -14,7 +14,7 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from semples.errors import UserError
-from semples.generators.body import create_body
+from semples.generators.backbone import create_backbone
 
 if TYPE_CHECKING:
     from semples.config import WeakTrConfig
@@ -62,11 +62,11 @@ class WeakTr(nn.Module):
     def __init__(self, config: WeakTrConfig, classes: int, initial: bool):
         super().__init__()
         pretrained = initial and config.pretrained and not config.weights
-        body = create_body(config.body, pretrained, {"num_classes": 0, "dynamic_img_size": True}, config.args)
+        body = create_backbone(config.backbone, pretrained, {"num_classes": 0, "dynamic_img_size": True}, config.args)
         plain = isinstance(body, VisionTransformer) and body.num_prefix_tokens == 1 and body.cls_token is not None
         if not plain or body.no_embed_class or body.pos_embed is None:
             raise UserError(
-                f"generator.body '{config.body}' is no plain vision transformer with a class token and learned "
+                f"generator.backbone '{config.backbone}' is no plain vision transformer with a class token and learned "
                 "positions; take deit_small_patch16_224 or another ViT of timm"
             )
         # one class token a class, each with a position: copies of the only one
@@ -135,7 +135,7 @@ class WeakTr(nn.Module):
         scores = (features[0].mean(2), coarse.mean((2, 3)), fine.mean((2, 3)))
         return sum((F.multilabel_soft_margin_loss(y.float(), labels) for y in scores), torch.zeros(()).to(labels))
 
-    def late_parameters(self) -> Iterator[nn.Parameter]:
+    def refinement_parameters(self) -> Iterator[nn.Parameter]:
         yield from self.head.parameters()
         yield from self.fusion.parameters()
 
@@ -159,6 +159,6 @@ class WeakTr(nn.Module):
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
-                f"generator.weights {path}: not the weights of this WeakTr ({reason}); classes, body, pool and "
+                f"generator.weights {path}: not the weights of this WeakTr ({reason}); classes, backbone, pool and "
                 "reduction must be those it was trained with"
             ) from None

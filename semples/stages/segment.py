@@ -185,7 +185,7 @@ def train_on(
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
     """Writes the network's weights at its chosen epoch."""
-    if config.segment.train_on == "truth":
+    if config.segment.train_on == "ground_truth":
         weights, metrics = train_on(data.train.mask, data.train.masked, config, data, None, out, log)
     else:
         stored, names = archive.Reader(inputs["masks"] / FILES["train"]), data.train.names

@@ -29,5 +29,5 @@ class Patchwise(nn.Module):
     def label_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return F.multilabel_soft_margin_loss(self(images).mean((2, 3)), labels)
 
-    def late_parameters(self) -> Iterator[nn.Parameter]:
+    def refinement_parameters(self) -> Iterator[nn.Parameter]:
         return self.head.parameters()

@@ -34,7 +34,7 @@ from semples.stages.heatmaps import FILES, choose_threshold
 from semples.store import Store
 from semples.training import load_weights
 from tune.confirm import DEFAULT, confirm
-from tune.space import Sweep
+from tune.sweep_file import Sweep
 from tune.trial import run_trial
 
 

@@ -35,7 +35,11 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, str]]:
 
     def run(config: Config, store: Any, report: Callable[[Event], None], until: str = "segment") -> Any:
         found.append((config, until))
-        of = 1000 * config.seed + 100 * (config.segment.train_on == "truth") + 10 * (not config.masks.crf.iterations)
+        of = (
+            1000 * config.seed
+            + 100 * (config.segment.train_on == "ground_truth")
+            + 10 * (not config.masks.crf.iterations)
+        )
         report(Event("match", 1, 1))
         names = (
             "classify/cam_miou",
@@ -55,7 +59,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, str]]:
 
 def test_every_step_is_measured_in_the_run_that_it_names(ran: list[tuple[Config, str]]) -> None:
     heard: list[int] = []
-    base = with_changes(Config(), {"segment.train_on": "truth", "seed": 9}, "test")
+    base = with_changes(Config(), {"segment.train_on": "ground_truth", "seed": 9}, "test")
     values = ablate(base, range(2), None, lambda seed, event: heard.append(seed))  # type: ignore[arg-type]
     assert values == {
         "classify_cam": [0, 1000], "match_cam": [1, 1001], "refine_cam": [2, 1002], "heatmaps": [3, 1003],
@@ -63,7 +67,7 @@ def test_every_step_is_measured_in_the_run_that_it_names(ran: list[tuple[Config,
     }  # fmt: skip
     assert heard == [0, 0, 0, 1, 1, 1]
     assert [(c.seed, c.masks.crf.iterations, c.segment.train_on, until) for c, until in ran[:3]] == [
-        (0, 10, "pseudo", "segment"), (0, 0, "pseudo", "masks"), (0, 10, "truth", "segment"),
+        (0, 10, "pseudo", "segment"), (0, 0, "pseudo", "masks"), (0, 10, "ground_truth", "segment"),
     ]  # fmt: skip
 
 

@@ -237,7 +237,7 @@ def test_what_the_network_sees_is_predicted_at_its_place(
 
 def test_maps_of_a_cnn_lie_upon_each_other() -> None:
     """Coarse maps are enlarged to the finest and added: the same spot in all of them is one spot."""
-    cnn: Cnn = generators.build(CnnConfig(maps=(1, 2, 3)), 2).eval()
+    cnn: Cnn = generators.build(CnnConfig(out_indices=(1, 2, 3)), 2).eval()
     spot = torch.from_numpy(blob((32, 48), 0.75, 0.2, 6.0)).float()[None, None]
     for head in cnn.heads:
         with torch.no_grad():

@@ -55,9 +55,9 @@ READ: dict[str, tuple[Any, str]] = {
     "clip.model": (QUICK, "match prompts refine"),
     "clip.pretrained": ("", "match prompts refine"),
     "clip.normalise": ("clip", "match prompts refine"),
-    "generator.body": ("resnet14t", "classify"),
+    "generator.backbone": ("resnet14t", "classify"),
     "generator.stride": (16, "classify"),
-    "generator.maps": ([2, 3, 4], "classify"),
+    "generator.out_indices": ([2, 3, 4], "classify"),
     "generator.args": ({"channels": [8, 8, 16, 8], "stem_width": 8}, "classify"),
     "augment.size": (48, "classify match prompts refine"),
     "augment.scale_min": (0.3, "classify match prompts refine"),
@@ -91,7 +91,7 @@ READ: dict[str, tuple[Any, str]] = {
     "segment.size": (64, "segment"),
     "segment.schedule": ("poly", "segment"),
     "segment.label_smoothing": (0.1, "segment"),
-    "segment.train_on": ("truth", "segment"),
+    "segment.train_on": ("ground_truth", "segment"),
     "segment.test.scales": ([1.0, 1.5], "segment"),
     "segment.test.flip": (False, "segment"),
     "segment.test.crf.iterations": (1, "segment"),
@@ -121,7 +121,7 @@ OWN_TEST: dict[str, tuple[Any, str]] = {
 
 # the same of other generators, by the names in their section
 WEAKTR: dict[str, Any] = {
-    "body": "vit_tiny_patch16_224",
+    "backbone": "vit_tiny_patch16_224",
     "pretrained": False,
     "weights": "official.pth",
     "pool": "mean",
@@ -279,14 +279,14 @@ def test_downloaded_weights_are_what_training_begins_with_where_they_are_asked_f
 
     def body(name: str, pretrained: bool = False, **args: Any) -> Any:
         asked.append(pretrained)
-        return create_body(name, **args)
+        return create_backbone(name, **args)
 
     def network(*names: str, encoder_weights: str | None, **args: Any) -> Any:
         asked.append(encoder_weights is not None)
         return torch.nn.Identity()
 
-    create_body = timm.create_model
-    monkeypatch.setattr("semples.generators.body.timm.create_model", body)
+    create_backbone = timm.create_model
+    monkeypatch.setattr("semples.generators.backbone.timm.create_model", body)
     monkeypatch.setattr(segment.smp, "create_model", network)
     changes = {"generator.pretrained": pretrained, "segment.pretrained": pretrained}
     config = with_changes(Config(), changes, "test")

@@ -25,10 +25,11 @@ from semples.errors import UserError
 from semples.store import GB
 from tune.cost_aware import CostAwareSampler
 from tune.searcher import FAILURES, LATER_FAILURES, REPEATS, StudySearcher
-from tune.space import GRID, Sweep, load_sweep
+from tune.space import GRID
 from tune.stopping import MilestoneStopping
 from tune.study import DUPLICATE, front, prepare, ranked
 from tune.sweep import RETRIES
+from tune.sweep_file import Sweep, load_sweep
 from tune.tracking import Untracked
 
 
@@ -76,15 +77,15 @@ def test_a_trial_that_runs_when_the_budget_is_spent_is_ended() -> None:
     assert searcher._study.get_trials()[0].values == [50.0]
 
 
-def test_no_trial_is_begun_once_the_wall_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_trial_is_begun_once_the_time_limit_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("tune.searcher.time", SimpleNamespace(monotonic=lambda: now[0]))
-    searcher = searching(trials=None, wall=10.0)
+    searcher = searching(trials=None, time_limit=10.0)
     for name, seconds, another in (("a", 0.0, True), ("b", 9.9, True), ("c", 10.0, False)):
         now[0] = 1000.0 + seconds
         assert end(searcher, name, complete(50.0)) is another
-    assert searcher.exhausted == "the wall time of 10 s is over"
-    assert end(searching(searcher._study, trials=None, wall=10.0), "d", complete(52.0)), "each launch has its own"
+    assert searcher.exhausted == "the time limit of 10 s is over"
+    assert end(searching(searcher._study, trials=None, time_limit=10.0), "d", complete(52.0)), "each launch has its own"
 
 
 def taking(value: float, seconds: float, gpu_gb: float) -> dict[str, Any]:
@@ -260,10 +261,16 @@ def test_a_limit_is_a_number_that_makes_sense(tmp_path: Path) -> None:
     tree = override(sweep_of().model_dump(mode="json", exclude_none=True, exclude={"base"}), {"base": TINY})
     file = tmp_path / "s.yaml"
     file.write_text(yaml.safe_dump(tree))
-    for allowed in ({"trials": 1}, {"budget": "1s"}, {"wall": "36500d"}, {"resources.gpu": 0.5}, {"resources.cpu": 2}):
+    for allowed in (
+        {"trials": 1},
+        {"budget": "1s"},
+        {"time_limit": "36500d"},
+        {"resources.gpu": 0.5},
+        {"resources.cpu": 2},
+    ):
         assert isinstance(load_sweep(file, allowed), Sweep)
     refused: list[dict[str, Any]] = [
-        {"trials": 0}, {"budget": "0s"}, {"wall": "36501d"}, {"limits.seconds": 0}, {"resources.cpu": 1.5},
+        {"trials": 0}, {"budget": "0s"}, {"time_limit": "36501d"}, {"limits.seconds": 0}, {"resources.cpu": 1.5},
         {"store_gb": 0}, {"parallel": -1},
     ]  # fmt: skip
     for change in refused:

@@ -28,9 +28,9 @@ from semples.config import Config, flatten, load, to_dict, with_changes
 from semples.output import read_run
 from semples.pipeline.graph import STAGES
 from tune.confirm import DEFAULT, confirm, finalists, run_again
-from tune.space import Sweep
 from tune.study import load_study
 from tune.sweep import launch
+from tune.sweep_file import Sweep
 from tune.sweep_folder import load_launched
 from tune.tracking import EXPERIMENT, PARENT
 from tune.trial import score

@@ -15,7 +15,7 @@ from semples.errors import UserError
 from semples.secrets import reveal
 from tune import cluster
 from tune.cluster import MODE, OWN_TOKEN, PATIENCE, TOKEN, TOKEN_PATH, Lives, joined
-from tune.space import Resources
+from tune.sweep_file import Resources
 from tune.sweep_folder import without_secrets
 
 GIVEN = {MODE: "disabled", TOKEN: "of a cluster", TOKEN_PATH: "/a/token"}

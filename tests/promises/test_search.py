@@ -21,8 +21,8 @@ from semples.config import find_config, load
 from semples.errors import UserError
 from tune import screen
 from tune.cost_aware import CostAwareSampler, Costs, Space, affecting
-from tune.space import Sweep
 from tune.study import DUPLICATE, create_sampler, front, ranked
+from tune.sweep_file import Sweep
 
 SPACE: dict[str, Any] = {
     "match.lambda_b": {"float": [0.5, 8.0], "log": True}, "prompts.init": {"choice": ["uniform", "normal", "word"]},
@@ -254,7 +254,7 @@ def test_a_base_stands_above_its_preset() -> None:
 def test_what_trials_must_share_is_not_searched() -> None:
     for key, ends in {
         "seed": {"int": [0, 3]}, "selection": {"choice": ["holdout", "oracle"]}, "data.train": {"int": [9, 999]},
-        "segment.train_on": {"choice": ["pseudo", "truth"]}, "runtime.threads": {"int": [1, 4]},
+        "segment.train_on": {"choice": ["pseudo", "ground_truth"]}, "runtime.threads": {"int": [1, 4]},
         "runtime.precision": {"choice": ["float32", "bfloat16"]}, "generator.kind": {"choice": ["cnn", "weaktr"]},
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=f"{key} cannot be searched"):
@@ -293,5 +293,5 @@ def test_the_sweep_that_was_launched_last_is_meant(tmp_path: Path) -> None:
 
 
 def test_an_extent_is_said_in_words() -> None:
-    assert screen.extent(sweep_of(trials=3, budget=60, wall=9)) == "3 trials or 60 s of compute or 9 s"
+    assert screen.extent(sweep_of(trials=3, budget=60, time_limit=9)) == "3 trials or 60 s of compute or 9 s"
     assert screen.extent(sweep_of(trials=None)) == "every point of its grid"

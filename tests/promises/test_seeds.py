@@ -29,8 +29,8 @@ from semples.manifest import read_mark
 from semples.pipeline.graph import STAGES
 from semples.pipeline.run import Result, _compute
 from semples.training import label_batches, seed_stream
-from tune.space import Sweep
 from tune.study import prepare
+from tune.sweep_file import Sweep
 
 DRAWING = ("classify", "match", "prompts", "refine", "segment")
 

@@ -19,9 +19,9 @@ from optuna.trial import TrialState
 from semples.errors import UserError
 from semples.folders import claim, kind_of
 from tune.replay import End
-from tune.space import Sweep
 from tune.study import DUPLICATE, create_study, effort, front, load_study, open_study, passed_milestones, ranked
 from tune.sweep import DONE, trials_to_go
+from tune.sweep_file import Sweep
 from tune.sweep_folder import check_same, load_launched, record
 from tune.trial import STORE
 
@@ -247,7 +247,14 @@ def test_a_later_launch_may_change_how_long_it_goes_on_and_nothing_that_was_chos
     folder = tmp_path / "s"
     claim(folder, "sweep")
     record(sweep_of(), folder)
-    for free in ({"trials": 3}, {"budget": 1e6}, {"wall": 9.0}, {"parallel": 2}, {"sampler": "tpe"}, {"store_gb": 1.0}):
+    for free in (
+        {"trials": 3},
+        {"budget": 1e6},
+        {"time_limit": 9.0},
+        {"parallel": 2},
+        {"sampler": "tpe"},
+        {"store_gb": 1.0},
+    ):
         assert check_same(sweep_of(**free), folder).name == "s"
     fixed: list[dict[str, Any]] = [
         {"selection": "oracle"}, {"objective": "seg_miou"}, {"limits": {"seconds": 9}}, {"seed": 1},

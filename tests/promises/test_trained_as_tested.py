@@ -279,7 +279,7 @@ def pseudo_masks(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("train_on", "values"), [("pseudo", [1, 1, 1, 1]), ("truth", [3, 3])])
+@pytest.mark.parametrize(("train_on", "values"), [("pseudo", [1, 1, 1, 1]), ("ground_truth", [3, 3])])
 def test_the_network_learns_pseudo_masks_of_the_training_images_or_the_truth_where_that_is_asked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, train_on: str, values: list[int]
 ) -> None:

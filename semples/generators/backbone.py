@@ -22,11 +22,11 @@ def scenes_vit(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return build_model_with_cfg(VisionTransformer, "scenes_vit", pretrained, pretrained_cfg=card, **{**size, **kwargs})
 
 
-def create_body(name: str, pretrained: bool, own: dict[str, Any], args: dict[str, Any]) -> Any:
+def create_backbone(name: str, pretrained: bool, own: dict[str, Any], args: dict[str, Any]) -> Any:
     """timm.create_model with the settings that a generator needs (`own`) and the user's. Raises UserError where the
     name is unknown or the network cannot be built like that."""
     if not timm.is_model(name):
-        raise UserError(f"generator.body '{name}' is not a timm model{nearest(name, timm.list_models())}")
+        raise UserError(f"generator.backbone '{name}' is not a timm model{nearest(name, timm.list_models())}")
     try:
         return timm.create_model(name, pretrained=pretrained, **{**args, **own})
     except (
@@ -41,5 +41,6 @@ def create_body(name: str, pretrained: bool, own: dict[str, Any], args: dict[str
     ) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"generator.body '{name}' cannot be built with the settings of generator: {reason or type(error).__name__}"
+            f"generator.backbone '{name}' cannot be built with the settings of generator: "
+            f"{reason or type(error).__name__}"
         ) from None

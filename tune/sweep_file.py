@@ -1,0 +1,345 @@
+"""The sweep file: everything that is said of a sweep, read from YAML and checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from optuna.distributions import BaseDistribution
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from semples.config import (
+    RENAMED,
+    Config,
+    Real,
+    Section,
+    Seed,
+    Whole,
+    find_config,
+    flatten,
+    in_format_2,
+    override,
+    parse,
+    read_config,
+    read_yaml,
+    reason,
+    to_dict,
+    with_changes,
+)
+from semples.errors import UserError, nearest
+from semples.formats import Format, renamed
+from semples.pipeline.graph import STAGES
+from tune import space
+from tune.space import Dimension
+
+SWEEPS = Path(__file__).parent / "sweeps"
+# what a trial may be judged by: the stage after which it is known, None where it belongs to the whole trial
+OBJECTIVES: dict[str, str | None] = {
+    **{stage.milestone: name for name, stage in STAGES.items() if stage.headline and stage.milestone},
+    "seconds": None,
+    "gpu_gb": None,
+}
+FILES = ("data.root", "generator.weights", "clip.pretrained")  # keys that may name a file or folder
+LONGEST = 100 * 365 * 86400  # seconds of a sweep
+LIMITS = {
+    "seconds": "Compute seconds of all of a trial's stages.",
+    "gpu_gb": "The most GPU memory of a trial, in GB.",
+}
+OWN_RENAMED = {"wall": "time_limit"}  # keys of version 0.1.0, and what they are called now
+TIME = r"(\d+(?:\.\d+)?)([smhd])"
+
+
+class Resources(Section):
+    """What Ray reserves for one trial."""
+
+    cpu: Annotated[Real, Field(gt=0, le=100_000)] = Field(
+        default=1, description="CPUs, which are also the threads of a trial; above 1 whole numbers only."
+    )
+    gpu: Annotated[Real, Field(ge=0, le=100_000)] = Field(
+        default=0,
+        description="GPUs; a fraction lets several trials share one, above 1 whole numbers only. 0 = trials run on the "
+        "CPU, even where there is a GPU.",
+    )
+
+    @field_validator("cpu", "gpu")
+    @classmethod
+    def _whole_above_one(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("above 1 Ray knows whole numbers only")
+        return value
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _reported(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in OBJECTIVES:
+            raise ValueError(
+                f"'{name}' is not reported by trials{nearest(name, OBJECTIVES)}; known: {_list(OBJECTIVES)}"
+            )
+    if len(set(names)) != len(names) or not any(OBJECTIVES[name] for name in names):
+        raise ValueError("name every objective once, and at least one mIoU")
+    return names
+
+
+def _seconds(value: Any) -> Any:
+    """Seconds of "90s", "30m", "6h", "2d" or several such in a row, "1h30m"; numbers are seconds already."""
+    if not isinstance(value, str):
+        return value
+    parts = re.findall(TIME, value)
+    if not parts or "".join(f"{number}{unit}" for number, unit in parts) != value:
+        raise ValueError("give a time like 90s, 30m, 6h, 2d or 1h30m")
+    return sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for number, unit in parts)
+
+
+def _limits(limits: dict[str, float]) -> dict[str, float]:
+    for name in limits:
+        if name not in LIMITS:
+            raise ValueError(f"'{name}' cannot be limited{nearest(name, LIMITS)}; known: {_list(LIMITS)}")
+    return limits
+
+
+def _list(names: Any) -> str:
+    return ", ".join(names)
+
+
+# with what editors are told, where a file may have other forms than the value
+_ONE_OF = {"enum": list(OBJECTIVES)}
+_POSITIVE = {"type": "number", "exclusiveMinimum": 0}
+_Objectives = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_as_tuple),
+    Field(min_length=1),
+    AfterValidator(_reported),
+    WithJsonSchema({"anyOf": [_ONE_OF, {"type": "array", "items": _ONE_OF, "minItems": 1, "uniqueItems": True}]}),
+]
+_Limits = Annotated[
+    dict[str, Annotated[Real, Field(gt=0)]],
+    AfterValidator(_limits),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {name: {**_POSITIVE, "description": text} for name, text in LIMITS.items()},
+            "additionalProperties": False,
+        }
+    ),
+]
+_Seconds = Annotated[
+    Annotated[Real, Field(gt=0, le=LONGEST)] | None,
+    BeforeValidator(_seconds),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": f"^({TIME})+$"}, {**_POSITIVE, "maximum": LONGEST}, {"type": "null"}]}
+    ),
+]
+
+
+class Sweep(Section):
+    """A sweep file: what is searched, from where, by what rule, for how long and on what machines. At least one of
+    trials, budget and time_limit is needed, but for a grid."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        description="Name of the sweep, its folder, its Optuna study and its MLflow run."
+    )
+    selection: Literal["holdout", "proxy", "oracle"] = Field(
+        description="What chooses: holdout, the masks of images that no reported figure uses; proxy, CLIP without any "
+        "mask; oracle, the evaluation masks themselves."
+    )
+    objective: _Objectives = Field(
+        description="What is best, measured on the masks that choose: seg_miou, pseudo_miou (then trials end at the "
+        "pseudo masks and train no network) or a list of several, with seconds (compute of all of a trial's stages) or "
+        "gpu_gb (its most GPU memory, in GB) among them if you like. mIoU, in points, is maximised, the rest "
+        "minimised; of several the best are those that no other trial beats in all."
+    )
+    limits: _Limits = Field(
+        default={}, description="What a trial may take, seconds and gpu_gb; trials above are never the best."
+    )
+    trials: Annotated[Whole | None, Field(ge=1, le=1_000_000)] = Field(
+        default=None, description="Number of trials, in all; empty = no end by number."
+    )
+    budget: _Seconds = Field(
+        default=None,
+        description="Compute time of all trials together, after which no trial is begun: 6h, 1h30m, 90s, or seconds.",
+    )
+    time_limit: _Seconds = Field(
+        default=None, description="Time since the launch, after which no trial is begun: 8h, 1h30m, 90s, or seconds."
+    )
+    parallel: Annotated[Whole, Field(ge=0, le=100_000)] = Field(
+        default=0, description="Trials at a time, 0 = as many as the cluster has room for."
+    )
+    sampler: Literal["cost-aware", "tpe", "gp", "nsga2", "nsga3", "cmaes", "random", "sobol", "grid"] = Field(
+        default="cost-aware",
+        description="Who suggests. cost-aware weighs what a candidate promises against what it costs with the stages "
+        "that are stored; tpe, gp, nsga2, nsga3, cmaes, random and sobol are Optuna's; grid takes every point.",
+    )
+    early_stopping: Literal["median", "asha", "none"] = Field(
+        default="none",
+        description="median stops a trial whose score at a milestone is below the median of the others at the same "
+        "milestone, asha (asynchronous successive halving) one that is not in the best third; none stops no trial, "
+        "which on the scenes finds more with the same compute: CAMs say too little about masks.",
+    )
+    seed: Seed = Field(default=0, description="Seed of the sampler; the seed of the runs is base.seed.")
+    warm_start: str = Field(
+        default="",
+        description="Folder of another sweep, whose best trials are tried first, as far as it searches the same keys.",
+    )
+    resources: Resources = Field(default=Resources(), description="What Ray reserves for one trial.")
+    study: str = Field(
+        default="",
+        description="Where the Optuna study is kept: empty = a SQLite file in the sweep's folder, journal = a journal "
+        "file there (for network file systems), or a URL (postgresql://...).",
+    )
+    mlflow: str = Field(
+        default="",
+        description="MLflow's tracking URI; empty = $MLFLOW_TRACKING_URI, else a SQLite file beside the sweep.",
+    )
+    store: str = Field(
+        default="",
+        description="Stage results to share, a folder that all nodes see or a URL (s3://...); empty = in the sweep's "
+        "own folder.",
+    )
+    store_gb: Annotated[Real | None, Field(gt=0)] = Field(
+        default=None,
+        description="GB that the store may take, the least worth keeping goes first; empty = no limit. Here and "
+        "everywhere a GB is 10^9 bytes.",
+    )
+    preset: str = Field(
+        default="",
+        description="Preset of semples (voc, coco, scenes-weaktr) or YAML file that base is relative to; empty = the "
+        "defaults, for scenes.",
+    )
+    base: dict[str, Any] = Field(
+        default={},
+        description="Differences from the preset, nested or by dotted keys: the configuration that every trial starts "
+        "from, and that the first trial is.",
+    )
+    space: dict[str, Dimension] = Field(
+        min_length=1,
+        description="What is searched, by dotted key: any with a single value but data, runtime, seed, selection, "
+        "kinds (launch a sweep for each), segment.train_on and, where CLIP judges, clip.",
+    )
+
+    @model_validator(mode="after")
+    def _ends(self) -> Sweep:
+        if self.trials is None and self.budget is None and self.time_limit is None and self.sampler != "grid":
+            raise ValueError("say when it ends: give trials, budget or time_limit")
+        if self.sampler == "cmaes" and len(self.objective) > 1:
+            raise ValueError("cmaes knows one objective only; take cost-aware, tpe, nsga2 or nsga3")
+        return self
+
+    @property
+    def last_stage(self) -> str:
+        """The stage after which all objectives are known; what comes after it is not computed."""
+        needed = [stage for name in self.objective if (stage := OBJECTIVES[name])]
+        return max(needed, key=list(STAGES).index)
+
+    @property
+    def directions(self) -> list[Literal["maximize", "minimize"]]:
+        """Optuna's word for every objective."""
+        return ["maximize" if OBJECTIVES[name] else "minimize" for name in self.objective]
+
+    def base_config(self) -> Config:
+        """The configuration that every trial starts from, and that the first trial is."""
+        preset = read_config(find_config(self.preset)) if self.preset else {}
+        # every trial on the same kind of device, with the threads that Ray reserves for it
+        runtime = {"threads": max(1, int(self.resources.cpu)), "device": "cuda" if self.resources.gpu else "cpu"}
+        tree = override(preset, {**{f"runtime.{k}": v for k, v in runtime.items()}, **dict(flatten(self.base))})
+        if self.base.get("selection", self.selection) != self.selection:
+            raise UserError("base.selection differs from selection; give it once, as selection")
+        config = parse({**tree, "selection": self.selection}, "base")
+        if config.selection == "proxy" and config.segment.train_on != "pseudo":
+            raise UserError("base.segment.train_on: where no mask may choose (selection: proxy) none may train either")
+        # a trial may run on another node and in another folder
+        flat = dict(flatten(to_dict(config)))
+        named = {key: Path(flat[key]) for key in FILES if flat.get(key)}
+        there = {k: str(p.resolve()) for k, p in named.items() if (p.is_dir() if k == "data.root" else p.is_file())}
+        return with_changes(config, there, "base")
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """The space for Optuna. Raises UserError where a key or a value is none that the configuration allows."""
+        return space.distributions(self.space, self.base_config())
+
+    def default_parameters(self) -> dict[str, Any]:
+        """The base configuration's values of the searched keys: the first trial."""
+        return self.searched(self.base_values())
+
+    def base_values(self) -> dict[str, Any]:
+        """Every searched key's value in the base configuration."""
+        flat = dict(flatten(to_dict(self.base_config())))
+        return {key: flat[key] for key in self.space}
+
+    def searched(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Of these values by key those that a trial with them searches."""
+        return space.searched(self.space, values)
+
+    def grid(self) -> Iterator[dict[str, Any]]:
+        """Every point of a space of choices, whole numbers and steps, each once. Raises UserError for other spaces."""
+        return space.grid(self.space)
+
+
+def _in_format_2(tree: dict[str, Any]) -> dict[str, Any]:
+    """A sweep file of version 0.1.0 with today's names of its own keys and those of the configuration."""
+    result = renamed(tree, OWN_RENAMED)
+    if isinstance(base := result.get("base"), dict):
+        result["base"] = in_format_2(override({}, dict(flatten(base))))
+    if isinstance(searched := result.get("space"), dict):
+        result["space"] = {key: _with_when(value) for key, value in renamed(searched, RENAMED).items()}
+    return result
+
+
+def _with_when(dimension: Any) -> Any:
+    if isinstance(dimension, dict) and isinstance(when := dimension.get("when"), dict):
+        return {**dimension, "when": renamed(when, RENAMED)}
+    return dimension
+
+
+FORMAT = Format((_in_format_2,))
+
+
+def find_sweep_file(word: str) -> Path:
+    """A path, or the name of a sweep that ships with the package (`scenes`)."""
+    shipped = SWEEPS / f"{word}.yaml"
+    return shipped if not Path(word).is_file() and shipped.is_file() else Path(word)
+
+
+def load_sweep(path: Path, changes: Mapping[str, Any] = {}) -> Sweep:
+    """Read and check a sweep file; `changes` sets keys of the sweep itself (trials, resources.cpu) or of its base.
+
+    Raises UserError for anything that a trial would stumble over.
+    """
+    tree = FORMAT.read(read_yaml(path), str(path))
+    if of_space := [key for key in changes if key.split(".")[0] == "space"]:
+        raise UserError(f"{of_space[0]}: the space is changed in the sweep file, not on the command line")
+    own = {k: v for k, v in changes.items() if k.split(".")[0] in {*Sweep.model_fields, *OWN_RENAMED}}
+    of_base = {f"base.{k}": v for k, v in changes.items() if k not in own}
+    # base may be written nested or dotted
+    if not isinstance(tree.get("base") or {}, dict):
+        raise UserError(f"{path}: base = {tree['base']!r} is not allowed: give keys; a preset goes into preset")
+    tree["base"] = override({}, dict(flatten(tree.get("base") or {})))
+    try:
+        sweep = Sweep.model_validate(override(tree, {**own, **of_base}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"] if part not in ("str", "int", "float", "bool"))
+        if first["type"] == "missing":
+            raise UserError(f"{path}: key '{key}' is missing; give it a value") from None
+        if first["type"] == "extra_forbidden":
+            known = nearest(key, Sweep.model_fields, OWN_RENAMED)
+            raise UserError(f"{path}: unknown key '{key}'{known}") from None
+        what = f"{key} is not allowed: " if key else ""
+        raise UserError(f"{path}: {what}{reason(error)}") from None
+    sweep.distributions()
+    if sweep.sampler == "grid":
+        next(sweep.grid())
+    return sweep
