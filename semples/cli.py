@@ -161,6 +161,13 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for the results.", callback=home)] = Path("runs/run"),
     place: StorePlace = None,
     quota: StoreQuota = None,
+    reuse: Annotated[
+        Literal["exact", "declared"],
+        typer.Option(
+            help="exact: take a stored result only where code, libraries and configuration are those that made it; "
+            "declared: where the configuration is, whatever the code was, and say so in result.json."
+        ),
+    ] = "exact",
 ) -> None:
     """Run all seven stages, skipping those whose results are stored already.
 
@@ -182,7 +189,7 @@ def run(
     console = Console(markup=False)
     with open_store(place or str(out / STORE), out / STORE, quota) as store:
         with _progress(console) as report:
-            result = run_pipeline(resolved, store, report)
+            result = run_pipeline(resolved, store, report, reuse=reuse)
         with folder.publishing(replaced=(MASKS,), last=RESULT) as new:
             write_masks(result.folders, new)
             write_weights(result.folders, new)
@@ -248,7 +255,9 @@ def stages(
     """What a run would reuse: every stage with the key of its result, whether it is stored, being computed or missing,
     its size, the time since it was last used, and the seconds that it took to compute.
 
-    Keys of results that are stored, and of this configuration, can be compared with --why.
+    Keys of results that are stored, and of this configuration, can be compared with --why. Results that other code or
+    other versions of libraries made of the same configuration and data are counted: they are not reused, unless a run
+    says --reuse declared.
     """
     import time
 
@@ -256,7 +265,7 @@ def stages(
 
     from semples.data import load_data
     from semples.pipeline.graph import STAGES
-    from semples.pipeline.keys import differences, key_parts
+    from semples.pipeline.keys import declared, differences, key_parts
     from semples.preflight import check
     from semples.store import make_key
     from semples.training import resolve_device
@@ -283,7 +292,17 @@ def stages(
                 age = f"{max(0.0, time.time() - entry.used) / 3600:.1f} h ago"
                 row = ["stored", f"{entry.mark['bytes'] / 1e6:.2f}", age, f"{entry.mark['seconds']:.1f}"]
             table.add_row(name, key[:12], ", ".join(STAGES[name].inputs(resolved)), *row)
-    Console(markup=False).print(table)
+    console = Console(markup=False)
+    console.print(table)
+    known = {key: entry.mark["key"] for key, entry in stored.items() if "key" in entry.mark}
+    own_keys = {make_key(**own): own for own in parts.values()}
+    same = {declared(key, known | own_keys) for key in own_keys}
+    if other := sum(declared(key, known) in same for key in known.keys() - own_keys.keys()):
+        console.print(
+            f"{other} more result{'s' * (other > 1)} of this configuration that other code or other versions made; "
+            "--why says what differs, and `semples run --reuse declared` takes them as they are",
+            soft_wrap=True,
+        )
 
 
 def _complete(prefix: str, keys: Iterable[str]) -> str:

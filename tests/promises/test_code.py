@@ -5,6 +5,7 @@ Code: of the stage, of all that it imports, of what reads its images, and of its
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import SMALL
+import yaml
+from conftest import SMALL, Command
 
 from semples import sources
 from semples.config import Config, parse, with_changes
@@ -307,3 +309,13 @@ def test_a_run_says_with_which_versions_its_results_were_computed(
         result = run(CONFIG, store, lambda event: None, reuse="declared")
     assert result.reused == tuple(STAGES) and result.to_dict()["versions"] == there
     assert there["torch"] == installed("torch") and there["pydensecrf2"] == installed("pydensecrf2")
+
+
+def test_the_commands_say_what_other_code_made_and_take_it_when_asked(other_code: Path, command: Command) -> None:
+    Path("small.yaml").write_text(yaml.safe_dump(SMALL))
+    code, out, _ = command("semples", "stages", "small.yaml", "--store", other_code)
+    assert code == 0 and "6 more results of this configuration that other code" in out
+    code, _, err = command("semples", "run", "small.yaml", "--store", other_code)
+    assert code == 2 and "computed" in err
+    code, _, _ = command("semples", "run", "small.yaml", "--store", other_code, "--reuse", "declared")
+    assert code == 0 and json.loads(Path("runs/run/result.json").read_text())["reuse"] == "declared"
