@@ -44,10 +44,7 @@ def config_schema() -> dict[str, Any]:
     schema = schema_of(Config, FORMAT)
     # the kind alone is needed, where a section has several forms and this is not the default one
     needed = {form.__name__ for forms in UNIONS.values() for form in list(forms.values())[1:]}
-    parts = {
-        name: {k: v for k, v in part.items() if k != "required"} | ({"required": ["kind"]} if name in needed else {})
-        for name, part in schema["$defs"].items()
-    }
+    parts = {name: part | ({"required": ["kind"]} if name in needed else {}) for name, part in schema["$defs"].items()}
     return {**schema, "$defs": parts}
 
 

@@ -62,6 +62,7 @@ def test_shipped_files_name_the_schema_that_takes_them(file: Path, schema: dict[
         {},
         {"masks": {"crf": {"iterations": 0}}},
         {"data": {"train": 9}},
+        {"data": {"holdout": 9}},
         {"data": {"kind": "voc"}},
         {"data": {"kind": "coco", "root": "x", "measured": 9}},
         {"data": {"kind": "folder", "root": "x"}},

@@ -29,7 +29,7 @@ def sweep_schema() -> dict[str, Any]:
             dotted[key.name].append(key.schema)
         single = not key.is_section and key.schema.get("type") not in ("array", "object")
         if single and not is_shared(key.name) and not key.name.endswith(".kind"):
-            searched[key.name] = {"$ref": "#/$defs/Dimension", "description": key.schema["description"]}
+            searched[key.name] = {"$ref": "#/$defs/Dimension", "description": key.schema.get("description", "")}
     base = {
         "properties": properties | {name: one[0] if len(one) == 1 else {"anyOf": one} for name, one in dotted.items()},
         "patternProperties": {ARGS: {}},
