@@ -80,6 +80,9 @@ StoreQuota = Annotated[
 ]
 Place = Annotated[str, typer.Argument(metavar="PLACE", help="A store: a folder or a URL of fsspec.")]
 
+KeyPrefix = Annotated[str, typer.Argument(metavar="[PREFIX]", help="Only keys that begin like this, masks. for one.")]
+SchemaAsJson = Annotated[bool, typer.Option("--json", help="Print the JSON schema of the file instead, for editors.")]
+
 STORE, TABLE = "store", "ablation.md"
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 MOST_PROBLEMS = 20
@@ -303,6 +306,14 @@ def stages(
             "--why says what differs, and `semples run --reuse declared` takes them as they are",
             soft_wrap=True,
         )
+
+
+@app.command("keys")
+def show_keys(prefix: KeyPrefix = "", json: SchemaAsJson = False) -> None:
+    """Every key of a configuration: its values, its default and what it means."""
+    from semples.keys import config_schema, show
+
+    show(config_schema(), config_schema(), prefix, json)
 
 
 def _complete(prefix: str, keys: Iterable[str]) -> str:

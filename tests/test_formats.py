@@ -147,6 +147,15 @@ def test_a_damaged_file_is_one_sentence(name: str, text: str, old: Path) -> None
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "values", [{"trial 1": [[1, 2]]}, {"default": [[1, 2]], "trial 1": []}, {"default": [[1, 2]], "a": [[1, 2]] * 2}]
+)
+def test_a_confirmation_that_compares_nothing_is_damaged(values: dict[str, Any], old: Path) -> None:
+    (old / "confirm.json").write_text(json.dumps({"metric": "seg_miou", "values": values}))
+    with pytest.raises(UserError, match="damaged"):
+        read_verdict(old)
+
+
 def test_a_manifest_of_a_newer_format_is_not_damaged() -> None:
     mark = {**read_mark(STORED), "format": 3, "written_by": "semples-tune 0.3.0"}
     with pytest.raises(NewerError, match=r"semples-tune 0\.3\.0 \(format 3\); this is .* up to format 2: update"):

@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from semples.cli import Changes, home
+from semples.cli import Changes, KeyPrefix, SchemaAsJson, home
 from semples.errors import UserError, cut, quoted
 from semples.guard import INTERRUPTED, guard
 from semples.secrets import redact
@@ -241,6 +241,16 @@ def export(
             for file in files:
                 shutil.copyfile(source / file, new / file)
     print(f"trial {number} of '{folder.name}' in {to}; use it with: semples predict --run {_word(to)} IMAGE...")
+
+
+@app.command("keys")
+def show_keys(prefix: KeyPrefix = "", json: SchemaAsJson = False) -> None:
+    """Every key of a sweep file: its values, its default and what it means. Those of `base`, and those that `space` may
+    name, are shown by `semples keys`."""
+    from semples.keys import show
+    from tune.keys import sweep_keys, sweep_schema
+
+    show(sweep_keys(), sweep_schema(), prefix, json)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import BeforeValidator, Field, model_validator
 
-from semples.config import RENAMED, Config, Real, Section, Whole, flatten, no_flag, to_dict, with_changes
+from semples.config import NO_FLAG, RENAMED, Config, Section, flatten, to_dict, with_changes
 from semples.errors import UserError, nearest, quoted
 
 GRID = 10_000  # points at most
@@ -18,8 +18,8 @@ SHARED = ("selection", "seed", "data", "runtime", "segment.train_on")  # by all 
 
 # named here because the fields of Dimension hide int and float
 _End = Field(ge=-1e15, le=1e15)
-_Ints = tuple[Annotated[Whole, _End], Annotated[Whole, _End]]
-_Floats = tuple[Annotated[Real, _End], Annotated[Real, _End]]
+_Ints = tuple[Annotated[int, _End, NO_FLAG], Annotated[int, _End, NO_FLAG]]
+_Floats = tuple[Annotated[float, _End, NO_FLAG], Annotated[float, _End, NO_FLAG]]
 _Number = int | float
 
 
@@ -43,7 +43,7 @@ class Dimension(Section):
         default=None, min_length=1, description="The values themselves: numbers, words, true or false."
     )
     log: bool = Field(default=False, description="Whether a range is searched on a log scale; its ends are above 0.")
-    step: Annotated[_Number | None, BeforeValidator(no_flag), Field(gt=0)] = Field(
+    step: Annotated[_Number | None, NO_FLAG, Field(gt=0)] = Field(
         default=None,
         description="Distance of the values of a range, which begin at its low end; empty = 1 for int, none for float.",
     )

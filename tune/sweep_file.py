@@ -19,12 +19,11 @@ from pydantic import (
 )
 
 from semples.config import (
+    NO_FLAG,
     RENAMED,
     Config,
-    Real,
     Section,
     Seed,
-    Whole,
     find_config,
     flatten,
     in_format_2,
@@ -60,12 +59,12 @@ TIME = r"(\d+(?:\.\d+)?)([smhd])"
 
 
 class Resources(Section):
-    """What Ray reserves for one trial."""
+    """The part of a machine that a trial has to itself."""
 
-    cpu: Annotated[Real, Field(gt=0, le=100_000)] = Field(
+    cpu: Annotated[float, Field(gt=0, le=100_000), NO_FLAG] = Field(
         default=1, description="CPUs, which are also the threads of a trial; above 1 whole numbers only."
     )
-    gpu: Annotated[Real, Field(ge=0, le=100_000)] = Field(
+    gpu: Annotated[float, Field(ge=0, le=100_000), NO_FLAG] = Field(
         default=0,
         description="GPUs; a fraction lets several trials share one, above 1 whole numbers only. 0 = trials run on the "
         "CPU, even where there is a GPU.",
@@ -126,7 +125,7 @@ _Objectives = Annotated[
     WithJsonSchema({"anyOf": [_ONE_OF, {"type": "array", "items": _ONE_OF, "minItems": 1, "uniqueItems": True}]}),
 ]
 _Limits = Annotated[
-    dict[str, Annotated[Real, Field(gt=0)]],
+    dict[str, Annotated[float, Field(gt=0), NO_FLAG]],
     AfterValidator(_limits),
     WithJsonSchema(
         {
@@ -137,11 +136,9 @@ _Limits = Annotated[
     ),
 ]
 _Seconds = Annotated[
-    Annotated[Real, Field(gt=0, le=LONGEST)] | None,
+    Annotated[float, Field(gt=0, le=LONGEST), NO_FLAG] | None,
     BeforeValidator(_seconds),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": f"^({TIME})+$"}, {**_POSITIVE, "maximum": LONGEST}, {"type": "null"}]}
-    ),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^({TIME})+$"}, _POSITIVE, {"type": "null"}]}),
 ]
 
 
@@ -165,7 +162,7 @@ class Sweep(Section):
     limits: _Limits = Field(
         default={}, description="What a trial may take, seconds and gpu_gb; trials above are never the best."
     )
-    trials: Annotated[Whole | None, Field(ge=1, le=1_000_000)] = Field(
+    trials: Annotated[int, Field(ge=1, le=1_000_000), NO_FLAG] | None = Field(
         default=None, description="Number of trials, in all; empty = no end by number."
     )
     budget: _Seconds = Field(
@@ -175,7 +172,7 @@ class Sweep(Section):
     time_limit: _Seconds = Field(
         default=None, description="Time since the launch, after which no trial is begun: 8h, 1h30m, 90s, or seconds."
     )
-    parallel: Annotated[Whole, Field(ge=0, le=100_000)] = Field(
+    parallel: Annotated[int, Field(ge=0, le=100_000), NO_FLAG] = Field(
         default=0, description="Trials at a time, 0 = as many as the cluster has room for."
     )
     sampler: Literal["cost-aware", "tpe", "gp", "nsga2", "nsga3", "cmaes", "random", "sobol", "grid"] = Field(
@@ -209,7 +206,7 @@ class Sweep(Section):
         description="Stage results to share, a folder that all nodes see or a URL (s3://...); empty = in the sweep's "
         "own folder.",
     )
-    store_gb: Annotated[Real | None, Field(gt=0)] = Field(
+    store_gb: Annotated[float, Field(gt=0), NO_FLAG] | None = Field(
         default=None,
         description="GB that the store may take, the least worth keeping goes first; empty = no limit. Here and "
         "everywhere a GB is 10^9 bytes.",

@@ -24,7 +24,7 @@ from semples.config.schema import (
     Training,
     WeakTrConfig,
 )
-from semples.config.section import Args, Count, Real, Section, Seed, Whole, flatten, no_flag
+from semples.config.section import NO_FLAG, Args, Count, Section, Seed, flatten
 from semples.config.tree import (
     FORMAT,
     PRESETS,
@@ -47,6 +47,7 @@ from semples.config.tree import (
 __all__ = [
     "COCO_CLASSES",
     "FORMAT",
+    "NO_FLAG",
     "PRESETS",
     "RENAMED",
     "UNIONS",
@@ -68,7 +69,6 @@ __all__ = [
     "MatchConfig",
     "OtherGenerator",
     "PromptsConfig",
-    "Real",
     "RefineConfig",
     "RuntimeConfig",
     "ScenesData",
@@ -80,7 +80,6 @@ __all__ = [
     "Training",
     "VocData",
     "WeakTrConfig",
-    "Whole",
     "assignments",
     "dump",
     "find_config",
@@ -88,7 +87,6 @@ __all__ = [
     "in_format_2",
     "keys",
     "load",
-    "no_flag",
     "override",
     "parse",
     "read_config",

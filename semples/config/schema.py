@@ -14,6 +14,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from semples.config.data import CocoData, DataConfig, FolderData, ScenesData, VocData
 from semples.config.section import (
+    NO_FLAG,
     Args,
     Compat,
     Count,
@@ -21,13 +22,11 @@ from semples.config.section import (
     NotNegative,
     Positive,
     Rate,
-    Real,
     Scale,
     Section,
     Seed,
     Share,
     Side,
-    Whole,
     Width,
 )
 
@@ -57,7 +56,7 @@ class CnnConfig(Section):
     backbone: str = Field(default="resnet10t", description="Convolutional network by timm's name; CLIMS: resnet50.")
     pretrained: bool = Field(default=False, description="Whether training begins with timm's weights.")
     stride: Literal[8, 16, 32] = Field(default=8, description="Stride of the last feature map, in pixels of the image.")
-    out_indices: tuple[Annotated[Whole, Field(ge=0, le=100)], ...] = Field(
+    out_indices: tuple[Annotated[int, Field(ge=0, le=100), NO_FLAG], ...] = Field(
         default=(1, 2, 3, 4),
         min_length=1,
         description="Feature maps, timm's out_indices from fine to coarse, that get a convolution; their CAMs are "
@@ -125,7 +124,7 @@ class AugmentConfig(Section):
     trained."""
 
     size: Side = Field(default=64, description="Side of a crop in pixels; released: 224.")
-    scale_min: Annotated[Real, Field(gt=0, le=1)] = Field(
+    scale_min: Annotated[float, Field(gt=0, le=1), NO_FLAG] = Field(
         default=0.8, description="Least share of the image's area in a crop; released: 0.08."
     )
     randaugment: str = Field(
@@ -157,7 +156,7 @@ class Training(Section):
 class ClassifyConfig(Training):
     """a. The mask generator learns the image labels alone (multi-label soft margin), as WeakTr does."""
 
-    epochs: Annotated[Whole, Field(ge=0, le=100_000)] = Field(
+    epochs: Annotated[int, Field(ge=0, le=100_000), NO_FLAG] = Field(
         default=10,
         description="Epochs over the training images; 0 takes the initial weights as they are. Released: 60.",
     )
@@ -188,8 +187,10 @@ class PromptsConfig(Training):
     epochs: Count = Field(default=6, description="Epochs over the training images; released: 60.")
     batch: Count = Field(default=64, description="Images in a batch; released: 128.")
     lr: Rate = Field(default=0.025, description="Learning rate after warm-up; released: 0.025 (VOC), 0.0025 (COCO).")
-    count: Annotated[Whole, Field(ge=1, le=16)] = Field(default=1, description="Prompts of a class; released: 1.")
-    length: Annotated[Whole, Field(ge=1, le=64)] = Field(
+    count: Annotated[int, Field(ge=1, le=16), NO_FLAG] = Field(
+        default=1, description="Prompts of a class; released: 1."
+    )
+    length: Annotated[int, Field(ge=1, le=64), NO_FLAG] = Field(
         default=30, description="Learned tokens in a prompt; released: 30."
     )
     init: Literal["uniform", "normal", "word"] = Field(
@@ -241,10 +242,10 @@ class HeatmapsConfig(Section):
 class CrfConfig(Section):
     """Dense CRF over position (gaussian) and over position and colour (bilateral)."""
 
-    iterations: Annotated[Whole, Field(ge=0, le=1000)] = Field(
+    iterations: Annotated[int, Field(ge=0, le=1000), NO_FLAG] = Field(
         default=10, description="Iterations, 0 = no CRF; released: 10."
     )
-    gt_prob: Annotated[Real, Field(gt=0, lt=1)] = Field(
+    gt_prob: Annotated[float, Field(gt=0, lt=1), NO_FLAG] = Field(
         default=0.7, description="Probability that the label going in is right; released: 0.7."
     )
     gaussian_sxy: Width = Field(default=3.0, description="Width over position, in pixels; released: 4 (VOC), 3 (COCO).")
@@ -278,7 +279,7 @@ class MasksConfig(Section):
 class TestCrfConfig(CrfConfig):
     """The same dense CRF on the network's probabilities."""
 
-    gt_prob: Annotated[Real, Field(gt=0, lt=1)] = Field(
+    gt_prob: Annotated[float, Field(gt=0, lt=1), NO_FLAG] = Field(
         default=0.7, description="Means nothing here: the network gives probabilities."
     )
     bilateral_compat: Compat = Field(default=5.0, description="Strength over position and colour.")
@@ -302,12 +303,14 @@ class SegmentConfig(Training):
         default={"encoder_depth": 3, "decoder_channels": [64, 32, 16]},
         description="Further arguments of smp.create_model.",
     )
-    size: Annotated[Side, Field(multiple_of=32)] = Field(default=64, description="Side of a training crop in pixels.")
+    size: Annotated[int, Field(ge=32, le=4096, multiple_of=32), NO_FLAG] = Field(
+        default=64, description="Side of a training crop in pixels."
+    )
     epochs: Count = Field(default=20, description="Epochs over the training images.")
-    batch: Annotated[Whole, Field(ge=2, le=100_000)] = Field(default=8, description="Crops in a batch.")
+    batch: Annotated[int, Field(ge=2, le=100_000), NO_FLAG] = Field(default=8, description="Crops in a batch.")
     lr: Rate = Field(default=4e-3, description="Learning rate after warm-up.")
     schedule: Literal["cosine", "poly"] = Field(default="cosine", description="How the learning rate falls to 0.")
-    label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = Field(
+    label_smoothing: Annotated[float, Field(ge=0, lt=1), NO_FLAG] = Field(
         default=0.0, description="Share of the target that is spread over all classes."
     )
     train_on: Literal["pseudo", "ground_truth"] = Field(
@@ -327,8 +330,8 @@ class RuntimeConfig(Section):
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="Number format of the networks' arithmetic."
     )
-    threads: Annotated[Whole, Field(ge=1, le=512)] = Field(default=1, description="CPU threads of one run.")
-    workers: Annotated[Whole, Field(ge=0, le=128)] = Field(
+    threads: Annotated[int, Field(ge=1, le=512), NO_FLAG] = Field(default=1, description="CPU threads of one run.")
+    workers: Annotated[int, Field(ge=0, le=128), NO_FLAG] = Field(
         default=0, description="Processes that load images, 0 = none besides the run itself."
     )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
-def no_flag(value: Any) -> Any:
+def _no_flag(value: Any) -> Any:
     """For a validator of numbers: Python counts true as 1."""
     if isinstance(value, bool):
         raise ValueError("true and false are no numbers")
@@ -33,22 +33,22 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+# stands behind the bounds of a number, else a JSON schema does not show them
+NO_FLAG = BeforeValidator(_no_flag)
 # bounds from above where more would take all of a machine's memory or time before anything is said
-Whole = Annotated[int, BeforeValidator(no_flag)]
-Real = Annotated[float, BeforeValidator(no_flag)]
-Positive = Annotated[Real, Field(gt=0)]
-NotNegative = Annotated[Real, Field(ge=0)]
-Share = Annotated[Real, Field(ge=0, le=1)]
-Scale = Annotated[Real, Field(ge=0.05, le=8)]
-Width = Annotated[Real, Field(ge=0.01, le=10_000)]  # the dense CRF's library dies of smaller ones
-Compat = Annotated[Real, Field(ge=0, le=10_000)]
-Rate = Annotated[Real, Field(gt=0, le=1e30)]
-Decay = Annotated[Real, Field(ge=0, le=1e6)]
+Positive = Annotated[float, Field(gt=0), NO_FLAG]
+NotNegative = Annotated[float, Field(ge=0), NO_FLAG]
+Share = Annotated[float, Field(ge=0, le=1), NO_FLAG]
+Scale = Annotated[float, Field(ge=0.05, le=8), NO_FLAG]
+Width = Annotated[float, Field(ge=0.01, le=10_000), NO_FLAG]  # the dense CRF's library dies of smaller ones
+Compat = Annotated[float, Field(ge=0, le=10_000), NO_FLAG]
+Rate = Annotated[float, Field(gt=0, le=1e30), NO_FLAG]
+Decay = Annotated[float, Field(ge=0, le=1e6), NO_FLAG]
 Root = Annotated[str, Field(min_length=1)]
-Count = Annotated[Whole, Field(ge=1, le=100_000)]
-Images = Annotated[Whole, Field(ge=1, le=10**9)]
-Side = Annotated[Whole, Field(ge=32, le=4096)]
-Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1, le=100_000), NO_FLAG]
+Images = Annotated[int, Field(ge=1, le=10**9), NO_FLAG]
+Side = Annotated[int, Field(ge=32, le=4096), NO_FLAG]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1), NO_FLAG]
 Args = Annotated[dict[str, Any], AfterValidator(_finite)]
 
 

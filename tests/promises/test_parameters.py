@@ -19,7 +19,6 @@ from typing import Any
 
 import optuna
 import pytest
-import yaml
 from conftest import TINY, Command
 from launches import Machine
 from mlflow import MlflowClient
@@ -355,7 +354,6 @@ def test_a_confirmation_that_goes_on_repeats_nothing(tmp_path: Path, monkeypatch
 
 
 def test_a_sweep_that_is_written_and_read_again_is_the_same(world: Launched) -> None:
-    text = (world.folder / "sweep.yaml").read_text()
-    again = Sweep.model_validate(yaml.safe_load(text))
+    again = load_launched(world.folder)
     assert again.distributions() == world.sweep.distributions()
     assert again.model_dump(exclude={"base", "preset"}) == world.sweep.model_dump(exclude={"base", "preset"})
