@@ -8,7 +8,7 @@ where the same command goes on after an interruption and `mutmut show NAME` show
 these, as they stand in the table.
 
 Figures by module and in all: mutants, and the share that is killed (a test fails, or takes far too long). The mutants
-that are left are printed; docs/mutants.md says of them what they have in common. About an hour on two cores.
+that are left are printed. About an hour on two cores.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ TESTS = {
     "semples/stages/cutouts.py": "losses losses_wired",
     "semples/stages/heatmaps.py": "geometry trained_as_tested choosing pipeline",
     "semples/stages/masks.py": "properties_masks trained_as_tested choosing pipeline",
-    "semples/pipeline.py": "keys seeds stale pipeline run_faults",
+    "semples/sources.py": "code",
+    "semples/pipeline/graph.py": "keys stale code",
+    "semples/pipeline/keys.py": "keys stale code",
+    "semples/pipeline/run.py": "seeds code pipeline run_faults",
     "tune/stopping.py": "searcher limits",
     "tune/study.py": "searcher limits several_launches parameters",
     "tune/searcher.py": "searcher limits several_launches parameters tracking exit_codes",
