@@ -20,7 +20,7 @@ import yaml
 from conftest import TINY
 from mlflow import MlflowClient
 
-from semples.config import parse
+from semples.config import FORMAT, parse
 from semples.folders import MARKER
 from semples.output import read_run
 from tune.study import load_study, ranked
@@ -111,7 +111,10 @@ def test_a_sweep_from_launch_to_export(tmp_path: Path) -> None:
     # so can any other complete trial be taken
     last = ranked(study, load_launched(out / "tiny"))[-1]
     taken = program("semples-tune", "best", "--trial", last.number, "--out", out)
-    assert parse(yaml.safe_load(taken.stdout), "best") == read_run(out / f"tiny/trials/{last.number:04d}")[0]
+    assert (
+        parse(FORMAT.read(yaml.safe_load(taken.stdout), "best"), "best")
+        == read_run(out / f"tiny/trials/{last.number:04d}")[0]
+    )
     none = program("semples-tune", "export", tmp_path / "none", "--trial", 99, "--out", out)
     assert none.returncode == 2 and "trial 99 is not among the complete ones" in none.stderr
 
