@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,13 +18,13 @@ from ray.tune.schedulers import TrialScheduler
 
 from semples.config import Config
 from semples.errors import UserError
-from semples.pipeline.graph import STAGES
+from semples.pipeline.graph import STAGES, Stage
 from semples.pipeline.run import run
 from tune.cost_aware import affecting
 from tune.replay import Planned, Replay, replay
 from tune.study import DUPLICATE, load_study
 from tune.sweep import launch
-from tune.sweep_file import Sweep
+from tune.sweep_file import Sweep, make_sweep
 from tune.sweep_folder import load_launched
 
 SECONDS = {
@@ -40,7 +39,7 @@ def sweep_of(**changes: Any) -> Sweep:
         "name": "s", "selection": "holdout", "objective": "pseudo_miou", "trials": 8, "sampler": "grid",
         "space": {"match.lambda_b": {"choice": LAMBDAS}}, **changes,
     }  # fmt: skip
-    return Sweep.model_validate(tree)
+    return make_sweep(tree)
 
 
 class Scored:
@@ -102,8 +101,9 @@ class Machine:
         patch.setattr(ray_tune, "with_resources", self._with_resources)
         patch.setattr(ray_tune, "Tuner", self._tuner)
         patch.setattr(ray_tune, "report", self._send)
-        for name, stage in STAGES.items():
-            patch.setitem(STAGES, name, replace(stage, run=partial(self._stage, name)))
+        names = {stage.module: name for name, stage in STAGES.items()}
+        patch.setattr(Stage, "load", lambda stage: partial(self._stage, names[stage.module]))
+        patch.setattr("semples.pipeline.run.view", lambda config, name: config)  # every made-up stage reads lambda_b
 
     def _stage(self, name: str, config: Config, data: Any, inputs: Any, out: Path, log: Any) -> dict[str, float]:
         self.left -= 1

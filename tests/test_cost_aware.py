@@ -15,9 +15,9 @@ from scipy.stats import norm
 from tune.cost_aware import CostAwareSampler, Costs, Space, affecting, log_expected_improvement
 from tune.replay import Table, replay
 from tune.study import front
-from tune.sweep_file import Sweep
+from tune.sweep_file import make_sweep
 
-SWEEP = Sweep.model_validate(
+SWEEP = make_sweep(
     {
         "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 9,
         "space": {

@@ -22,7 +22,7 @@ from semples.output import RESULT_FORMAT, read_run
 from tune import confirm, sweep_file
 from tune.confirm import read_verdict
 from tune.study import create_sampler
-from tune.sweep_file import Sweep, load_sweep
+from tune.sweep_file import load_sweep, make_sweep
 from tune.sweep_folder import check_same, load_launched, record
 
 OLD = Path(__file__).parent / "fixtures" / "0.1.0"
@@ -90,7 +90,7 @@ def new_config(folder: Path) -> Path:
 
 def new_sweep(folder: Path) -> Path:
     tree = {"name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 1}
-    sweep = Sweep.model_validate({**tree, "space": {"masks.background": {"float": [0.3, 0.7]}}})
+    sweep = make_sweep({**tree, "space": {"masks.background": {"float": [0.3, 0.7]}}})
     record(sweep, folder)
     assert load_launched(folder).space == sweep.space
     return folder / "sweep.yaml"

@@ -20,7 +20,7 @@ from tune.cost_aware import Space
 from tune.searcher import StudySearcher
 from tune.space import Dimension, within
 from tune.study import prepare
-from tune.sweep_file import Sweep, load_sweep
+from tune.sweep_file import Sweep, load_sweep, make_sweep
 from tune.tracking import Untracked
 
 MANY = settings(max_examples=30, deadline=None, derandomize=True)
@@ -73,7 +73,7 @@ def sweeps(draw: st.DrawFn) -> Sweep:
         space[name] = dimension
     base = {key: CHOICES[key][0] for key in CHOICES} | {key: of[0] for key, of in (FLOATS | INTS).items()}
     tree = {"name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 3, "base": base, "space": space}
-    return Sweep.model_validate(tree)
+    return make_sweep(tree)
 
 
 def drawn(sweep: Sweep, seed: int, trials: int = 3) -> list[dict[str, Any]]:
@@ -169,7 +169,7 @@ def test_the_corners_of_the_cube_are_the_ends_of_the_space(sweep: Sweep) -> None
 def test_every_whole_number_has_the_same_share(low: int, count: int, step: int) -> None:
     ends = [low, low + step * count]
     tree = {"prompts.epochs": {"int": ends, "step": step}}
-    sweep = Sweep.model_validate(
+    sweep = make_sweep(
         {"name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 1, "space": tree,
          "base": {"prompts.epochs": low}}
     )  # fmt: skip
@@ -183,7 +183,7 @@ def test_every_whole_number_has_the_same_share(low: int, count: int, step: int) 
 @given(st.floats(1e-6, 1.0), st.floats(1.5, 1e6), st.floats(0, 1))
 def test_a_log_scale_has_equal_factors(low: float, factor: float, share: float) -> None:
     tree = {"classify.lr": {"float": [low, low * factor], "log": True}}
-    sweep = Sweep.model_validate(
+    sweep = make_sweep(
         {"name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 1, "space": tree,
          "base": {"classify.lr": low}}
     )  # fmt: skip

@@ -26,10 +26,10 @@ from tune.space import Dimension
 from tune.stopping import MilestoneStopping, below_median, outside_best
 from tune.study import DUPLICATE, finished, front, is_default, open_study, passed_milestones, ranked
 from tune.sweep import check_same, launch, trials_to_go
-from tune.sweep_file import Sweep
+from tune.sweep_file import make_sweep
 from tune.tracking import EXPERIMENT, Tracker, default_uri, run_of
 
-SWEEP = Sweep.model_validate(
+SWEEP = make_sweep(
     {
         "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 9,
         "space": {"match.lambda_b": {"float": [1, 4]}},

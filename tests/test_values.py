@@ -13,7 +13,7 @@ import yaml
 from semples import strict_yaml
 from semples.config import Config, dump, flatten, keys, load, parse, to_dict, with_changes
 from semples.errors import UserError
-from tune.sweep_file import Sweep
+from tune.sweep_file import make_sweep
 
 BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]" for i in range(8)
@@ -176,15 +176,15 @@ SWEEP: dict[str, Any] = {
     ],
 )  # fmt: skip
 def test_no_value_of_a_sweep_is_absurd(key: str, value: Any) -> None:
-    Sweep.model_validate(SWEEP)
+    make_sweep(SWEEP)
     with pytest.raises(ValueError, match=key):
-        Sweep.model_validate({**SWEEP, key: value})
+        make_sweep({**SWEEP, key: value})
 
 
 def test_a_choice_in_quotes_is_no_number() -> None:
     space = {"masks.background": {"choice": ["0.3", 0.5]}}
     with pytest.raises(UserError, match=r"'0.3' stands for 0.3; write it so, without quotes"):
-        Sweep.model_validate({**SWEEP, "space": space}).distributions()
+        make_sweep({**SWEEP, "space": space}).distributions()
 
 
 def test_a_step_that_meets_the_high_end_is_taken() -> None:
@@ -192,7 +192,7 @@ def test_a_step_that_meets_the_high_end_is_taken() -> None:
         {"prompts.count": {"int": [1, 5], "step": 2}},
         {"masks.background": {"float": [0.1, 0.7], "step": 0.1}},
     ):
-        Sweep.model_validate({**SWEEP, "space": space})
+        make_sweep({**SWEEP, "space": space})
 
 
 def test_the_configuration_is_what_its_file_says(tmp_path: Path) -> None:

@@ -248,20 +248,7 @@ class Sweep(Section):
 
     def base_config(self) -> Config:
         """The configuration that every trial starts from, and that the first trial is."""
-        preset = read_config(find_config(self.preset)) if self.preset else {}
-        # every trial on the same kind of device, with the threads that Ray reserves for it
-        runtime = {"threads": max(1, int(self.resources.cpu)), "device": "cuda" if self.resources.gpu else "cpu"}
-        tree = override(preset, {**{f"runtime.{k}": v for k, v in runtime.items()}, **dict(flatten(self.base))})
-        if self.base.get("selection", self.selection) != self.selection:
-            raise UserError("base.selection differs from selection; give it once, as selection")
-        config = parse({**tree, "selection": self.selection}, "base")
-        if config.selection == "proxy" and config.segment.train_on != "pseudo":
-            raise UserError("base.segment.train_on: where no mask may choose (selection: proxy) none may train either")
-        # a trial may run on another node and in another folder
-        flat = dict(flatten(to_dict(config)))
-        named = {key: Path(flat[key]) for key in FILES if flat.get(key)}
-        there = {k: str(p.resolve()) for k, p in named.items() if (p.is_dir() if k == "data.root" else p.is_file())}
-        return with_changes(config, there, "base")
+        return parse(self.base, "base")
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """The space for Optuna. Raises UserError where a key or a value is none that the configuration allows."""
@@ -273,7 +260,7 @@ class Sweep(Section):
 
     def base_values(self) -> dict[str, Any]:
         """Every searched key's value in the base configuration."""
-        flat = dict(flatten(to_dict(self.base_config())))
+        flat = dict(flatten(self.base))
         return {key: flat[key] for key in self.space}
 
     def searched(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -283,6 +270,29 @@ class Sweep(Section):
     def grid(self) -> Iterator[dict[str, Any]]:
         """Every point of a space of choices, whole numbers and steps, each once. Raises UserError for other spaces."""
         return space.grid(self.space)
+
+
+def make_sweep(tree: Mapping[str, Any]) -> Sweep:
+    """The only way to a sweep: `tree` is a sweep file's, and `base` of the result has every key of the configuration,
+    its preset read and its paths absolute. Nothing that the file names is read again.
+
+    Raises ValidationError for what is no sweep file, UserError for a base that no configuration allows.
+    """
+    sweep = Sweep.model_validate(tree)
+    preset = read_config(find_config(sweep.preset)) if sweep.preset else {}
+    # every trial on the same kind of device, with the threads that Ray reserves for it
+    runtime = {"threads": max(1, int(sweep.resources.cpu)), "device": "cuda" if sweep.resources.gpu else "cpu"}
+    base = override(preset, {**{f"runtime.{k}": v for k, v in runtime.items()}, **dict(flatten(sweep.base))})
+    if sweep.base.get("selection", sweep.selection) != sweep.selection:
+        raise UserError("base.selection differs from selection; give it once, as selection")
+    config = parse({**base, "selection": sweep.selection}, "base")
+    if config.selection == "proxy" and config.segment.train_on != "pseudo":
+        raise UserError("base.segment.train_on: where no mask may choose (selection: proxy) none may train either")
+    # a trial may run on another node and in another folder
+    flat = dict(flatten(to_dict(config)))
+    named = {key: Path(flat[key]) for key in FILES if flat.get(key)}
+    there = {k: str(p.resolve()) for k, p in named.items() if (p.is_dir() if k == "data.root" else p.is_file())}
+    return sweep.model_copy(update={"preset": "", "base": to_dict(with_changes(config, there, "base"))})
 
 
 def _in_format_2(tree: dict[str, Any]) -> dict[str, Any]:
@@ -325,7 +335,7 @@ def load_sweep(path: Path, changes: Mapping[str, Any] = {}) -> Sweep:
         raise UserError(f"{path}: base = {tree['base']!r} is not allowed: give keys; a preset goes into preset")
     tree["base"] = override({}, dict(flatten(tree.get("base") or {})))
     try:
-        sweep = Sweep.model_validate(override(tree, {**own, **of_base}))
+        sweep = make_sweep(override(tree, {**own, **of_base}))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if part not in ("str", "int", "float", "bool"))

@@ -18,7 +18,7 @@ import optuna
 from pydantic import ValidationError
 
 from semples import strict_yaml
-from semples.config import dump, read_yaml, reason, to_dict
+from semples.config import dump, read_yaml, reason
 from semples.errors import UserError, cut
 from semples.folders import claim, overlap
 from semples.lease import local_folder
@@ -26,7 +26,7 @@ from semples.output import headline, read_run
 from semples.secrets import conceal, reveal
 from tune.storage import place_of
 from tune.study import load_study, ranked, study_exists
-from tune.sweep_file import FORMAT, OBJECTIVES, Sweep
+from tune.sweep_file import FORMAT, OBJECTIVES, Sweep, make_sweep
 from tune.tracking import EXPERIMENT, default_uri
 from tune.trial import STORE, SWEEP_FILE, trial_folder
 
@@ -51,7 +51,7 @@ def load_launched(folder: Path) -> Sweep:
         raise UserError(f"{folder}: no sweep here; launch one, or name its folder with --out and --name")
     tree = FORMAT.read(read_yaml(path), str(path))
     try:
-        return without_secrets(Sweep.model_validate(tree))
+        return without_secrets(make_sweep(tree))
     except ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         raise UserError(
@@ -85,7 +85,7 @@ def check_same(sweep: Sweep, folder: Path) -> Sweep:
     for key in new:
         if key not in (*MAY_CHANGE, "preset", "base") and old[key] != new[key]:
             raise UserError(f"{folder} holds a sweep with another '{key}'; launch this one with another --name")
-    if launched.base_config() != sweep.base_config():
+    if launched.base != sweep.base:
         raise UserError(
             f"{folder} was launched with another base configuration (base, preset, resources or defaults changed since "
             "then); launch with another --name"
@@ -109,7 +109,7 @@ def check_same(sweep: Sweep, folder: Path) -> Sweep:
 def claim_folders(sweep: Sweep, out: Path, folder: Path) -> None:
     """Make the folder of sweeps and that of this one, or take them where they say that they are. Raises UserError where
     they hold somebody's files or the data, or the store does."""
-    root: str = getattr(sweep.base_config().data, "root", "")
+    root: str = sweep.base["data"].get("root", "")
     store = local_folder(store_place(sweep, folder))
     if root and store and overlap(store, Path(root)):
         raise UserError(f"store {store}: overlaps the data in {root}; choose another folder")
@@ -135,13 +135,13 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def record(sweep: Sweep, folder: Path) -> None:
-    """Write the sweep into its folder, with every value of its base, so that it stays what it was."""
+    """Write the sweep into its folder, so that it stays what it was."""
     store = store_place(sweep, folder) if sweep.store else ""  # wherever later commands are given
-    resolved = sweep.model_copy(update={"preset": "", "base": to_dict(sweep.base_config()), "store": store})
-    if os.path.lexists(folder / SWEEP_FILE) and load_launched(folder) == resolved:
+    recorded = sweep.model_copy(update={"store": store})
+    if os.path.lexists(folder / SWEEP_FILE) and load_launched(folder) == recorded:
         return  # as it may have been written by an earlier version
     _replace(
-        folder, SWEEP_FILE, strict_yaml.dumps(FORMAT.stamp() | resolved.model_dump(mode="json", exclude_none=True))
+        folder, SWEEP_FILE, strict_yaml.dumps(FORMAT.stamp() | recorded.model_dump(mode="json", exclude_none=True))
     )
 
 

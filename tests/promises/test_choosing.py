@@ -34,7 +34,7 @@ from semples.stages.heatmaps import FILES, choose_threshold
 from semples.store import Store
 from semples.training import load_weights
 from tune.confirm import DEFAULT, confirm
-from tune.sweep_file import Sweep
+from tune.sweep_file import make_sweep
 from tune.trial import run_trial
 
 
@@ -226,7 +226,7 @@ def test_confirm_takes_seeds_that_no_trial_had_and_tells_what_chooses_from_what_
     selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every finalist with the same seeds; the leader is chosen, the winner by what is reported."""
-    sweep = Sweep.model_validate(
+    sweep = make_sweep(
         {
             "name": "s",
             "selection": selection,

@@ -29,7 +29,7 @@ from semples.pipeline.graph import STAGES
 from tune.confirm import DEFAULT, confirm, finalists, run_again
 from tune.study import load_study
 from tune.sweep import launch
-from tune.sweep_file import Sweep
+from tune.sweep_file import Sweep, make_sweep
 from tune.sweep_folder import load_launched
 from tune.tracking import EXPERIMENT, PARENT
 from tune.trial import score
@@ -74,7 +74,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         machine = Machine(patch, mlflow=True)
-        sweep = Sweep.model_validate(SWEEP)
+        sweep = make_sweep(SWEEP)
         launch(sweep, out, None, lambda *_: None)
         client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
         experiment = client.get_experiment_by_name(EXPERIMENT)

@@ -30,7 +30,7 @@ from semples.pipeline.graph import STAGES
 from semples.pipeline.run import Result, _compute
 from semples.training import label_batches, seed_stream
 from tune.study import prepare
-from tune.sweep_file import Sweep
+from tune.sweep_file import make_sweep
 
 DRAWING = ("classify", "match", "prompts", "refine", "segment")
 
@@ -155,7 +155,7 @@ SWEEP: dict[str, Any] = {
 @pytest.mark.parametrize("sampler", ["cost-aware", "tpe", "gp", "nsga2", "nsga3", "cmaes", "random", "sobol"])
 def test_what_a_sweep_suggests_depends_on_its_seed(sampler: str) -> None:
     def suggested(seed: int, study: optuna.Study) -> list[dict[str, Any]]:
-        sweep = Sweep.model_validate({**SWEEP, "sampler": sampler, "seed": seed})
+        sweep = make_sweep({**SWEEP, "sampler": sampler, "seed": seed})
         prepare(study, sweep)
         trials = [study.ask(sweep.distributions()) for _ in range(4)]
         for trial in trials:
