@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 from semples.config import FORMAT, parse
 from semples.folders import MARKER
 from semples.output import read_run
-from tune.study import load_study, ranked
+from tune.study import is_default, load_study, ranked
 from tune.sweep_folder import load_launched
 from tune.tracking import EXPERIMENT, PARENT
 
@@ -47,6 +47,12 @@ def program(name: str, *words: object, **options: Any) -> subprocess.CompletedPr
     return subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
 
 
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 def study_of(out: Path) -> optuna.Study:
     return load_study(out / "tiny", load_launched(out / "tiny"))
 
@@ -64,6 +70,27 @@ def sweep_run(uri: str) -> Any:
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id], filter_string="tags.kind = 'sweep'")
     return run
+
+
+def test_a_preset_that_is_edited_or_deleted_while_a_sweep_runs_changes_nothing_in_it(tmp_path: Path) -> None:
+    preset, out = tmp_path / "mine.yaml", tmp_path / "sweeps"
+    preset.write_text(yaml.safe_dump({**TINY, "match": {"epochs": 1, "lambda_b": 2.5}}))
+    path = sweep_file(
+        tmp_path, preset=str(preset), base={}, objective="pseudo_miou", trials=3, parallel=1, early_stopping="median"
+    )
+    command = [str(Path(sys.executable).parent / "semples-tune"), "launch", str(path), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(out / "tiny" / "sweep.yaml")
+    preset.write_text(yaml.safe_dump({**TINY, "match": {"epochs": 1, "lambda_b": 0.5}}))
+    wait_for(out / "tiny" / "trials" / "0000")
+    preset.unlink()
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    folders = sorted((out / "tiny" / "trials").iterdir())
+    assert len(folders) == 3 and all(read_run(folder)[0].match.lambda_b == 2.5 for folder in folders)
+    sweep = load_launched(out / "tiny")
+    assert is_default(study_of(out), sweep, 0) and not is_default(study_of(out), sweep, 1)
+    assert program("semples-tune", "status", "tiny", "--out", out).returncode == 0
 
 
 def test_a_sweep_from_launch_to_export(tmp_path: Path) -> None:
