@@ -47,7 +47,7 @@ def program(name: str, *words: object, **options: Any) -> subprocess.CompletedPr
     return subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
 
 
-def wait_for(path: Path) -> None:
+def wait_until_there(path: Path) -> None:
     deadline = time.monotonic() + 120
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -80,9 +80,9 @@ def test_a_preset_that_is_edited_or_deleted_while_a_sweep_runs_changes_nothing_i
     )
     command = [str(Path(sys.executable).parent / "semples-tune"), "launch", str(path), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for(out / "tiny" / "sweep.yaml")
+    wait_until_there(out / "tiny" / "sweep.yaml")
     preset.write_text(yaml.safe_dump({**TINY, "match": {"epochs": 1, "lambda_b": 0.5}}))
-    wait_for(out / "tiny" / "trials" / "0000")
+    wait_until_there(out / "tiny" / "trials" / "0000")
     preset.unlink()
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
