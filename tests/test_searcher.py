@@ -440,7 +440,10 @@ def test_a_warm_start_that_is_none_is_said_before_anything_is_written(tmp_path: 
     other = tmp_path / "other"
     if selection:
         other.mkdir()
-        tree = SWEEP.model_copy(update={"selection": selection}).model_dump(mode="json", exclude_none=True)
+        base = {**SWEEP.base, "selection": selection}
+        tree = SWEEP.model_copy(update={"selection": selection, "base": base}).model_dump(
+            mode="json", exclude_none=True
+        )
         (other / "sweep.yaml").write_text(yaml.safe_dump(tree))
     with pytest.raises(UserError, match=r"warm_start: .*(by oracle|no sweep here)"):
         launch(SWEEP.model_copy(update={"warm_start": str(other)}), tmp_path, None, lambda *_: None)
