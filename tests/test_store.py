@@ -233,6 +233,22 @@ def test_the_quota_keeps_what_costs_most(node: Open) -> None:
     assert all((store.find(key) is not None) for key in kept)
 
 
+def test_who_leaves_uses_nothing_any_more(node: Open) -> None:
+    with node() as store:
+        store.obtain(A, write("x"))
+        place = store.here.place
+        assert place.names("uses") == [f"{A}.{store.here.id}"]
+    assert place.names("uses") == []
+
+
+def test_a_result_that_goes_after_it_was_checked_is_computed_again(tmp_path: Path) -> None:
+    with Store(tmp_path / "store") as store:
+        folder, _ = store.obtain(A, write("x"))
+        (folder / MARK).unlink()
+        assert store.find(A) is None
+        assert store.obtain(A, write("y")) == (folder, False) and (folder / "data.bin").read_text() == "y"
+
+
 def test_what_is_in_use_is_never_dropped(node: Open) -> None:
     reader, writer = node(), node(quota=1000e-9)
     folder, _ = reader.obtain(KEY, write("x" * 600, seconds=0.001))
