@@ -22,7 +22,7 @@ from semples.digests import digest
 from semples.errors import UserError
 from semples.folders import MARKER
 from semples.lease import Holder, Place
-from semples.manifest import MARK, read_mark
+from semples.manifest import MARK, USED, read_mark
 from semples.pipeline.run import run
 from semples.store import WORK, Store, Write, make_key
 
@@ -247,6 +247,26 @@ def test_a_result_that_goes_after_it_was_checked_is_computed_again(tmp_path: Pat
         (folder / MARK).unlink()
         assert store.find(A) is None
         assert store.obtain(A, write("y")) == (folder, False) and (folder / "data.bin").read_text() == "y"
+
+
+@pytest.mark.parametrize(("first", "last"), [(A, B), (B, A)])
+def test_of_equal_results_the_one_used_last_is_kept(tmp_path: Path, first: str, last: str) -> None:
+    with Store(tmp_path / "store") as store:
+        for key in (A, B):
+            folder, _ = store.obtain(key, write("x" * 100))
+            os.utime(folder / USED, (1e9, 1e9) if key == first else None)
+    with Store(tmp_path / "store", ttl=0.1) as store:
+        assert [entry.key for entry in store.prune(100)] == [first]
+
+
+def test_what_the_dead_used_is_used_no_more(tmp_path: Path) -> None:
+    dead, other = (Store(tmp_path / "store", ttl=0.2) for _ in range(2))
+    dead.obtain(A, write("x"))
+    die(dead)
+    assert other.here.in_use() == {A}
+    time.sleep(0.5)
+    assert other.here.in_use() == set()
+    other.close()
 
 
 def test_what_is_in_use_is_never_dropped(node: Open) -> None:
