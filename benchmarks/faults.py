@@ -38,7 +38,7 @@ COPIED = ("semples", "tune", "tests", "benchmarks", "pyproject.toml", "cluster.y
 # loaded before the tests are forked, so that no run spends its time on them
 LIBRARIES = (
     "torch", "torchvision", "timm", "open_clip", "segmentation_models_pytorch", "ray.tune", "optuna.samplers", "mlflow",
-    "sklearn.gaussian_process", "scipy.stats", "matplotlib.pyplot", "hypothesis", "pydantic", "typer", "fsspec",
+    "sklearn.gaussian_process", "scipy.stats", "matplotlib.pyplot", "pydantic", "typer", "fsspec",
     "pycocotools.mask", "pydensecrf.densecrf",
 )  # fmt: skip
 

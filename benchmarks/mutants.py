@@ -4,8 +4,8 @@
 
 mutmut changes one operator, constant or argument at a time and runs the tests that the table below names for the
 module, of these only what calls the changed function. Each module is done in a copy of the tree in the folder --work,
-where the same command goes on after an interruption and `mutmut show NAME` shows a mutant that was left. MODULE: only
-these, as they stand in the table.
+where the same command goes on after an interruption and `mutmut show NAME` shows a mutant that was left; take a copy
+away to begin it anew with today's code and tests. MODULE: only these, as they stand in the table.
 
 Figures by module and in all: mutants, and the share that is killed (a test fails, or takes far too long). The mutants
 that are left are printed. About an hour on two cores.

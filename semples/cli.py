@@ -268,7 +268,7 @@ def stages(
 
     from semples.data import load_data
     from semples.pipeline.graph import STAGES
-    from semples.pipeline.keys import declared, differences, key_parts
+    from semples.pipeline.keys import declared, differences, key_parts, recorded
     from semples.preflight import check
     from semples.store import make_key
     from semples.training import resolve_device
@@ -279,9 +279,9 @@ def stages(
     parts = key_parts(resolved, load_data(resolved.data, resolved.selection).fingerprint)
     with _looking(place or str(out / STORE)) as store:
         stored = {entry.key: entry for entry in store.entries()}
+        of_this = {make_key(**own): own for own in parts.values()}
+        known = recorded(stored.values()) | of_this
         if why:
-            known = {key: entry.mark["key"] for key, entry in stored.items() if "key" in entry.mark}
-            known |= {make_key(**own): own for own in parts.values()}
             one, other = (known[_complete(prefix, known)] for prefix in why)
             print("\n".join(differences(one, other, known)) or "they are the same key")
             return
@@ -297,12 +297,10 @@ def stages(
             table.add_row(name, key[:12], ", ".join(STAGES[name].inputs(resolved)), *row)
     console = Console(markup=False)
     console.print(table)
-    known = {key: entry.mark["key"] for key, entry in stored.items() if "key" in entry.mark}
-    own_keys = {make_key(**own): own for own in parts.values()}
-    same = {declared(key, known | own_keys) for key in own_keys}
-    if other := sum(declared(key, known) in same for key in known.keys() - own_keys.keys()):
+    same = {declared(own, known) for own in of_this.values()}
+    if others := sum(declared(own, known) in same for key, own in known.items() if key not in of_this):
         console.print(
-            f"{other} more result{'s' * (other > 1)} of this configuration that other code or other versions made; "
+            f"{others} more result{'s' * (others > 1)} of this configuration that other code or other versions made; "
             "--why says what differs, and `semples run --reuse declared` takes them as they are",
             soft_wrap=True,
         )

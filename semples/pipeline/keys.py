@@ -6,7 +6,7 @@ that it reads, the content of files that these name, the keys of its inputs, the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from semples import data, generators
@@ -15,7 +15,7 @@ from semples.config import Config, Section, flatten, to_dict
 from semples.digests import file_digest
 from semples.pipeline.graph import ALWAYS, STAGES, Stage, covers
 from semples.sources import Origin, origin
-from semples.store import make_key
+from semples.store import Entry, make_key
 
 COMPUTING = ("code", "libraries", "stream", "version")  # parts that tell how; "version" is what 0.1.0 had for them
 
@@ -81,12 +81,17 @@ def view(config: Config, stage: str) -> Config:
     return cast(Config, View(config, stage, (*STAGES[stage].reads(config), *ALWAYS)))
 
 
-def declared(key: str, known: Mapping[str, dict[str, Any]]) -> str:
-    """The key without code and libraries, its own and those of its inputs: equal for results of which the
-    configuration and the data are the same. known: parts by key; inputs that are not known count by their keys."""
-    parts = {name: part for name, part in known[key].items() if name not in COMPUTING}
-    inputs = {name: declared(of, known) if of in known else of for name, of in parts["inputs"].items()}
-    return make_key(**{**parts, "inputs": inputs})
+def recorded(entries: Iterable[Entry]) -> dict[str, dict[str, Any]]:
+    """By key, what the keys of stored results are made of, as far as their manifests tell."""
+    return {entry.key: entry.mark["key"] for entry in entries if "key" in entry.mark}
+
+
+def declared(parts: dict[str, Any], known: Mapping[str, dict[str, Any]]) -> str:
+    """The key of these parts without code and libraries, its own and those of its inputs: equal for results of which
+    the configuration and the data are the same. known: parts by key; inputs that are not known count by their keys."""
+    kept = {name: part for name, part in parts.items() if name not in COMPUTING}
+    inputs = {name: declared(known[of], known) if of in known else of for name, of in parts["inputs"].items()}
+    return make_key(**{**kept, "inputs": inputs})
 
 
 def differences(a: dict[str, Any], b: dict[str, Any], known: Mapping[str, dict[str, Any]]) -> list[str]:

@@ -19,7 +19,7 @@ from semples.data import load_data
 from semples.data.dataset import Dataset
 from semples.manifest import read_mark
 from semples.pipeline.graph import STAGES
-from semples.pipeline.keys import declared, key_parts, view
+from semples.pipeline.keys import declared, key_parts, recorded, view
 from semples.stopwatch import running
 from semples.store import Store, make_key
 from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
@@ -121,10 +121,8 @@ def _run_stages(
 ) -> Result:
     """Stage after stage; the folder of each, once it is done, in `folders`."""
     all_parts = key_parts(config, data.fingerprint)
-    known = (
-        {entry.key: entry.mark["key"] for entry in store.entries() if "key" in entry.mark} if reuse != "exact" else {}
-    )
-    alike = {declared(key, known): key for key in known}
+    known = recorded(store.entries()) if reuse == "declared" else {}
+    alike = {declared(parts, known): key for key, parts in known.items()}
     metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}
     libraries: dict[str, dict[str, str]] = {}
@@ -134,7 +132,8 @@ def _run_stages(
         inputs = {i: folders[i] for i in stage.inputs(config)}
         parts = {**all_parts[name], "inputs": {i: folder.name for i, folder in inputs.items()}}
         key = make_key(**parts)
-        key = alike.get(declared(key, known | {key: parts}), key)
+        if alike and key not in known:
+            key = alike.get(declared(parts, known), key)
 
         def compute(
             out: Path, name: str = name, inputs: dict[str, Path] = inputs, parts: dict[str, Any] = parts

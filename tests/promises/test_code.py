@@ -6,6 +6,7 @@ Code: of the stage, of all that it imports, of what reads its images, and of its
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from conftest import SMALL, Command
 from semples import sources
 from semples.config import Config, parse, with_changes
 from semples.errors import UserError
+from semples.manifest import USED
 from semples.pipeline import keys
 from semples.pipeline import run as executor
 from semples.pipeline.graph import STAGES
@@ -262,6 +264,24 @@ def test_they_are_taken_where_that_is_asked_for_and_the_run_says_so(other_code: 
     assert result.to_dict()["reuse"] == "declared" and "reuse" not in small_run.to_dict()
 
 
+@pytest.mark.parametrize("used", [1.0, None])
+def test_even_then_the_result_of_this_code_comes_first(small_run: Result, tmp_path: Path, used: float | None) -> None:
+    """Whether it was used before the other or after it."""
+    shutil.copytree(next(iter(small_run.folders.values())).parent, tmp_path / "store")
+    parts = key_parts(small_run.config, small_run.fingerprint)["classify"]
+
+    def write(out: Path) -> dict[str, Any]:
+        (out / "file").touch()
+        return {"metrics": {}, "curves": [], "seconds": 1.0, "stage": "classify", "key": other}
+
+    with Store(tmp_path / "store") as store:
+        other = {**parts, "code": {"losses.py": "another"}}
+        store.obtain(make_key(**other), write)
+        os.utime(tmp_path / "store" / make_key(**parts) / USED, (used, used) if used else None)
+        result = run(CONFIG, store, lambda event: None, until="classify", reuse="declared")
+    assert result.folders["classify"].name == small_run.folders["classify"].name
+
+
 def test_what_is_then_made_from_them_has_their_keys(other_code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another background score: the masks are new, made from heatmaps of other code, and say so."""
     made: dict[str, Any] = {}
@@ -290,11 +310,11 @@ def test_results_are_alike_where_only_code_and_libraries_differ() -> None:
         del part["code"], part["libraries"], part["stream"]
     known = {make_key(**part): part for of in (parts, other, old) for part in of.values()}
     for name in STAGES:
-        assert len({declared(make_key(**of[name]), known) for of in (parts, other, old)}) == 1
+        assert len({declared(of[name], known) for of in (parts, other, old)}) == 1
     changed = key_parts(with_changes(CONFIG, {"classify.lr": 0.1}, "test"), "data")
     known |= {make_key(**part): part for part in changed.values()}
     for name in STAGES:
-        assert declared(make_key(**changed[name]), known) != declared(make_key(**parts[name]), known)
+        assert declared(changed[name], known) != declared(parts[name], known)
 
 
 def test_a_run_says_with_which_versions_its_results_were_computed(
