@@ -6,6 +6,7 @@ A file without a number has format 1: version 0.1.0 wrote none, and who writes a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,17 @@ class Format:
             except UserError as error:
                 raise UserError(f"{source}: {error}") from None
         return content
+
+
+def json_object(content: bytes) -> dict[str, Any]:
+    """The JSON object of a file. Raises ValueError for anything else."""
+    try:
+        found = json.loads(content)
+    except RecursionError:
+        raise ValueError("too deep") from None
+    if not isinstance(found, dict):
+        raise ValueError("no object")
+    return found
 
 
 def newer(number: int, known: int, writer: Any) -> str:

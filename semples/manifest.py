@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from semples.digests import digest, file_digest
-from semples.formats import WRITTEN_BY, newer
+from semples.formats import WRITTEN_BY, json_object, newer
 
 MARK = "result.json"  # the manifest's own name
 USED = "used"  # beside it: its time is that of the last use
@@ -69,12 +69,7 @@ def files_of(content: bytes | None) -> list[str]:
 def parse(content: bytes) -> dict[str, Any]:
     """A manifest from its JSON. Raises ValueError where anything in it is not of its form, NewerError for one of a
     later version."""
-    try:
-        mark = json.loads(content)
-    except RecursionError:
-        raise ValueError("too deep") from None
-    if not isinstance(mark, dict):
-        raise ValueError("no object")
+    mark = json_object(content)
     if isinstance(form := mark.get("format", FORMAT), int) and form > FORMAT:
         raise NewerError(newer(form, FORMAT, mark.get("written_by")))
     own = {key: value for key, value in mark.items() if key != "digest"}

@@ -16,7 +16,7 @@ from semples.config import Config, dump, parse, read_config
 from semples.data import archive, load_data
 from semples.data.classes import check_classes
 from semples.errors import UserError, cut, quoted
-from semples.formats import Format
+from semples.formats import Format, json_object
 from semples.pipeline.graph import STAGES
 from semples.pipeline.run import Result
 from semples.stages import prompts, segment
@@ -107,11 +107,8 @@ def read_run(folder: Path) -> tuple[Config, dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{folder}: no finished run here (no {RESULT}); name the folder that `semples run` wrote")
     try:
-        stored = json.loads(path.read_bytes())
-        if not isinstance(stored, dict):
-            raise ValueError("no object")
-        result = _Result.model_validate(RESULT_FORMAT.read(stored, str(path)))
-    except (OSError, ValueError, RecursionError) as error:
+        result = _Result.model_validate(RESULT_FORMAT.read(json_object(path.read_bytes()), str(path)))
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({cut(str(error))}); run it again, what is stored is not repeated") from None
     tree = read_config(folder / CONFIG)
     if missing := {*Config.model_fields} - {*tree}:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY
+from packages import install
 from torch import Tensor
 
 from semples import generators
@@ -36,14 +37,8 @@ def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Install tests/other_generator as pip would: the module and what its pyproject says, on the path."""
     project = tomllib.loads((OTHER / "pyproject.toml").read_text())["project"]
     site = tmp_path / "site"
-    info = site / "other_generator-0.1.dist-info"
-    info.mkdir(parents=True)
+    install(site, project["name"], project["version"], project["entry-points"])
     shutil.copy(OTHER / "other_generator.py", site)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    lines = [
-        f"[{group}]\n{name} = {value}\n" for group, e in project["entry-points"].items() for name, value in e.items()
-    ]
-    (info / "entry_points.txt").write_text("".join(lines))
     monkeypatch.syspath_prepend(str(site))
 
 

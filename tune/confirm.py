@@ -22,7 +22,7 @@ from semples.ablation import Spread, spread
 from semples.config import Config, parse, to_dict, with_changes
 from semples.errors import UserError, cut
 from semples.folders import claim
-from semples.formats import Format
+from semples.formats import Format, json_object
 from semples.output import RESULT, read_run, write_run
 from semples.pipeline.run import run
 from semples.secrets import pass_on, redact, reveal
@@ -201,13 +201,10 @@ def read_verdict(folder: Path) -> Verdict:
     if not path.is_file():
         raise UserError(f"{path}: no such file; make it with semples-tune confirm")
     try:
-        stored = json.loads(path.read_bytes())
-        if not isinstance(stored, dict):
-            raise ValueError("no object")
-        found = _Record.model_validate(FORMAT.read(stored, str(path)))
+        found = _Record.model_validate(FORMAT.read(json_object(path.read_bytes()), str(path)))
         if DEFAULT not in found.values or len({len(pairs) for pairs in found.values.values()}) != 1:
             raise ValueError("values")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({cut(str(error))}); run semples-tune confirm again") from None
     return judge(found.metric, found.values)
 

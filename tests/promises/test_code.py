@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import SMALL, Command
+from packages import install
 
 from semples import sources
 from semples.config import Config, parse, with_changes
@@ -153,40 +154,36 @@ def test_another_version_of_a_library_makes_stale_what_was_computed_with_it(
     assert changed(before) == (ALL[ALL.index(first) :] if first else [])
 
 
-def install(site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package with a generator, as an editable install leaves it: its files stay where they are written."""
-    package, info = site / "theirs", site / "theirs-1.dist-info"
-    package.mkdir(parents=True)
-    info.mkdir()
+    site = tmp_path / "site"
+    install(site, "theirs", "1", {"semples.generators": {"theirs": "theirs.model:build"}})
+    package = site / "theirs"
+    package.mkdir()
     (package / "__init__.py").write_text('"""Theirs."""\n')
     (package / "model.py").write_text("from theirs.scale import SCALE\n\n\ndef build(config, classes, initial): ...\n")
     (package / "scale.py").write_text("from semples.vocabulary import NOUNS\n\nSCALE = 1\n")
     (package / "table.csv").write_text("1,2\n")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[semples.generators]\ntheirs = theirs.model:build\n")
     monkeypatch.syspath_prepend(str(site))
     return package
 
 
 @pytest.mark.parametrize("file", ["model.py", "scale.py", "table.csv", "later.py"])
-def test_every_file_of_a_package_with_a_generator_counts(
-    file: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = install(tmp_path / "site", monkeypatch)
+def test_every_file_of_a_package_with_a_generator_counts(file: str, tree: Path, theirs: Path) -> None:
     config = with_changes(CONFIG, {"generator.kind": "theirs"}, "test")
     before = stage_keys(config, "data")
-    append(package / file)
+    append(theirs / file)
     assert changed(before, config) == ALL
     assert changed(stage_keys(CONFIG, "data")) == []
 
 
-def test_so_does_what_it_takes_from_here(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = install(tmp_path / "site", monkeypatch)
+def test_so_does_what_it_takes_from_here(tree: Path, theirs: Path) -> None:
     config = with_changes(CONFIG, {"generator.kind": "theirs"}, "test")
     before = stage_keys(config, "data")
-    edit(package / "__init__.py", '"""Theirs."""', '"""Ours."""')
-    (package / "__pycache__").mkdir()
-    (package / "__pycache__" / "model.pyc").write_bytes(b"1")
+    edit(theirs / "__init__.py", '"""Theirs."""', '"""Ours."""')
+    (theirs / "__pycache__").mkdir()
+    (theirs / "__pycache__" / "model.pyc").write_bytes(b"1")
     assert changed(before, config) == []
     append(tree / "vocabulary.py")
     assert changed(before, config) == ALL
