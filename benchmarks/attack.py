@@ -44,7 +44,7 @@ import semples.pipeline.run
 import semples.preflight
 import semples.pretrain
 import tune.cli
-import tune.sweep
+import tune.launch
 from semples.config import ClipConfig
 from semples.data import scenes, voc
 from semples.folders import MARKER

@@ -22,7 +22,7 @@ from record import measure
 from search import OURS, STRATEGIES
 
 from tune.cost_aware import affecting
-from tune.replay import Planned, replay
+from tune.replay import StagePlan, replay
 from tune.sweep_file import find_sweep_file, load_sweep
 
 SCENES = {"data.train": 100, "data.holdout": 200, "data.test": 32}
@@ -39,11 +39,16 @@ class Computed:
         """None are known before."""
         return {}
 
-    def plan(self, parameters: dict[str, Any], seconds: dict[str, float], last: str) -> list[Planned]:
+    def plan(self, parameters: dict[str, Any], seconds: dict[str, float], last: str) -> list[StagePlan]:
         """Run the trial; its stages."""
         row = measure(self.sweep, self._store, parameters, last)
         return [
-            (name, repr([parameters[key] for key in keys]).encode(), row["seconds"][name], row["milestones"].get(name))
+            StagePlan(
+                name,
+                repr([parameters[key] for key in keys]).encode(),
+                row["seconds"][name],
+                row["milestones"].get(name),
+            )
             for name, keys in affecting(self.sweep).items()
         ]
 

@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from tune.objectives import HEADLINES
 from tune.replay import PROFILES, Table, replay
-from tune.sweep_file import OBJECTIVES, Sweep
+from tune.sweep_file import Sweep
 
 # sampler, early stopping, whether trials share their stages
 STRATEGIES = {
@@ -48,7 +49,7 @@ def sweep_of(table: Table, strategy: str, objective: str, seed: int, trials: int
         "trials": trials,
         "seed": seed,
     }
-    return table.sweep.model_copy(update=changes)
+    return table.sweep.changed(**changes)
 
 
 def best_known(objective: str, profile: str, seed: int) -> float:
@@ -99,9 +100,7 @@ def main() -> None:
     """Replay, print the table, draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument(
-        "--objective", choices=[name for name, stage in OBJECTIVES.items() if stage], default="pseudo_miou"
-    )
+    parser.add_argument("--objective", choices=list(HEADLINES), default="pseudo_miou")
     parser.add_argument("--profile", choices=list(PROFILES), default="measured")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)

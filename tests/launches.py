@@ -21,9 +21,10 @@ from semples.errors import UserError
 from semples.pipeline.graph import STAGES, Stage
 from semples.pipeline.run import run
 from tune.cost_aware import affecting
-from tune.replay import Planned, Replay, replay
-from tune.study import DUPLICATE, load_study
-from tune.sweep import launch
+from tune.launch import launch
+from tune.records import is_duplicate
+from tune.replay import Replay, StagePlan, replay
+from tune.study import load_study
 from tune.sweep_file import Sweep, make_sweep
 from tune.sweep_folder import load_launched
 
@@ -51,12 +52,15 @@ class Scored:
     def stage_seconds(self, profile: str) -> dict[str, float]:
         return SECONDS
 
-    def plan(self, parameters: dict[str, Any], seconds: dict[str, float], last: str) -> list[Planned]:
+    def plan(self, parameters: dict[str, Any], seconds: dict[str, float], last: str) -> list[StagePlan]:
         score = self._judge(parameters)
         return [
-            (name, repr([parameters.get(k) for k in keys]).encode(), seconds[name], [score, score + 1.0])
-            if STAGES[name].milestone
-            else (name, repr([parameters.get(k) for k in keys]).encode(), seconds[name], None)
+            StagePlan(
+                name,
+                repr([parameters.get(k) for k in keys]).encode(),
+                seconds[name],
+                [score, score + 1.0] if STAGES[name].milestone else None,
+            )
             for name, keys in self._keys.items()
         ]
 
@@ -69,7 +73,7 @@ def go(sweep: Sweep, study: optuna.Study | None = None, **options: Any) -> Repla
 
 def own(study: optuna.Study) -> list[FrozenTrial]:
     """What really ran."""
-    return [t for t in study.get_trials() if DUPLICATE not in t.user_attrs and t.state != TrialState.WAITING]
+    return [t for t in study.get_trials() if not is_duplicate(t) and t.state != TrialState.WAITING]
 
 
 class Machine:
@@ -85,9 +89,9 @@ class Machine:
         self._report: Callable[..., None]
         node = SimpleNamespace(get_node_id=lambda: "0123456789abcdef")
         for name, value in {
-            "tune.sweep.joined": lambda resources, address: nullcontext(""),
-            "tune.sweep.watched": lambda give_up, logs: nullcontext(),
-            "tune.sweep.check": lambda config: None,
+            "tune.launch.joined": lambda resources, address: nullcontext(""),
+            "tune.launch.watched": lambda give_up, logs: nullcontext(),
+            "tune.launch.check": lambda config: None,
             "tune.trial.ray": SimpleNamespace(
                 util=SimpleNamespace(get_node_ip_address=lambda: "10.0.0.7"), get_runtime_context=lambda: node
             ),
@@ -96,7 +100,7 @@ class Machine:
         }.items():
             patch.setattr(name, value)
         if not mlflow:
-            patch.setattr("tune.sweep.Store", lambda uri, folder: NoMlflow())
+            patch.setattr("tune.launch.Store", lambda uri, folder: NoMlflow())
         patch.setattr(ray_tune, "with_parameters", self._with_parameters)
         patch.setattr(ray_tune, "with_resources", self._with_resources)
         patch.setattr(ray_tune, "Tuner", self._tuner)

@@ -13,8 +13,9 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from tune.cost_aware import CostAwareSampler, Costs, Space, affecting, log_expected_improvement
+from tune.records import compute_seconds, trial_record
 from tune.replay import Table, replay
-from tune.study import front
+from tune.study import pareto_front
 from tune.sweep_file import make_sweep
 
 SWEEP = make_sweep(
@@ -62,7 +63,7 @@ def test_a_key_affects_its_stage_and_all_that_come_of_it() -> None:
         "masks": (*early, "masks.background", "masks.band"),
         "segment": (*early, "masks.background", "masks.band"),
     }
-    pseudo = SWEEP.model_copy(update={"objective": ("pseudo_miou",)})
+    pseudo = SWEEP.changed(**{"objective": ("pseudo_miou",)})
     assert "segment" not in affecting(pseudo)
 
 
@@ -122,16 +123,16 @@ def test_a_result_at_which_a_trial_was_stopped_is_not_suggested_again() -> None:
 
 def test_cheap_variations_come_in_bursts_between_new_prefixes() -> None:
     table = Table()
-    sweep = table.sweep.model_copy(update={"trials": 60, "sampler": "cost-aware", "early_stopping": "none"})
-    done = replay(sweep.model_copy(update={"objective": ("pseudo_miou",)}), table)
+    sweep = table.sweep.changed(**{"trials": 60, "sampler": "cost-aware", "early_stopping": "none"})
+    done = replay(sweep.changed(**{"objective": ("pseudo_miou",)}), table)
     trials = done.study.get_trials(deepcopy=False)
-    new = [not t.user_attrs["stages"]["heatmaps"]["reused"] for t in trials]
+    new = [not trial_record(t).stages["heatmaps"].reused for t in trials]
     assert 8 <= sum(new) <= 40
     # a burst never costs more than a new prefix and one variation
     cost = sum(table.seconds[name] for name in ("match", "prompts", "refine", "heatmaps", "masks"))
     burst = 0.0
     for trial, fresh in zip(trials, new, strict=True):
-        computed = sum(s["seconds"] for s in trial.user_attrs["stages"].values() if not s["reused"])
+        computed = compute_seconds([trial_record(trial)])[0]
         burst = 0.0 if fresh else burst + computed
         assert burst < 1.5 * cost
 
@@ -142,7 +143,7 @@ def test_it_needs_a_fraction_of_the_compute_of_an_ordinary_search() -> None:
     for sampler, found in seconds.items():
         for seed in range(3):
             changes = {"sampler": sampler, "seed": seed, "trials": 150, "objective": ("pseudo_miou",)}
-            sweep = table.sweep.model_copy(update={"early_stopping": "none", **changes})
+            sweep = table.sweep.changed(**{"early_stopping": "none", **changes})
             enough = lambda end: bool(end.values) and end.values[0] >= 60.0  # noqa: E731
             found.append(replay(sweep, table, reuse=sampler == "cost-aware", enough=enough).ends[-1].spent)
     assert np.median(seconds["cost-aware"]) < np.median(seconds["tpe"]) / 2
@@ -151,8 +152,8 @@ def test_it_needs_a_fraction_of_the_compute_of_an_ordinary_search() -> None:
 def test_several_objectives_find_more_than_one_compromise() -> None:
     table = Table()
     objective = ("pseudo_miou", "seg_miou")
-    sweep = table.sweep.model_copy(update={"trials": 40, "objective": objective, "sampler": "cost-aware"})
-    found = np.array([trial.values for trial in front(replay(sweep, table).study, sweep)])
+    sweep = table.sweep.changed(**{"trials": 40, "objective": objective, "sampler": "cost-aware"})
+    found = np.array([trial.values for trial in pareto_front(replay(sweep, table).study, sweep)])
     assert len(found) > 1  # each better than the others in one of the two
     assert (np.diff(found[found[:, 0].argsort()], axis=0) * [1, -1] > 0).all()
 

@@ -21,7 +21,7 @@ from semples.manifest import NewerError, intact, parse, read_mark, seal
 from semples.output import RESULT_FORMAT, read_run
 from tune import confirm, sweep_file
 from tune.confirm import read_verdict
-from tune.study import create_sampler
+from tune.samplers import create_sampler
 from tune.sweep_file import load_sweep, make_sweep
 from tune.sweep_folder import check_same, load_launched, record
 

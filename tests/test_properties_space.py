@@ -19,9 +19,9 @@ from semples.secrets import _parts, conceal, redact, reveal, secrets_of
 from tune.cost_aware import Space
 from tune.searcher import StudySearcher
 from tune.space import Dimension, within
-from tune.study import prepare
 from tune.sweep_file import Sweep, load_sweep, make_sweep
-from tune.tracking import Untracked
+from tune.tracking import NullTracker
+from tune.warm_start import prepare
 
 MANY = settings(max_examples=30, deadline=None, derandomize=True)
 # keys with numbers: base value, lowest and highest that the configuration allows
@@ -78,9 +78,9 @@ def sweeps(draw: st.DrawFn) -> Sweep:
 
 def drawn(sweep: Sweep, seed: int, trials: int = 3) -> list[dict[str, Any]]:
     """Suggestions as a launch gives them."""
-    sweep = sweep.model_copy(update={"sampler": "random", "seed": seed, "trials": None, "budget": 1.0})
+    sweep = sweep.changed(**{"sampler": "random", "seed": seed, "trials": None, "budget": 1.0})
     study = prepare(optuna.create_study(directions=sweep.directions), sweep)
-    searcher = StudySearcher(study, sweep, Untracked(), lambda number, parameters: "run", lambda *_: None)
+    searcher = StudySearcher(study, sweep, NullTracker(), lambda number, parameters: "run", lambda *_: None)
     found = (searcher.suggest(str(i)) for i in range(trials))
     return [suggestion["parameters"] for suggestion in found if isinstance(suggestion, dict)]
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ from optuna.trial import TrialState
 
 from semples.pipeline.graph import STAGES
 from tune.mlflow_writer import Store, Writer
+from tune.records import trial_record
 from tune.replay import PROFILES, TABLE, Table, replay
 from tune.study import load_study, ranked
 from tune.sweep_file import Sweep
-from tune.tracking import EXPERIMENT, Tracker, default_uri
+from tune.tracking import EXPERIMENT, MlflowQueue, default_uri
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def table() -> Table:
 
 def sweep(table: Table, **changes: object) -> Sweep:
     changes = {"sampler": "random", "early_stopping": "none", "trials": 30, "objective": ("pseudo_miou",), **changes}
-    return table.sweep.model_copy(update=changes)
+    return table.sweep.changed(**changes)
 
 
 def test_the_table_is_small_and_says_what_was_measured(table: Table) -> None:
@@ -82,7 +84,7 @@ def test_early_stopping_saves_compute_and_spares_the_default(table: Table, stopp
     assert states["PRUNED"] > 10 and states["COMPLETE"] + states["PRUNED"] == 60
     assert stopped.ends[-1].spent < 0.9 * free.ends[-1].spent
     assert stopped.study.get_trials()[0].state == TrialState.COMPLETE
-    reasons = {t.user_attrs["reason"] for t in stopped.study.get_trials() if t.state == TrialState.PRUNED}
+    reasons = {trial_record(t).reason for t in stopped.study.get_trials() if t.state == TrialState.PRUNED}
     assert all("median" in reason if stopping == "median" else "best 1/3" in reason for reason in reasons)
 
 
@@ -90,7 +92,12 @@ def test_the_study_and_mlflow_agree_on_every_end(table: Table, tmp_path: Path) -
     """100 trials of which some complete, are pruned, fail, give NaN, are lost or retried."""
     folder = tmp_path / "t"
     folder.mkdir()
-    tracker = Tracker(folder)
+    tracker = MlflowQueue(folder)
+
+    def start_run(number: int, parameters: dict[str, Any]) -> str:
+        tracker.start(f"t-{number}", f"t-{number}", "", parameters, {"trial": str(number)})
+        return f"t-{number}"
+
     fates = ["", "", "", "fail", "nan", "lost", "retried"]
     spec = sweep(table, early_stopping="median", trials=90)
     done = replay(
@@ -98,8 +105,8 @@ def test_the_study_and_mlflow_agree_on_every_end(table: Table, tmp_path: Path) -
         table,
         workers=4,
         tracker=tracker,
-        start_run=lambda n, parameters: tracker.start(f"t-{n}", f"t-{n}", "", parameters, {"trial": str(n)}),
-        fate=lambda number: fates[number % len(fates)],
+        start_run=start_run,
+        injected_fault=lambda number: fates[number % len(fates)],
     )
     trials = done.study.get_trials()
     assert len(trials) >= 100
@@ -112,20 +119,20 @@ def test_the_study_and_mlflow_agree_on_every_end(table: Table, tmp_path: Path) -
     assert len(runs) == len(trials)
     for trial in trials:
         tags = runs[str(trial.number)].data.tags
-        assert tags["state"] == trial.user_attrs["state"] and tags.get("reason") == trial.user_attrs.get("reason")
-        assert (trial.value is not None) == (trial.state == TrialState.COMPLETE)
-    assert {t.user_attrs["state"] for t in trials} == {"COMPLETE", "PRUNED", "FAILED", "LOST"}
+        assert tags["state"] == trial_record(trial).state and tags.get("reason", "") == trial_record(trial).reason
+    assert {trial_record(t).state for t in trials} == {"COMPLETE", "PRUNED", "FAILED", "LOST"}
     assert {t.state for t in ranked(done.study, spec)} == {TrialState.COMPLETE}
 
 
 DRIVER = """
 import sys
 from pathlib import Path
+from typing import Any
 from tune.replay import Table, replay
 from tune.study import create_study
 folder, table = Path(sys.argv[1]), Table()
 changes = {"sampler": "tpe", "early_stopping": "asha", "trials": 150, "objective": ("pseudo_miou",)}
-sweep = table.sweep.model_copy(update={"name": folder.name, **changes})
+sweep = table.sweep.changed(**{"name": folder.name, **changes})
 study = create_study(folder, sweep)
 print("ready", flush=True)
 replay(sweep, table, workers=4, study=study)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sqlite3
 import threading
 import time
@@ -20,14 +19,19 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from semples.errors import UserError
+from tune.launch import launch, trials_to_go
+from tune.messages import Began, Completed, Ended, Event, Failed, Progress, StageDone, Usage, encode
 from tune.mlflow_writer import Store, Writer, unwritten
+from tune.records import is_duplicate, run_of, trial_record
+from tune.scheduler import MilestoneStopping
 from tune.searcher import StudySearcher
 from tune.space import Dimension
-from tune.stopping import MilestoneStopping, below_median, outside_best
-from tune.study import DUPLICATE, finished, front, is_default, open_study, passed_milestones, ranked
-from tune.sweep import check_same, launch, trials_to_go
+from tune.stopping import asha, median
+from tune.study import finished, is_default, pareto_front, passed_milestones, ranked
 from tune.sweep_file import make_sweep
-from tune.tracking import EXPERIMENT, Tracker, default_uri, run_of
+from tune.sweep_folder import check_same
+from tune.tracking import EXPERIMENT, MlflowQueue, default_uri
+from tune.warm_start import open_study
 
 SWEEP = make_sweep(
     {
@@ -37,34 +41,32 @@ SWEEP = make_sweep(
 )  # fmt: skip
 
 
-def message(**values: Any) -> dict[str, Any]:
-    return {"report": json.dumps(values)}
-
-
 def milestone(stage: str, score: float) -> dict[str, Any]:
-    return message(
-        stage=stage, epoch=2, epochs=2, metrics={"cam_miou": score}, curves=[{"loss": 2.0}, {"loss": 1.0}],
-        seconds=3.0, reused=stage == "classify", milestone=stage, score=score,
-    )  # fmt: skip
+    curves = ({"loss": 2.0}, {"loss": 1.0})
+    return encode(StageDone(stage, {"cam_miou": score}, curves, 3.0, stage == "classify", score))
 
 
 def complete(value: float) -> dict[str, Any]:
-    metrics = {"pseudo_miou": 50.0, "seg_miou": value - 1}
-    return message(ended="COMPLETE", values=[value], metrics=metrics, taken={"seconds": 9.0, "gpu_gb": 0.0})
+    return encode(Completed((value,), {"pseudo_miou": 50.0, "seg_miou": value - 1}, Usage(9.0)))
 
 
 class World:
     """One launch on a folder: study, MLflow store and searcher."""
 
     def __init__(self, folder: Path, **changes: Any):
-        sweep = SWEEP.model_copy(update=changes)
-        self.tracker = Tracker(folder)
+        sweep = SWEEP.changed(**changes)
+        self.tracker = MlflowQueue(folder)
         self.writer = Writer(Store(default_uri(folder), folder), folder)
         self.study = open_study(folder, sweep)
-        self.notices: list[tuple[int, dict[str, Any]]] = []
-        start = lambda number, parameters: self.tracker.start(f"k-{number}", f"s-{number}", "", {"x": parameters}, {})  # noqa: E731
-        self.searcher = StudySearcher(self.study, sweep, self.tracker, start, lambda n, r: self.notices.append((n, r)))
+        self.events: list[tuple[int, Event]] = []
+        self.searcher = StudySearcher(
+            self.study, sweep, self.tracker, self._start, lambda *of_trial: self.events.append(of_trial)
+        )
         self.client = MlflowClient(default_uri(folder))
+
+    def _start(self, number: int, parameters: dict[str, Any]) -> str:
+        self.tracker.start(f"k-{number}", f"s-{number}", "", {"x": parameters}, {})
+        return f"k-{number}"
 
     def runs(self) -> dict[str, Any]:
         self.writer.catch_up()
@@ -79,7 +81,7 @@ def test_every_kind_of_end_is_told_once_and_the_same_to_both(tmp_path: Path) -> 
     ends = {
         "COMPLETE": (complete(60.0), False),
         "PRUNED": (milestone("match", 10.0), False),
-        "FAILED": (message(ended="FAILED", reason="no memory"), False),
+        "FAILED": (encode(Failed("no memory")), False),
         "NAN": (complete(float("nan")), False),
         "LOST": (milestone("match", 40.0), True),
     }
@@ -88,7 +90,7 @@ def test_every_kind_of_end_is_told_once_and_the_same_to_both(tmp_path: Path) -> 
         searcher.on_trial_result(name, last)
         searcher.on_trial_complete(name, last, error)
         searcher.on_trial_complete(name, last, error)  # Ray may say it twice
-    states = [(t.state, t.user_attrs["state"]) for t in world.study.get_trials()]
+    states = [(t.state, trial_record(t).state) for t in world.study.get_trials()]
     assert states == [
         (TrialState.COMPLETE, "COMPLETE"),
         (TrialState.PRUNED, "PRUNED"),
@@ -112,7 +114,7 @@ def test_a_pruned_trial_leaves_its_milestones_but_no_final_value(tmp_path: Path)
     # the report at which the scheduler stops a trial reaches the searcher with its end only
     world.searcher.on_trial_complete("a", milestone("match", 15.0))
     trial = world.study.get_trials()[0]
-    assert trial.state == TrialState.PRUNED and trial.value is None
+    assert trial.state == TrialState.PRUNED and ranked(world.study, SWEEP) == []
     assert trial.intermediate_values == {0: 20.0, 1: 15.0}
     assert passed_milestones(world.study)["match"] == {0: 15.0}
     assert ranked(world.study, SWEEP) == []
@@ -150,7 +152,7 @@ def test_a_trial_cut_short_while_it_was_suggested_is_handed_out_whole(tmp_path: 
 def test_curves_of_a_stage_are_logged_by_prefix(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.searcher.suggest("a")
-    world.searcher.on_trial_result("a", message(stage="match", epoch=1, epochs=2))
+    world.searcher.on_trial_result("a", encode(Progress("match", 1, 2)))
     world.searcher.on_trial_result("a", milestone("match", 33.0))
     run = world.runs()["s-0"]
     history = world.client.get_metric_history(run.info.run_id, "match/loss")
@@ -174,7 +176,7 @@ def test_an_interrupted_trial_is_handed_out_again_in_the_same_run(tmp_path: Path
     first.searcher.stop()
     assert first.runs()["s-1"].data.tags["state"] == "STOPPED"
 
-    fewer = SWEEP.model_copy(update={"trials": 1})
+    fewer = SWEEP.changed(trials=1)
     assert trials_to_go(fewer, tmp_path) == 1, "what was begun is ended"
     second = World(tmp_path)
     assert second.searcher.suggest("c") == interrupted
@@ -190,7 +192,7 @@ def test_notices_name_the_state(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.searcher.suggest("a")
     world.searcher.on_trial_complete("a", complete(50.0))
-    assert [set(report) & {"started", "state"} for _, report in world.notices] == [{"started"}, {"state"}]
+    assert [type(event) for _, event in world.events] == [Began, Ended]
 
 
 def test_an_unreachable_tracking_server_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +230,7 @@ def test_a_suggestion_that_was_tried_is_answered_at_once_and_not_counted(tmp_pat
     assert sampler in ("sobol", "cmaes") or len(got) == 3
     assert "had been tried before" in world.searcher.exhausted
     assert len(finished(world.study)) == len(world.runs()) == len(got)
-    repeated = [t for t in world.study.get_trials() if DUPLICATE in t.user_attrs]
+    repeated = [t for t in world.study.get_trials() if is_duplicate(t)]
     assert repeated and all(t.value == 40.0 + t.params["prompts.count"] for t in repeated)
 
 
@@ -286,11 +288,11 @@ def test_several_objectives_rank_what_nobody_beats_first(tmp_path: Path) -> None
     for i, pair in enumerate(values):
         world.searcher.suggest(str(i))
         world.searcher.on_trial_result(str(i), milestone("match", 30.0))
-        end = message(ended="COMPLETE", values=pair, metrics={"pseudo_miou": 1.0}, taken={"seconds": 1.0, "gpu_gb": 0})
+        end = encode(Completed(tuple(pair), {"pseudo_miou": 1.0}, Usage(1.0)))
         world.searcher.on_trial_complete(str(i), end)
-    sweep = SWEEP.model_copy(update=changes)
+    sweep = SWEEP.changed(**changes)
     assert [t.number for t in ranked(world.study, sweep)] == [1, 0, 3, 2]
-    assert [t.number for t in front(world.study, sweep)] == [1, 0, 3]
+    assert [t.number for t in pareto_front(world.study, sweep)] == [1, 0, 3]
     assert passed_milestones(world.study)["match"] == {0: 30.0, 1: 30.0, 2: 30.0, 3: 30.0}
     assert world.runs()["s-1"].data.metrics["objective/seconds"] == 20.0
 
@@ -299,7 +301,7 @@ def test_a_trial_above_a_limit_is_never_the_best(tmp_path: Path) -> None:
     world = World(tmp_path, limits={"seconds": 8.0})
     world.searcher.suggest("a")
     world.searcher.on_trial_complete("a", complete(50.0))  # took 9 seconds
-    assert ranked(world.study, SWEEP.model_copy(update={"limits": {"seconds": 8.0}})) == []
+    assert ranked(world.study, SWEEP.changed(**{"limits": {"seconds": 8.0}})) == []
     assert len(ranked(world.study, SWEEP)) == 1
 
 
@@ -308,7 +310,7 @@ def test_a_repeated_trial_is_above_the_same_limits(tmp_path: Path) -> None:
     world = World(tmp_path, **changes)
     while isinstance(world.searcher.suggest("a"), dict):
         world.searcher.on_trial_complete("a", complete(50.0))  # took 9 seconds
-    repeated = [t for t in world.study.get_trials() if DUPLICATE in t.user_attrs]
+    repeated = [t for t in world.study.get_trials() if is_duplicate(t)]
     assert repeated and all(t.constraints == {"seconds": 1.0} for t in repeated)
 
 
@@ -324,7 +326,7 @@ def test_a_combination_that_is_not_allowed_fails_with_its_reason_and_the_search_
     world.searcher._start_run = refuse
     assert [world.searcher.suggest(name)["number"] for name in "ab"] == [0, 2]  # type: ignore[index]
     failed = world.study.get_trials()[1]
-    assert failed.state == TrialState.FAIL and failed.user_attrs["reason"] == "these two do not go together"
+    assert failed.state == TrialState.FAIL and trial_record(failed).reason == "these two do not go together"
     again = World(tmp_path, sampler="random").searcher
     assert [again.suggest(name)["number"] for name in "cd"] == [0, 2]  # type: ignore[index]
 
@@ -345,7 +347,7 @@ def fail_all(world: World, reasons: Iterator[str], most: int = 40) -> int:
     for number in range(most):
         if not isinstance(world.searcher.suggest(str(number)), dict):
             return number
-        world.searcher.on_trial_complete(str(number), message(ended="FAILED", reason=next(reasons)))
+        world.searcher.on_trial_complete(str(number), encode(Failed(next(reasons))))
     return most
 
 
@@ -410,15 +412,15 @@ def test_a_driver_killed_while_a_trial_ends_ends_it_again(tmp_path: Path, monkey
 
 def test_a_default_that_failed_is_tried_again_and_spared(tmp_path: Path) -> None:
     world = World(tmp_path)
-    for name, end in (("a", message(ended="FAILED", reason="disk full")), ("b", complete(50.0))):
+    for name, end in (("a", encode(Failed("disk full"))), ("b", complete(50.0))):
         world.searcher.suggest(name)
         world.searcher.on_trial_complete(name, end)
     again = World(tmp_path)
     assert again.searcher.suggest("c") == {"number": 2, "parameters": {"match.lambda_b": 1.0}}
-    sweep = SWEEP.model_copy()
+    sweep = SWEEP
     assert [is_default(again.study, sweep, number) for number in range(3)] == [True, False, True]
     scheduler = MilestoneStopping(
-        "median", "segment", {"match": {n: 40.0 + n for n in range(3, 9)}}, lambda number: number == 2
+        median(), "segment", {"match": {n: 40.0 + n for n in range(3, 9)}}, lambda number: number == 2
     )
     assert scheduler.on_trial_result(None, _Trial(9), milestone("match", 1.0)) == TrialScheduler.CONTINUE
     assert scheduler.on_trial_result(None, _Trial(2), milestone("match", 0.5)) == TrialScheduler.CONTINUE
@@ -428,7 +430,7 @@ def test_a_default_that_failed_is_tried_again_and_spared(tmp_path: Path) -> None
 def test_a_point_of_a_grid_that_failed_is_tried_again(tmp_path: Path) -> None:
     changes = {"space": COUNTS, "sampler": "grid", "trials": None}
     world = World(tmp_path, **changes)
-    for name, end in (("a", complete(50.0)), ("b", message(ended="FAILED", reason="full")), ("c", complete(40.0))):
+    for name, end in (("a", complete(50.0)), ("b", encode(Failed("full"))), ("c", complete(40.0))):
         world.searcher.suggest(name)
         world.searcher.on_trial_complete(name, end)
     again = World(tmp_path, **changes)
@@ -441,17 +443,15 @@ def test_a_warm_start_that_is_none_is_said_before_anything_is_written(tmp_path: 
     if selection:
         other.mkdir()
         base = {**SWEEP.base, "selection": selection}
-        tree = SWEEP.model_copy(update={"selection": selection, "base": base}).model_dump(
-            mode="json", exclude_none=True
-        )
+        tree = SWEEP.changed(**{"selection": selection, "base": base}).model_dump(mode="json", exclude_none=True)
         (other / "sweep.yaml").write_text(yaml.safe_dump(tree))
     with pytest.raises(UserError, match=r"warm_start: .*(by oracle|no sweep here)"):
-        launch(SWEEP.model_copy(update={"warm_start": str(other)}), tmp_path, None, lambda *_: None)
+        launch(SWEEP.changed(warm_start=str(other)), tmp_path, None, lambda *_: None)
     assert not (tmp_path / "s" / "sweep.yaml").exists() and not (tmp_path / "s" / "study.db").exists()
 
 
 def test_one_database_holds_one_sweep_of_a_name(tmp_path: Path) -> None:
-    sweep = SWEEP.model_copy(update={"study": f"sqlite:///{tmp_path / 'shared.db'}"})
+    sweep = SWEEP.changed(**{"study": f"sqlite:///{tmp_path / 'shared.db'}"})
     open_study(tmp_path / "a" / "s", sweep)
     (tmp_path / "b" / "s").mkdir(parents=True)
     with pytest.raises(UserError, match="already holds a sweep 's'; launch with another --name"):
@@ -469,9 +469,7 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
 def test_a_sweep_is_warm_started_with_the_keys_that_it_shares(tmp_path: Path) -> None:
     first = tmp_path / "s"
     first.mkdir()
-    other = SWEEP.model_copy(
-        update={"space": {**SWEEP.space, "prompts.count": Dimension(int=(1, 4))}, "sampler": "random"}
-    )
+    other = SWEEP.changed(space={**SWEEP.space, "prompts.count": Dimension(int=(1, 4))}, sampler="random")
     world = World(first, space=other.space, sampler="random")
     (first / "sweep.yaml").write_text(yaml.safe_dump(other.model_dump(mode="json", exclude_none=True)))
     best: list[tuple[float, float]] = []
@@ -528,20 +526,20 @@ def test_a_study_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 
 
 def test_successive_halving_lets_the_best_third_go_on() -> None:
-    assert not outside_best(1.0, [2.0, 3.0, 4.0])  # too few
+    assert not asha().stops(1.0, [2.0, 3.0, 4.0])  # too few
     others = [1.0, 2.0, 3.0, 4.0, 5.0]
-    assert [outside_best(score, others) for score in (6.0, 4.5, 3.5)] == [False, False, True]
+    assert [asha().stops(score, others) for score in (6.0, 4.5, 3.5)] == [False, False, True]
 
 
 def test_trials_that_share_a_result_are_one_score() -> None:
-    scheduler = MilestoneStopping("median", "segment", {"match": {n: 40.0 for n in range(9)}})
+    scheduler = MilestoneStopping(median(), "segment", {"match": {n: 40.0 for n in range(9)}})
     assert scheduler.on_trial_result(None, _Trial(9), milestone("match", 39.0)) == TrialScheduler.CONTINUE
 
 
 def test_falling_behind_needs_enough_others() -> None:
-    assert not below_median(1.0, [2.0, 3.0, 4.0])
-    assert below_median(1.0, [2.0, 3.0, 4.0, 0.5])
-    assert not below_median(2.5, [2.0, 3.0, 4.0, 0.5])
+    assert not median().stops(1.0, [2.0, 3.0, 4.0])
+    assert median().stops(1.0, [2.0, 3.0, 4.0, 0.5])
+    assert not median().stops(2.5, [2.0, 3.0, 4.0, 0.5])
 
 
 class _Trial:
@@ -551,19 +549,17 @@ class _Trial:
 
 def test_the_scheduler_compares_the_same_milestone_only() -> None:
     earlier = {"classify": {n: 10.0 + n for n in range(6)}, "match": {n: 40.0 + n for n in range(6)}}
-    scheduler = MilestoneStopping("median", "segment", earlier)
+    scheduler = MilestoneStopping(median(), "segment", earlier)
     decide = lambda number, stage, score: scheduler.on_trial_result(None, _Trial(number), milestone(stage, score))  # noqa: E731
     assert decide(7, "classify", 14.0) == TrialScheduler.CONTINUE  # far below every score of match
     assert decide(7, "match", 14.0) == TrialScheduler.STOP
     assert decide(0, "match", 1.0) == TrialScheduler.CONTINUE  # the default is never stopped
     assert decide(8, "refine", 1.0) == TrialScheduler.CONTINUE  # nobody has been there
-    assert (
-        scheduler.on_trial_result(None, _Trial(7), message(stage="match", epoch=1, epochs=9)) == TrialScheduler.CONTINUE
-    )
+    assert scheduler.on_trial_result(None, _Trial(7), encode(Progress("match", 1, 9))) == TrialScheduler.CONTINUE
 
 
 def test_nobody_is_stopped_before_the_default_has_passed() -> None:
-    scheduler = MilestoneStopping("median", "segment", {"match": {n: 40.0 + n for n in range(1, 7)}})
+    scheduler = MilestoneStopping(median(), "segment", {"match": {n: 40.0 + n for n in range(1, 7)}})
     assert scheduler.on_trial_result(None, _Trial(7), milestone("match", 1.0)) == TrialScheduler.CONTINUE
 
 

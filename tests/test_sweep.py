@@ -23,6 +23,7 @@ from mlflow import MlflowClient
 from semples.config import FORMAT, parse
 from semples.folders import MARKER
 from semples.output import read_run
+from tune.records import trial_record
 from tune.study import is_default, load_study, ranked
 from tune.sweep_folder import load_launched
 from tune.tracking import EXPERIMENT, PARENT
@@ -120,7 +121,7 @@ def test_a_sweep_from_launch_to_export(tmp_path: Path) -> None:
 
     # no stage was computed twice, and what that saved is told
     keys = [json.loads((out / f"tiny/trials/{t.number:04d}/result.json").read_text())["keys"] for t in study.trials]
-    computed = [t.user_attrs["stages"][s]["reused"] for t in study.trials for s in t.user_attrs["stages"]].count(False)
+    computed = [trial_record(t).stages[s].reused for t in study.trials for s in trial_record(t).stages].count(False)
     assert computed == len({key for of_trial in keys for key in of_trial.values()})
     assert parent.data.metrics["seconds_saved"] > 0 and "saved by stored stages" in done.stdout
 
@@ -128,7 +129,7 @@ def test_a_sweep_from_launch_to_export(tmp_path: Path) -> None:
     again = program("semples", "run", out / "tiny" / "best.yaml", "--out", tmp_path / "again")
     assert again.returncode == 0, again.stderr
     metrics = json.loads((tmp_path / "again" / "result.json").read_text())["metrics"]
-    assert metrics == best.user_attrs["metrics"]
+    assert metrics == trial_record(best).metrics
 
     exported = program("semples-tune", "export", tmp_path / "export", "--out", out)
     assert exported.returncode == 0, exported.stderr
@@ -244,8 +245,8 @@ def test_a_failing_trial_is_failed_with_its_reason_and_the_sweep_goes_on(tmp_pat
     path = sweep_file(tmp_path, trials=5, space=space, base={**TINY, "classify": {"epochs": 3}})
     done = program("semples-tune", "launch", path, "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
-    failed = [t for t in study_of(out).get_trials() if t.user_attrs["state"] == "FAILED"]
-    assert failed and all("lower classify.lr" in t.user_attrs["reason"] for t in failed)
+    failed = [t for t in study_of(out).get_trials() if trial_record(t).state == "FAILED"]
+    assert failed and all("lower classify.lr" in trial_record(t).reason for t in failed)
     assert all(t.params == {"classify.lr": 0.002} for t in ranked(study_of(out), load_launched(out / "tiny")))
 
 

@@ -21,6 +21,7 @@ from test_sweep import free_port, program, study_of, sweep_file, trial_processes
 
 from semples.manifest import read_mark
 from tune.mlflow_writer import unwritten
+from tune.records import trial_record
 from tune.study import ranked
 from tune.sweep_folder import load_launched
 
@@ -65,7 +66,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def results(out: Path) -> dict[str, Any]:
     """By parameters: values and metrics of every trial that came through."""
     trials = ranked(study_of(out), load_launched(out / "tiny"))
-    return {json.dumps(t.params): (t.values, t.user_attrs["metrics"]) for t in trials}
+    return {json.dumps(t.params): (t.values, trial_record(t).metrics) for t in trials}
 
 
 def recorded(uri: str) -> dict[str, Any]:

@@ -26,11 +26,11 @@ from semples.config import dump, parse
 from semples.errors import UserError
 from semples.folders import MARKER, claim
 from semples.guard import guard
+from tune.launch import launch
 from tune.mlflow_writer import Store, Writer
 from tune.study import load_study, study_exists
-from tune.sweep import launch
 from tune.sweep_folder import SERIES, alone, check_same, load_launched, moved, record
-from tune.tracking import Tracker, default_uri
+from tune.tracking import MlflowQueue, default_uri
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -53,7 +53,7 @@ def sweep_in(out: Path, study: str = "", name: str = "s") -> Path:
     """The folder of a sweep with two complete trials, without having run them."""
     folder = out / name
     folder.mkdir(parents=True)
-    sweep = SWEEP.model_copy(update={"study": study, "name": name})
+    sweep = SWEEP.changed(**{"study": study, "name": name})
     record(sweep, folder)
     world = World(folder, study=study, name=name)
     for number, value in enumerate((50.0, 60.0)):
@@ -87,7 +87,7 @@ def test_reading_leaves_every_byte_as_it_was(tmp_path: Path, command: Command, s
     assert code == 0 and "2 COMPLETE" in shown
     assert command("best", "--out", out)[0] == 0
     assert command("export", tmp_path / "export", "--out", out)[0] == 2, "its weights are gone"
-    other = SWEEP.model_copy(update={"warm_start": str(folder), "name": "other"})
+    other = SWEEP.changed(**{"warm_start": str(folder), "name": "other"})
     assert World(_made(tmp_path / "w"), warm_start=str(folder), space=other.space).searcher
     assert digests(out) == before
 
@@ -144,7 +144,7 @@ def test_a_sweep_is_found_by_what_it_says_itself(tmp_path: Path, command: Comman
     code, shown, _ = command("status", there.name, "--out", there.parent)
     assert code == 0 and "2 COMPLETE" in shown
     assert digests(there) == before
-    asked = SWEEP.model_copy(update={"name": "s2"})
+    asked = SWEEP.changed(name="s2")
     assert check_same(asked, there).name == "s", "a launch goes on with it under its own name"
 
 
@@ -303,7 +303,7 @@ def test_a_tilde_is_the_home_also_behind_an_equals_sign(
 def test_artifacts_of_a_moved_folder_are_said_with_the_remedy(tmp_path: Path) -> None:
     out, there = tmp_path / "sweeps", tmp_path / "else where"
     folder = sweep_in(out)
-    tracker = Tracker(folder)
+    tracker = MlflowQueue(folder)
     tracker.start("k", "s", "", {}, {})
     Writer(Store(default_uri(out), folder), folder).catch_up()
     assert moved(out) == ""
@@ -333,4 +333,4 @@ def test_a_study_is_loaded_under_its_recorded_name(tmp_path: Path) -> None:
     sweep = load_launched(folder)
     assert len(load_study(folder, sweep).get_trials()) == 2
     with pytest.raises(UserError, match=r"there is no study 'other', but 's'"):
-        load_study(folder, sweep.model_copy(update={"name": "other"}))
+        load_study(folder, sweep.changed(name="other"))

@@ -16,7 +16,7 @@ from typing import Any
 
 from tune.cli import main
 from tune.searcher import StudySearcher
-from tune.tracking import Tracker
+from tune.tracking import MlflowQueue
 
 FILE = sys.argv.pop(1)
 
@@ -50,6 +50,6 @@ def beat() -> None:
 
 for name in ("suggest", "on_trial_result", "on_trial_complete"):
     timed(StudySearcher, name, "searcher")
-timed(Tracker, "_append", "mlflow")
+timed(MlflowQueue, "_append", "mlflow")
 threading.Thread(target=beat, daemon=True).start()
 main()

@@ -15,7 +15,7 @@ from semples.cli import Changes, KeyPrefix, SchemaAsJson, home
 from semples.errors import UserError, cut, quoted
 from semples.guard import INTERRUPTED, guard
 from semples.secrets import redact
-from tune.screen import Screen, console, extent, say, show
+from tune.screen import ProgressReporter, console, extent, say, show
 
 if TYPE_CHECKING:
     from tune.sweep_file import Sweep
@@ -51,7 +51,7 @@ def _word(value: object) -> str:
 
 def _folder(out: Path, name: str | None) -> Path:
     """Folder of a sweep, by default of the one launched last. Raises UserError if there is none."""
-    from tune.trial import SWEEP_FILE
+    from tune.places import SWEEP_FILE
 
     if name is not None:
         if not (out / name / SWEEP_FILE).exists():
@@ -99,29 +99,31 @@ def launch(
     (data.train, segment.epochs, ...). Ctrl-C ends the sweep in order.
     """
     from semples.config import assignments
+    from tune.launch import launch
+    from tune.places import BEST
     from tune.study import load_study, ranked, study_exists, succeeded
-    from tune.sweep import launch
     from tune.sweep_file import find_sweep_file, load_sweep
-    from tune.sweep_folder import BEST, check_same, tracking_uri, without_secrets
+    from tune.sweep_folder import check_same, tracking_uri, without_secrets
 
     settings: dict[str, Any] = assignments(changes or [])
     own = {"trials": trials, "budget": budget, "time_limit": time_limit, "name": name}
     settings |= {key: value for key, value in own.items() if value is not None}
     asked = without_secrets(load_sweep(find_sweep_file(sweep), settings))
     folder = out / asked.name
-    done, best_value = 0, float("-inf")
+    done, best_value = 0, None
     spec = check_same(asked, folder.resolve())
     if study_exists(folder, spec):
         study = load_study(folder, spec)
         done = len(succeeded(study))
-        best_value = max((trial.values[0] for trial in ranked(study, spec)[:1]), default=best_value)
+        best_value = next((trial.values[0] for trial in ranked(study, spec)), None)
     say(
-        f"sweep '{spec.name}': {extent(spec)} ({done} trials done), objective {' and '.join(spec.objective)}, "
+        f"sweep '{spec.name}': {extent(spec)} ({done} trials done), objective "
+        f"{' and '.join(one.metric for one in spec.objectives)}, "
         f"chosen on {spec.selection}; folder {folder}"
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as progress:
-        why = launch(asked, out, address, Screen(progress, spec, done, best_value))
+        why = launch(asked, out, address, ProgressReporter(progress, spec, done, best_value))
     show(load_study(folder, spec), spec)
     if not why:
         raise typer.Exit(INTERRUPTED)
@@ -148,11 +150,11 @@ def status(name: Name = None, out: Out = Path("sweeps")) -> None:
 @app.command()
 def best(name: Name = None, trial: Number = None, out: Out = Path("sweeps")) -> None:
     """Print the best configuration so far, or that of another trial, as YAML (`semples run` takes it as it is)."""
-    from tune.sweep_folder import describe, load_launched
+    from tune.sweep_folder import load_launched, trial_config_yaml
 
     folder = _folder(out, name)
     sweep = load_launched(folder)
-    print(describe(folder, _complete(folder, sweep, trial)), end="")
+    print(trial_config_yaml(folder, _complete(folder, sweep, trial)), end="")
 
 
 @app.command()
@@ -176,10 +178,10 @@ def confirm(
     folder = _folder(out, name).resolve()
     sweep = load_launched(folder)
 
-    def notice(finalist: str, seed: int, problem: str) -> None:
+    def on_run(finalist: str, seed: int, problem: str) -> None:
         say(f"{finalist}, seed {seed}: {problem or 'done'}")
 
-    verdict = confirm(sweep, folder, top, seeds, address, notice)
+    verdict = confirm(sweep, folder, top, seeds, address, on_run)
     title = f"{sweep.name}: {verdict.metric} over {seeds} seeds ({STAMPS[sweep.selection]})"
     table = Table("finalist", "what chose, mean", "reported, mean", "min - max", "over default", title=title)
     for finalist, reported in verdict.reported.items():
@@ -219,8 +221,8 @@ def export(
     from semples.output import CONFIG, GALLERY, RESULT, WEIGHTS, read_run, write_weights
     from semples.secrets import reveal
     from semples.store import open_store
+    from tune.places import trial_folder
     from tune.sweep_folder import load_launched, store_place
-    from tune.trial import trial_folder
 
     folder = _folder(out, name)
     sweep = load_launched(folder)

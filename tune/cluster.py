@@ -24,6 +24,7 @@ from ray import tune as ray_tune
 from ray.exceptions import AuthenticationError
 
 from semples.errors import UserError, cut, quoted
+from tune.messages import Restarted, TrialCallback
 from tune.sweep_file import Resources
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
@@ -116,8 +117,8 @@ def _die(what: str, give_up: Callable[[], None], logs: str) -> None:
 class Lives(ray_tune.Callback):  # type: ignore[misc]
     """Says in one line that a trial is started again because its process or node died; Ray's own are switched off."""
 
-    def __init__(self, notice: Callable[[int, dict[str, Any]], None]):
-        self._notice = notice
+    def __init__(self, on_event: TrialCallback):
+        self._on_event = on_event
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,7 +128,7 @@ class Lives(ray_tune.Callback):  # type: ignore[misc]
         """Called by Ray when it starts a trial again."""
         error = str(trial.get_pickled_error())
         reason = "its node ran out of memory" if "memory" in error else "its process or node died"
-        self._notice(trial.config["number"], {"again": reason})
+        self._on_event(trial.config["number"], Restarted(reason))
 
 
 def _start(resources: Resources, folder: str) -> None:

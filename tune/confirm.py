@@ -28,13 +28,16 @@ from semples.pipeline.run import run
 from semples.secrets import pass_on, redact, reveal
 from semples.store import open_store
 from tune.cluster import joined, watched
+from tune.launch import MAX_FAILURES, catch_up
+from tune.messages import Usage
 from tune.mlflow_writer import Store
+from tune.objectives import HEADLINES, Direction, choosing
+from tune.places import STORE, trial_folder
+from tune.records import run_of
 from tune.study import load_study, ranked
-from tune.sweep import RETRIES, catch_up
-from tune.sweep_file import OBJECTIVES, Sweep
+from tune.sweep_file import Sweep
 from tune.sweep_folder import store_place, tracking_uri
-from tune.tracking import Tracker, run_of
-from tune.trial import STORE, score, trial_folder
+from tune.tracking import open_trackers
 
 CONFIRM = "confirm"  # folder of the runs; with .json, the verdict
 DEFAULT = "default"
@@ -70,19 +73,23 @@ class Verdict:
         return f"no winner: {self.leader} leads with {figures}, which includes 0; take more --seeds to know"
 
 
-def judge(metric: str, values: Mapping[str, Sequence[tuple[float, float]]]) -> Verdict:
+def judge(
+    metric: str, values: Mapping[str, Sequence[tuple[float, float]]], direction: Direction = "maximize"
+) -> Verdict:
     """Compare finalists, DEFAULT among them, by (what chooses, what is reported), one pair a seed, in the same order.
+    Differences are above 0 where a finalist is better.
 
     The more finalists, the more likely one of them looks better by chance: the interval that makes a winner holds for
     all of them together with 95% (Bonferroni).
     """
     chosen = {name: [a for a, _ in pairs] for name, pairs in values.items()}
     reported = {name: [b for _, b in pairs] for name, pairs in values.items()}
-    leader = max(chosen, key=lambda name: sum(chosen[name]))
+    sign = 1 if direction == "maximize" else -1
+    leader = max(chosen, key=lambda name: sign * sum(chosen[name]))
     confidence = 1 - 0.05 / max(1, len(values) - 1)
 
     def differences(of: str, to: str) -> Spread:
-        return spread([a - b for a, b in zip(reported[of], reported[to], strict=True)], confidence)
+        return spread([sign * (a - b) for a, b in zip(reported[of], reported[to], strict=True)], confidence)
 
     over_default = {name: differences(name, DEFAULT) for name in values if name != DEFAULT}
     return Verdict(
@@ -122,15 +129,15 @@ def run_again(tree: dict[str, Any], out: str, until: str, store: str, copies: st
 
 
 def confirm(
-    sweep: Sweep, folder: Path, top: int, seeds: int, address: str | None, notice: Callable[[str, int, str], None]
+    sweep: Sweep, folder: Path, top: int, seeds: int, address: str | None, on_run: Callable[[str, int, str], None]
 ) -> Verdict:
     """Run the finalists with `seeds` seeds that the sweep did not use, and judge them; the same call goes on where an
     earlier one was interrupted.
 
-    notice: called with (finalist, seed, "" or what went wrong) when a run is done. A finalist of which a run fails is
+    on_run: called with (finalist, seed, "" or what went wrong) when a run is done. A finalist of which a run fails is
     out. Writes confirm.json into the folder. Raises UserError if nothing is left to compare.
     """
-    metric = next(name for name in sweep.objective if OBJECTIVES[name])
+    objective = next(one for one in sweep.objectives if one.stage)
     configs = finalists(sweep, folder, top)
     first = sweep.base_config().seed + 1
     again = {
@@ -152,7 +159,7 @@ def confirm(
     pass_on(sweep.store, "store")
     with joined(sweep.resources, address) as logs, watched(lambda: None, logs):
         task = ray.remote(run_again).options(
-            num_cpus=sweep.resources.cpu, num_gpus=sweep.resources.gpu, max_retries=RETRIES
+            num_cpus=sweep.resources.cpu, num_gpus=sweep.resources.gpu, max_retries=MAX_FAILURES
         )
         fixed = (sweep.last_stage, store_place(sweep, folder), str(folder / STORE), sweep.store_gb)
         waiting = {task.remote(to_dict(config), str(out), *fixed): which for which, (config, out) in again.items()}
@@ -163,20 +170,27 @@ def confirm(
                 problem = ray.get(done)
             except ray.exceptions.RayError as error:
                 problem = " ".join(str(error).split())[-300:]
-            notice(name, seed, problem)
+            on_run(name, seed, problem)
             if problem:
                 failed[name] = f"{name} with seed {seed}: {problem}"
     if DEFAULT in failed or len(failed) == len(configs) - 1:
         raise UserError(f"nothing is left to compare: {'; '.join(failed.values())}")
-    metrics = {which: read_run(place)[1]["metrics"] for which, (_, place) in again.items() if which[0] not in failed}
+    results = {which: read_run(place)[1] for which, (_, place) in again.items() if which[0] not in failed}
     # without a mask nothing but the proxy is known
-    reported = metric if all(metric in of for of in metrics.values()) else f"{sweep.selection}/{metric}"
+    masked = all(any(name in of["metrics"] for name in HEADLINES) for of in results.values())
+    metric = objective.metric if masked else f"{sweep.selection}/{objective.metric}"
     values: dict[str, list[tuple[float, float]]] = {name: [] for name in configs if name not in failed}
-    for (name, _), of in metrics.items():
-        values[name].append((score(of, metric, sweep.selection), of[reported]))
-    verdict = judge(reported, values)
+    for (name, _), of in results.items():
+        usage = Usage(sum(of["seconds"].values()))
+        chosen, reported = (
+            objective.value(choosing(of["metrics"], how), usage)
+            for how in (sweep.selection, "oracle" if masked else sweep.selection)
+        )
+        values[name].append((chosen, reported))
+    verdict = judge(metric, values, objective.direction)
     temporary = folder / f".{CONFIRM}.json"
-    record = {**FORMAT.stamp(), "metric": reported, "seeds": seeds, "selection": sweep.selection, "values": values}
+    record = {**FORMAT.stamp(), "metric": metric, "direction": objective.direction, "seeds": seeds}
+    record |= {"selection": sweep.selection, "values": values}
     temporary.write_text(
         json.dumps({**record, "winner": verdict.winner, "sentence": verdict.sentence}, indent=2) + "\n"
     )
@@ -191,6 +205,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)
 
     metric: str
+    direction: Direction = "maximize"
     values: dict[str, Annotated[list[tuple[float, float]], Field(min_length=1)]]
 
 
@@ -206,14 +221,15 @@ def read_verdict(folder: Path) -> Verdict:
             raise ValueError("values")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({cut(str(error))}); run semples-tune confirm again") from None
-    return judge(found.metric, found.values)
+    return judge(found.metric, found.values, found.direction)
 
 
 def _track(sweep: Sweep, folder: Path, verdict: Verdict) -> None:
     """The verdict as a run of MLflow below that of the sweep."""
-    tracker, above = Tracker(folder), run_of(load_study(folder, sweep))
+    tracker, above = open_trackers(folder, sweep.trackers), run_of(load_study(folder, sweep))
     tags = {"kind": "confirm", "selection": sweep.selection, "verdict": verdict.sentence}
-    key = tracker.start(f"{above}-confirm-{int(time.time())}", f"{sweep.name}-confirm", above, {}, tags)
+    key = f"{above}-confirm-{int(time.time())}"
+    tracker.start(key, f"{sweep.name}-confirm", above, {}, tags)
     means = {f"{name}/{verdict.metric}": s.mean for name, s in verdict.reported.items()}
     lows = {f"{name}/over_default_low": s.low for name, s in verdict.over_default.items() if math.isfinite(s.low)}
     tracker.log(key, [means | lows])

@@ -25,7 +25,8 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from semples.config import with_changes
 from semples.pipeline.graph import STAGES, covers
-from tune.study import DUPLICATE, excess
+from tune.records import compute_seconds, is_duplicate, trial_record
+from tune.study import constraint_violations
 from tune.sweep_file import Sweep
 
 STARTUP = 4  # trials at random points before the model is asked
@@ -90,7 +91,7 @@ class Space:
         """(n, keys) -> (n, keys) in [0, 1]; of choices, their position."""
         columns = []
         for column, (_, d) in zip(rows.T, self._items, strict=True):
-            low, high, log = _ends(d)
+            low, high, log = _bounds(d)
             columns.append(
                 (np.log(column) - np.log(low)) / np.log(high / low) if log else (column - low) / (high - low)
             )
@@ -100,7 +101,7 @@ class Space:
         """The inverse, rounded to whole numbers and steps; not `settled` yet."""
         columns = []
         for column, (_, d) in zip(np.clip(unit, 0, 1).T, self._items, strict=True):
-            low, high, log = _ends(d)
+            low, high, log = _bounds(d)
             value = low * (high / low) ** column if log else low + (high - low) * column
             if isinstance(d, CategoricalDistribution):
                 value = np.minimum(np.rint(value), len(d.choices) - 1)
@@ -134,7 +135,7 @@ class Space:
         return np.stack(columns, 1)
 
 
-def _ends(d: Any) -> tuple[float, float, bool]:
+def _bounds(d: Any) -> tuple[float, float, bool]:
     if isinstance(d, CategoricalDistribution):
         return 0.0, max(1.0, len(d.choices) - 1.0), False
     half = 0.0 if d.log or not d.step else d.step / 2  # every whole number gets the same share
@@ -148,21 +149,21 @@ class Costs:
 
     def __init__(self, space: Space, stages: dict[str, tuple[str, ...]], trials: Sequence[FrozenTrial]):
         rows = space.rows(trials)
-        records = [trial.user_attrs.get("stages", {}) for trial in trials]
+        records = [trial_record(trial) for trial in trials]
         self.columns = {name: [space.names.index(key) for key in keys] for name, keys in stages.items()}
         self._seconds, self._known = {}, {}
         for name, columns in self.columns.items():
-            seconds = [record[name]["seconds"] for record in records if name in record]
+            seconds = [record.stages[name].seconds for record in records if name in record.stages]
             self._seconds[name] = float(np.mean(seconds)) if seconds else 0.0
             self._known[name] = {
                 row[columns].tobytes()
                 for row, record, trial in zip(rows, records, trials, strict=True)
-                if name in record or trial.state == TrialState.RUNNING
+                if name in record.stages or trial.state == TrialState.RUNNING
             }
         self.whole = sum(self._seconds.values())
         self._stopped: dict[str, set[bytes]] = {name: set() for name in stages}
-        for row, trial in zip(rows, trials, strict=True):
-            if trial.state == TrialState.PRUNED and (last := _last_milestone(trial)):
+        for row, trial, record in zip(rows, trials, records, strict=True):
+            if trial.state == TrialState.PRUNED and (last := record.last_milestone):
                 self._stopped[last[0]].add(row[self.columns[last[0]]].tobytes())
 
     def stopped(self, rows: np.ndarray) -> np.ndarray:
@@ -207,7 +208,7 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
     ) -> dict[str, Any]:
         """The candidate with the best ratio of expected improvement to remaining cost."""
         others = (t for t in study.get_trials(deepcopy=False) if t.number != trial.number)
-        trials = [t for t in others if DUPLICATE not in t.user_attrs]
+        trials = [t for t in others if not is_duplicate(t)]
         candidates = self._space.settled(self._space.of_unit(self._rng.random((FRESH, len(self._space.names)))))
         ended = [t for t in trials if t.state.is_finished()]
         rows, values = self._observations(ended)
@@ -240,8 +241,7 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         """Seconds of the newest trials since the last one that took more than half of a whole trial."""
         spent = 0.0
         for trial in reversed(ended):
-            stages = trial.user_attrs.get("stages", {}).values()
-            seconds = sum(stage["seconds"] for stage in stages if not stage["reused"])
+            seconds, _ = compute_seconds([trial_record(trial)])
             if seconds > costs.whole / 2:
                 break
             spent += seconds
@@ -265,9 +265,11 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         worst = min(worth.values())
         expected = _by_milestone(complete, worth)
         for trial in ended:
-            if trial.state == TrialState.PRUNED and (last := _last_milestone(trial)):
-                worth[trial.number] = expected(*last)
-            elif trial.state != TrialState.COMPLETE or any(over > 0 for over in excess(trial, self._limits).values()):
+            record = trial_record(trial)
+            over = constraint_violations(record.usage, self._limits).values()
+            if trial.state == TrialState.PRUNED and record.last_milestone:
+                worth[trial.number] = expected(*record.last_milestone)
+            elif trial.state != TrialState.COMPLETE or any(by > 0 for by in over):
                 worth[trial.number] = worst
         known = [t for t in ended if worth.get(t.number) is not None]
         if len(known) > OBSERVATIONS:
@@ -295,7 +297,7 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
             x, y = np.concatenate([x, busy]), np.concatenate([y, process.predict(busy)])
             process.fit(x, y)
         mean, deviation = process.predict(self._space.features(candidates), return_std=True)
-        deviation = np.sqrt(np.maximum(deviation**2 - self._kernel.k2.noise_level, 1e-12))
+        deviation = np.sqrt(np.maximum(deviation**2 - self._kernel.get_params()["k2__noise_level"], 1e-12))
         return log_expected_improvement((mean - process.predict(x).max()) / deviation) + np.log(deviation)
 
 
@@ -313,19 +315,15 @@ def _contained(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.array([row.tobytes() in known for row in rows], bool)
 
 
-def _last_milestone(trial: FrozenTrial) -> tuple[str, float] | None:
-    scores = [(name, stage["score"]) for name, stage in trial.user_attrs.get("stages", {}).items() if "score" in stage]
-    return scores[-1] if scores else None
-
-
 def _by_milestone(complete: Sequence[FrozenTrial], worth: dict[int, float]) -> Any:
     """(milestone, score) -> what complete trials with it were worth, by a straight line; the least if few have it."""
+    recorded = {trial.number: trial_record(trial).stages for trial in complete}
 
     def expected(name: str, score: float) -> float:
         pairs = [
-            (stages[name]["score"], worth[t.number])
-            for t in complete
-            if name in (stages := t.user_attrs.get("stages", {})) and "score" in stages[name]
+            (stages[name].score, worth[number])
+            for number, stages in recorded.items()
+            if name in stages and stages[name].score is not None
         ]
         x, y = np.array(pairs).reshape(-1, 2).T
         if len(x) < STARTUP or x.std() == 0:

@@ -28,11 +28,16 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from semples.errors import UserError
 from semples.pipeline.graph import STAGES
 from tune.cost_aware import Space, affecting
+from tune.messages import Completed, Failed, Message, StageDone, State, Usage, encode
+from tune.objectives import HEADLINES
+from tune.records import trial_record
+from tune.scheduler import MilestoneStopping
 from tune.searcher import StudySearcher
-from tune.stopping import MilestoneStopping
-from tune.study import is_default, passed_milestones, prepare, succeeded
+from tune.stopping import find_rule
+from tune.study import is_default, passed_milestones, succeeded
 from tune.sweep_file import Sweep, find_sweep_file, load_sweep
-from tune.tracking import Tracker, Untracked
+from tune.tracking import NullTracker, Tracker
+from tune.warm_start import prepare
 
 TABLE = Path(__file__).parent / "replays" / "scenes.json"
 # Seconds of the stages: as measured, or estimated for the released settings on VOC (10,582 images, 60 epochs a stage,
@@ -51,17 +56,25 @@ PROFILES: dict[str, dict[str, float]] = {
 }
 
 
-# a stage of a trial: its name, what trials share its result by, compute seconds, scores [of the holdout, reported] if
-# it has a milestone
-Planned = tuple[str, bytes, float, list[float] | None]
+@dataclass(frozen=True)
+class StagePlan:
+    """A stage of a replayed trial: its name, what trials share its result by, compute seconds, and mIoU [of the
+    holdout, reported] where it is a milestone."""
+
+    stage: str
+    identity: bytes
+    seconds: float
+    scores: list[float] | None = None
 
 
-class Answers(Protocol):
-    """What a replay asks for the stages of a trial: of a table, or of trials that are computed."""
+class Blackbox(Protocol):
+    """What a replay asks for the stages of a trial: a table, or trials that are computed."""
 
-    def stage_seconds(self, profile: str) -> dict[str, float]: ...
+    def stage_seconds(self, profile: str) -> dict[str, float]:
+        """Seconds of every stage under a profile of PROFILES."""
 
-    def plan(self, parameters: dict[str, Any], seconds: dict[str, float], last: str) -> list[Planned]: ...
+    def plan(self, parameters: dict[str, Any], seconds: dict[str, float], last: str) -> list[StagePlan]:
+        """The stages of a trial up to `last`, in order."""
 
 
 class Table:
@@ -119,11 +132,11 @@ class Table:
         """Seconds of every stage under a profile of PROFILES."""
         return PROFILES[profile] or self.seconds
 
-    def plan(self, parameters: dict[str, Any], seconds: dict[str, float], last: str) -> list[Planned]:
-        """The stages of a trial up to `last`."""
+    def plan(self, parameters: dict[str, Any], seconds: dict[str, float], last: str) -> list[StagePlan]:
+        """The stages of a trial up to `last`, in order."""
         row, scores = self._space.row(parameters), self.scores(parameters)
         names = list(self.columns)[: list(self.columns).index(last) + 1]
-        return [(name, self._key(name, row), seconds[name], scores.get(name)) for name in names]
+        return [StagePlan(name, self._key(name, row), seconds[name], scores.get(name)) for name in names]
 
     def scores(self, parameters: dict[str, Any]) -> dict[str, list[float]]:
         """By milestone: mIoU [of the holdout, reported]."""
@@ -159,18 +172,18 @@ def fit(x: np.ndarray, y: np.ndarray, scales: dict[str, Any] | None) -> Gaussian
 def _scales(kernel: Any) -> dict[str, Any]:
     return {
         "theta": [round(float(value), 4) for value in kernel.theta],
-        "noise": round(float(kernel.k2.noise_level), 4),
+        "noise": round(float(kernel.get_params()["k2__noise_level"]), 4),
     }
 
 
 @dataclass(frozen=True)
-class End:
-    """A trial that ended: when, in virtual seconds; its state and objective values; the compute seconds of all trials
-    until then."""
+class TrialEnd:
+    """A trial that ended: when, in virtual seconds; its state, and the values of its objectives where it is COMPLETE;
+    the compute seconds of all trials until then."""
 
     clock: float
     number: int
-    state: str
+    state: State
     values: list[float]
     spent: float
 
@@ -182,7 +195,7 @@ class Replay:
 
     study: optuna.Study
     workers: int
-    ends: list[End] = field(default_factory=list)
+    ends: list[TrialEnd] = field(default_factory=list)
     suggestions: list[float] = field(default_factory=list)
     begun: float = 0.0
     computing: list[tuple[float, float]] = field(default_factory=list)
@@ -200,41 +213,41 @@ class _Trial:
 
     identity: str
     config: dict[str, Any]  # as Ray's trials have it, for the scheduler
-    plan: list[Planned]
-    fate: str
+    plan: list[StagePlan]
+    injected_fault: str
     passed: int = 0
 
 
 def replay(
     sweep: Sweep,
-    table: Answers,
+    table: Blackbox,
     workers: int = 1,
     profile: str = "measured",
     reuse: bool = True,
     study: optuna.Study | None = None,
     tracker: Tracker | None = None,
     start_run: Callable[[int, dict[str, Any]], str] = lambda number, parameters: "",
-    fate: Callable[[int], str] = lambda number: "",
-    enough: Callable[[End], bool] = lambda end: False,
+    injected_fault: Callable[[int], str] = lambda number: "",
+    enough: Callable[[TrialEnd], bool] = lambda end: False,
 ) -> Replay:
     """Run the sweep on `workers` virtual workers until it ends by itself or `enough` of a trial's end.
 
     profile: of PROFILES. reuse: whether trials share their stages. study: to go on with; a new one in memory by
-    default. fate: by trial number "" or what becomes of it instead of its end: "fail", "nan", "lost", or "retried" (its
-    process dies once at half of its way). A suggestion takes the driver as long as it really takes.
+    default. injected_fault: by trial number "" or what becomes of it instead of its end: "fail", "nan", "lost", or
+    "retried" (its process dies once at half of its way). A suggestion takes the driver as long as it really takes.
     """
     study = prepare(study or optuna.create_study(directions=sweep.directions), sweep)
     result = Replay(study, workers)
-    searcher = StudySearcher(study, sweep, tracker or Untracked(), start_run, lambda *_: None)
+    searcher = StudySearcher(study, sweep, tracker or NullTracker(), start_run, lambda *_: None)
     scheduler = MilestoneStopping(
-        sweep.early_stopping,
+        find_rule(sweep.early_stopping),
         sweep.last_stage,
         passed_milestones(study),
         lambda number: is_default(study, sweep, number),
     )
     seconds, chosen = table.stage_seconds(profile), _which(sweep)
     left = np.inf if sweep.trials is None else sweep.trials - len(succeeded(study))
-    events: list[tuple[float, int, _Trial, dict[str, Any]]] = []
+    events: list[tuple[float, int, _Trial, Message]] = []
     store: dict[tuple[str, bytes], float] = {}  # when each result was or will be there
     order, clock, driver, spent, free = itertools.count(), 0.0, 0.0, 0.0, workers
 
@@ -242,22 +255,25 @@ def replay(
         if trial.passed == len(trial.plan):
             heapq.heappush(events, (now, next(order), trial, _last_message(trial, sweep)))
             return
-        name, key, taken, scores = trial.plan[trial.passed]
-        reused = reuse and (name, key) in store
-        if not reused:
-            store[name, key] = now + taken
-            result.computing.append((now, now + taken))
-        milestone = {} if scores is None else {"milestone": name, "score": scores[chosen]}
-        message = {"stage": name, "metrics": {}, "curves": [], "seconds": taken, "reused": reused, **milestone}
-        heapq.heappush(events, (max(now, store[name, key]) if reused else now + taken, next(order), trial, message))
+        plan = trial.plan[trial.passed]
+        which, end = (plan.stage, plan.identity), now + plan.seconds
+        if reused := reuse and which in store:
+            end = max(now, store[which])
+        else:
+            store[which] = end
+            result.computing.append((now, end))
+        score = plan.scores[chosen] if plan.scores else None
+        message = StageDone(plan.stage, {}, (), plan.seconds, reused, score)
+        heapq.heappush(events, (end, next(order), trial, message))
 
-    def end(trial: _Trial, last: dict[str, Any], error: bool = False) -> None:
+    def end_trial(trial: _Trial, last: dict[str, Any], error: bool = False) -> None:
         nonlocal free, left
         searcher.on_trial_complete(trial.identity, last, error)
         free += 1
         ended = study.get_trials(deepcopy=False)[trial.config["number"]]
         left -= ended.state != TrialState.FAIL
-        result.ends.append(End(clock, ended.number, ended.user_attrs["state"], ended.values or [], spent))
+        values = ended.values if ended.state == TrialState.COMPLETE else []
+        result.ends.append(TrialEnd(clock, ended.number, trial_record(ended).state, values, spent))
 
     while True:
         while free and left > workers - free:
@@ -270,24 +286,26 @@ def replay(
             result.begun = driver = max(driver, clock) + result.suggestions[-1]
             free -= 1
             plan = table.plan(suggestion["parameters"], seconds, sweep.last_stage)
-            go_on(_Trial(identity, {"number": suggestion["number"]}, plan, fate(suggestion["number"])), driver)
+            go_on(
+                _Trial(identity, {"number": suggestion["number"]}, plan, injected_fault(suggestion["number"])), driver
+            )
         if not events:
             break
         clock, _, trial, message = heapq.heappop(events)
-        last = {"report": json.dumps(message)}
-        if "stage" in message and not message["reused"]:
-            spent += message["seconds"]
+        last = encode(message)
+        if isinstance(message, StageDone) and not message.reused:
+            spent += message.seconds
         if scheduler.on_trial_result(None, trial, last) == TrialScheduler.STOP:
-            end(trial, last)
+            end_trial(trial, last)
         else:
             searcher.on_trial_result(trial.identity, last)
             trial.passed += 1
-            if "ended" in message:
-                end(trial, last)
-            elif trial.passed * 2 >= len(trial.plan) and trial.fate == "lost":
-                end(trial, last, error=True)
-            elif trial.passed * 2 >= len(trial.plan) and trial.fate == "retried":
-                trial.fate, trial.passed = "", 0
+            if isinstance(message, Completed | Failed):
+                end_trial(trial, last)
+            elif trial.passed * 2 >= len(trial.plan) and trial.injected_fault == "lost":
+                end_trial(trial, last, error=True)
+            elif trial.passed * 2 >= len(trial.plan) and trial.injected_fault == "retried":
+                trial.injected_fault, trial.passed = "", 0
                 go_on(trial, clock)
             else:
                 go_on(trial, clock)
@@ -303,12 +321,17 @@ def _which(sweep: Sweep) -> int:
     return int(sweep.selection == "oracle")
 
 
-def _last_message(trial: _Trial, sweep: Sweep) -> dict[str, Any]:
-    if trial.fate == "fail":
-        return {"ended": "FAILED", "reason": "as the replay was told"}
-    scores = {STAGES[name].milestone: found for name, _, _, found in trial.plan if found and STAGES[name].headline}
-    taken = {"seconds": sum(seconds for _, _, seconds, _ in trial.plan), "gpu_gb": 0.0}
-    values = [taken[name] if name in taken else scores[name][_which(sweep)] for name in sweep.objective]
-    values = [math.nan] * len(values) if trial.fate == "nan" else values
-    metrics = {name: found[1] for name, found in scores.items()}
-    return {"ended": "COMPLETE", "values": values, "metrics": metrics, "taken": taken}
+def _last_message(trial: _Trial, sweep: Sweep) -> Message:
+    if trial.injected_fault == "fail":
+        return Failed("as the replay was told")
+    scores = {
+        milestone: plan.scores
+        for plan in trial.plan
+        if plan.scores and (milestone := STAGES[plan.stage].milestone) in HEADLINES
+    }
+    chosen, reported = ({name: of[which] for name, of in scores.items() if name} for which in (_which(sweep), 1))
+    usage = Usage(sum(plan.seconds for plan in trial.plan))
+    values = [objective.value(chosen, usage) for objective in sweep.objectives]
+    if trial.injected_fault == "nan":
+        values = [math.nan] * len(values)
+    return Completed(tuple(values), reported, usage)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import Progress, TaskID
+from rich.progress import TaskID
 from rich.table import Table
+
+from tune.messages import Began, Ended, Event, Progress, Restarted, StageDone, State
+from tune.objectives import HEADLINES
 
 if TYPE_CHECKING:
     import optuna
@@ -23,49 +27,48 @@ def say(line: str) -> None:
     console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-class Screen:
+class ProgressReporter:
     """Prints a line for every milestone and end of a trial below a bar for the sweep and one for each running trial."""
 
-    def __init__(self, progress: Progress, sweep: Sweep, done: int, best: float):
-        from tune.sweep_file import OBJECTIVES
-
+    def __init__(self, progress: bars.Progress, sweep: Sweep, done: int, best: float | None):
         self._progress = progress
         # what chooses, not what is reported
-        self._objective = [f"{sweep.selection}/{name}" if OBJECTIVES[name] else name for name in sweep.objective]
+        self._objectives = [f"{sweep.selection}/{one.metric}" if one.stage else one.metric for one in sweep.objectives]
+        self._better = max if sweep.directions[0] == "maximize" else min
         self._what = "proxy" if sweep.selection == "proxy" else f"{sweep.selection} mIoU"
         self._sweep = progress.add_task("sweep", total=sweep.trials, completed=done, note="")
         self._bars: dict[int, TaskID] = {}
         self._best = best
 
-    def __call__(self, number: int, report: dict[str, Any]) -> None:
-        if "started" in report:
-            self._bars[number] = self._progress.add_task(f"trial {number}", total=None, note="starting")
-        elif "state" in report:
-            self._progress.remove_task(self._bars.pop(number))
-            self._progress.advance(self._sweep)
-            note = report.get("reason", "")
-            if report["state"] == "COMPLETE":
-                note = ", ".join(
-                    f"{name} {value:.1f}" for name, value in zip(self._objective, report["values"], strict=True)
-                )
-                self._best = max(self._best, report["values"][0])
-                note += f", best {self._best:.1f}" if len(self._objective) == 1 else ""
-            note += f", computed {report['seconds_computed']:.0f} s, saved {report['seconds_saved']:.0f} s"
-            say(f"trial {number:3d}  {report['state']:<9} {note}")
-        elif "again" in report:
-            say(f"trial {number:3d}  again     {report['again']}")
-        elif "stage" in report:
-            total = max(report["epochs"], 1)
-            self._progress.update(
-                self._bars[number],
-                completed=total if "metrics" in report else report["epoch"],
-                total=total,
-                note=f"{report['stage']}, waiting for {report['waiting']}" if "waiting" in report else report["stage"],
-            )
-            if "milestone" in report:
-                how = "stored" if report["reused"] else "computed"
-                line = f"trial {number:3d}  {report['stage']:<9} {self._what} {report['score']:.1f} ({how})"
-                say(line)
+    def __call__(self, number: int, event: Event) -> None:
+        match event:
+            case Began():
+                self._bars[number] = self._progress.add_task(f"trial {number}", total=None, note="starting")
+            case Restarted(reason):
+                say(f"trial {number:3d}  again     {reason}")
+            case Progress(stage, epoch, epochs, waiting):
+                note = f"{stage}, waiting for {waiting}" if waiting else stage
+                self._progress.update(self._bars[number], completed=epoch, total=max(epochs, 1), note=note)
+            case StageDone(stage):
+                total = max(len(event.curves), 1)
+                self._progress.update(self._bars[number], completed=total, total=total, note=stage)
+                if event.score is not None:
+                    how = "stored" if event.reused else "computed"
+                    say(f"trial {number:3d}  {stage:<9} {self._what} {event.score:.1f} ({how})")
+            case Ended():
+                self._progress.remove_task(self._bars.pop(number))
+                self._progress.advance(self._sweep)
+                say(f"trial {number:3d}  {event.state:<9} {self._how(event)}")
+
+    def _how(self, end: Ended) -> str:
+        note = end.reason
+        if end.state == State.COMPLETE:
+            named = zip(self._objectives, end.values, strict=True)
+            note = ", ".join(f"{name} {value:.1f}" for name, value in named)
+            value = end.values[0]
+            self._best = value if self._best is None else self._better(self._best, value)
+            note += f", best {self._best:.1f}" if len(self._objectives) == 1 else ""
+        return f"{note}, computed {end.seconds_computed:.0f} s, saved {end.seconds_saved:.0f} s"
 
 
 def extent(sweep: Sweep) -> str:
@@ -79,42 +82,40 @@ def extent(sweep: Sweep) -> str:
 def show(study: optuna.Study, sweep: Sweep) -> None:
     """The best trials as a table, and how many ended how."""
     from semples.output import STAMPS
-    from tune.study import DUPLICATE, effort, front, is_default, ranked, succeeded
-    from tune.sweep_file import OBJECTIVES
+    from tune.records import compute_seconds, trial_record
+    from tune.study import is_default, pareto_front, ranked, succeeded
 
-    several = len(sweep.objective) > 1
-    leading = front(study, sweep) if several else ranked(study, sweep)
+    names = [objective.metric for objective in sweep.objectives]
+    several = len(names) > 1
+    leading = pareto_front(study, sweep) if several else ranked(study, sweep)
     best = leading[:TOP]
-    title = (
-        f"{sweep.name}: {'trials that no other beats' if several else 'best trials'} by {' and '.join(sweep.objective)}"
-    )
+    title = f"{sweep.name}: {'Pareto front' if several else 'best trials'} by {' and '.join(names)}"
     table = Table(title=f"{title} ({STAMPS[sweep.selection]})", title_justify="left")
     table.add_column("trial")
     for trial in best:
         table.add_column("default" if is_default(study, sweep, trial.number) else str(trial.number), justify="right")
-    for i, name in enumerate(sweep.objective):
+    for i, name in enumerate(names):
         table.add_row(f"objective {name}" if several else "objective", *(f"{trial.values[i]:.1f}" for trial in best))
-    metrics = [m for m in OBJECTIVES if best and all(m in trial.user_attrs["metrics"] for trial in best)]
+    reported = [trial_record(trial).metrics for trial in best]
+    metrics = [name for name in HEADLINES if best and all(name in of for of in reported)]
     for metric in metrics:
-        table.add_row(metric, *(f"{trial.user_attrs['metrics'][metric]:.1f}" for trial in best))
+        table.add_row(metric, *(f"{of[metric]:.1f}" for of in reported))
     table.add_section()
     for key in sweep.space:
         values = (trial.params.get(key, "-") for trial in best)
         table.add_row(key, *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values))
     console.print(table)
     if several and len(leading) > TOP:
-        say(f"{len(leading) - TOP} more that no other beats are in MLflow.")
+        say(f"{len(leading) - TOP} more of the front are in MLflow.")
     if sweep.selection != "oracle" and metrics:
         say(f"{' and '.join(metrics)} of images that were never used to choose.")
-    trials = study.get_trials(deepcopy=False)
-    own = [trial for trial in trials if DUPLICATE not in trial.user_attrs and trial.state.name != "WAITING"]
-    states = Counter(trial.user_attrs.get("state", trial.state.name) for trial in own)
+    records = [trial_record(trial) for trial in study.get_trials(deepcopy=False)]
+    states = Counter(of.state for of in records if of.duplicate_of is None and of.state != State.WAITING)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    of = f" of {sweep.trials}" if sweep.trials else ""
-    say(f"{len(succeeded(study))}{of} trials done: {counts}")
-    computed, saved = (seconds / 60 for seconds in effort(trials).values())
+    total = f" of {sweep.trials}" if sweep.trials else ""
+    say(f"{len(succeeded(study))}{total} trials done: {counts}")
+    computed, saved = (seconds / 60 for seconds in compute_seconds(records))
     say(f"{computed:.1f} minutes of compute; {saved:.1f} more were saved by stored stages")
-    for trial in trials:
-        if trial.user_attrs.get("state") in ("FAILED", "LOST"):
-            reason = trial.user_attrs.get("reason", "")
-            say(f"trial {trial.number} {trial.user_attrs['state']}: {reason}")
+    for number, of in enumerate(records):
+        if of.reason and of.state in (State.FAILED, State.LOST):
+            say(f"trial {number} {of.state}: {of.reason}")

@@ -10,70 +10,87 @@ import math
 import re
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from semples.errors import UserError
 from semples.pipeline.graph import STAGES
-from tune.stopping import RULES
-from tune.study import DUPLICATE, effort, excess, finished
+from tune.messages import Began, Completed, Ended, Failed, Message, Placed, StageDone, State, TrialCallback, decode
+from tune.places import trial_folder
+from tune.records import (
+    STATES,
+    TrialRecord,
+    compute_seconds,
+    keep_duplicate,
+    keep_end,
+    keep_run,
+    keep_stage,
+    run_of,
+    trial_record,
+)
+from tune.stopping import find_rule
+from tune.study import constraint_violations, finished
 from tune.sweep_file import Sweep
-from tune.tracking import RUN, Tracker, Untracked, run_of, was_started
-from tune.trial import MILESTONES, receive, trial_folder
+from tune.tracking import Tracker
+from tune.unofficial import running_trials
 
+MILESTONES = tuple(name for name, stage in STAGES.items() if stage.milestone)
 REPEATS = 100  # suggestions in a row that were tried before, after which the space is taken to be exhausted
 # trials in a row that failed for one reason, after which it is taken to be none of theirs: before any of this launch
 # has come through, and later, when it may be a part of the space
 FAILURES, LATER_FAILURES = 5, 10
 
 
-def how_it_ended(last: dict[str, Any], error: bool, rule: str) -> dict[str, Any]:
-    """A trial's state, from its last message and whether Ray gave it up: COMPLETE, PRUNED, FAILED or LOST."""
+def how_it_ended(last: Message | None, error: bool, stopped: str) -> Ended:
+    """A trial's state, from its last message and whether Ray gave it up. stopped: what the stopping rule says of those
+    that it stops."""
     if error:
-        return {"state": "LOST", "reason": "its process or node died more often than it is retried"}
-    if last.get("ended") == "FAILED":
-        return {"state": "FAILED", "reason": last["reason"]}
-    if last.get("ended") == "COMPLETE":
-        if not all(map(math.isfinite, last["values"])):
-            return {"state": "FAILED", "reason": f"its final score is {', '.join(map(str, last['values']))}"}
-        return {"state": "COMPLETE", **{key: last[key] for key in ("values", "metrics", "taken")}}
-    return {"state": "PRUNED", "reason": f"{RULES[rule].reason} at {last.get('milestone')}"}
+        return Ended(State.LOST, "its process or node died more often than it is retried")
+    match last:
+        case Failed(reason):
+            return Ended(State.FAILED, reason)
+        case Completed(values, metrics, usage) if all(map(math.isfinite, values)):
+            return Ended(State.COMPLETE, "", values, metrics, usage)
+        case Completed(values):
+            return Ended(State.FAILED, f"its final score is {', '.join(map(str, values))}")
+        case StageDone(stage):
+            return Ended(State.PRUNED, f"{stopped} at {stage}")
+    return Ended(State.PRUNED, stopped)
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
     """Suggests from the study, and tells it and MLflow how trials end.
 
-    start_run: trial number and parameters -> key of a new MLflow run. notice: called with (trial number, message)
-    for every message of the trial, before them with {"started": parameters}, and at its end with {"state", ...}.
-    exhausted: why no more trials are suggested, "" as long as they are. failing: whether that is because they all fail.
+    start_run: trial number and parameters -> key of a new MLflow run. on_event: called with the number of a trial and
+    what happened to it. exhausted: why no more trials are suggested, "" as long as they are. failing: whether that is
+    because they all fail.
     """
 
     def __init__(
         self,
         study: optuna.Study,
         sweep: Sweep,
-        tracker: Tracker | Untracked,
+        tracker: Tracker,
         start_run: Callable[[int, dict[str, Any]], str],
-        notice: Callable[[int, dict[str, Any]], None],
+        on_event: TrialCallback,
     ):
         super().__init__()
-        self._study, self._sweep = study, sweep
-        self._distributions = sweep.distributions()
-        self._tracker, self._start_run, self._notice = tracker, start_run, notice
+        self._study, self._sweep, self._stopped = study, sweep, find_rule(sweep.early_stopping).reason
+        self._tracker, self._start_run, self._on_event = tracker, start_run, on_event
         self._live: dict[str, optuna.Trial] = {}
         self._runs: dict[str, str] = {}  # their keys, also where the study cannot be read any more
         self._begun = time.monotonic()
-        self._spent = effort(study.get_trials(deepcopy=False))["seconds_computed"]
+        self._spent = compute_seconds(map(trial_record, study.get_trials(deepcopy=False)))[0]
         self._ended = {_identity(t.params): t for t in finished(study) if t.state != TrialState.FAIL}
         self.exhausted, self.failing = "", False
         self._failures: list[str] = []  # reasons of the last trials that failed, without the numbers in them
         self._patience, self._over = FAILURES, False
-        interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        self._again = [optuna.Trial(study, t._trial_id) for t in interrupted]
+        self._again = running_trials(study)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The next trial for Ray: {"number", "parameters"}; Searcher.FINISHED when there are to be no more."""
@@ -90,29 +107,27 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self._tracker.reopen(run)
         else:
             try:
-                trial.set_user_attr(RUN, self._start_run(trial.number, trial.params))
+                keep_run(trial, self._start_run(trial.number, trial.params))
             except UserError as error:  # a combination that the configuration does not allow
-                trial.set_user_attr("state", "FAILED")
-                trial.set_user_attr("reason", str(error))
-                self._tell(trial, TrialState.FAIL, None)
+                self._tell(trial, Ended(State.FAILED, str(error)))
                 return self.suggest(trial_id)
         self._live[trial_id], self._runs[trial_id] = trial, run_of(trial)
-        self._notice(trial.number, {"started": trial.params})
+        self._on_event(trial.number, Began(trial.params))
         return {"number": trial.number, "parameters": trial.params}
 
     def _next(self) -> optuna.Trial | None:
         """A new trial; one that repeats another is answered at once, by its end, and another is asked for."""
         sweep = self._sweep
         ended = self._study.get_trials(deepcopy=False)[-REPEATS:]
-        if len(ended) == REPEATS and all(t.state == TrialState.FAIL and not was_started(t) for t in ended):
-            self.exhausted = f"{REPEATS} suggestions in a row are not allowed: {ended[-1].user_attrs['reason']}"
+        if len(ended) == REPEATS and all(t.state == TrialState.FAIL and not trial_record(t).started for t in ended):
+            self.exhausted = f"{REPEATS} suggestions in a row are not allowed: {trial_record(ended[-1]).reason}"
             return None
         for _ in range(REPEATS):
             if sweep.budget and self._spent >= sweep.budget:
                 self.exhausted = f"the budget of {sweep.budget:.0f} compute seconds is spent"
             elif sweep.time_limit and time.monotonic() - self._begun >= sweep.time_limit:
                 self.exhausted = f"the time limit of {sweep.time_limit:.0f} s is over"
-            elif sweep.sampler == "grid" and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            elif sweep.is_grid and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 self.exhausted = "every point of the grid was tried"
             if self.exhausted:
                 return None
@@ -121,95 +136,97 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             same = self._ended.get(_identity(trial.params))
             if same is None:
                 return trial
-            trial.set_user_attr(DUPLICATE, same.number)
-            trial.set_user_attr("taken", same.user_attrs.get("taken", {}))  # by which it may be above a limit
-            self._tell(trial, same.state, same.values)
+            keep_duplicate(trial, same)
+            self._answer(trial, same.state, same.values)
         self.exhausted = f"{REPEATS} suggestions in a row had been tried before"
         return None
 
     def _draw(self, trial: optuna.Trial) -> None:
         for key, dimension in self._sweep.space.items():
             if dimension.is_active(trial.params):
-                trial._suggest(key, self._distributions[key])
+                dimension.suggest(trial, key)
 
-    def _tell(self, trial: optuna.Trial, state: TrialState, values: list[float] | None) -> None:
-        for name, over in excess(trial, self._sweep.limits).items():
+    def _tell(self, trial: optuna.Trial, end: Ended) -> None:
+        """Remember how a trial ended."""
+        keep_end(trial, end)
+        self._answer(trial, STATES[end.state], list(end.values))
+
+    def _answer(self, trial: optuna.Trial, state: TrialState, values: list[float] | None) -> None:
+        """Optuna gives a pruned trial its last intermediate score as value: nothing here ranks, reports or learns from
+        it as a final one."""
+        for name, over in constraint_violations(self._record_of(trial).usage, self._sweep.limits).items():
             trial.set_constraint(name, over)
-        if state == TrialState.COMPLETE:
-            self._study.tell(trial, values)
-        else:
-            # not by `tell`, which makes the last intermediate score of a pruned trial its final value
-            self._study._storage.set_trial_state_values(trial._trial_id, state)
+        self._study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
+
+    def _record_of(self, trial: optuna.Trial) -> TrialRecord:
+        return trial_record(self._frozen(trial))
+
+    def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[trial.number]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """A report of a running trial, see tune.trial.run_trial."""
-        if not self._over:
-            self._record(self._live[trial_id], receive(result))
+        """A report of a running trial, see tune.messages."""
+        if not self._over and (message := decode(result)):
+            self._record(self._live[trial_id], message)
 
-    def _record(self, trial: optuna.Trial, message: dict[str, Any]) -> None:
-        """Show a message; write a finished stage into the trial's run and study, once even when it is retried."""
-        self._notice(trial.number, message)
+    def _record(self, trial: optuna.Trial, message: Message) -> None:
+        """Pass a message on; write a finished stage into the trial's run and study, once even when it is retried."""
+        self._on_event(trial.number, message)
         run = run_of(trial)
-        if "node" in message:
-            self._tracker.tag(run, node=message["node"])
-        if "stage" not in message or "metrics" not in message:
-            return
-        stage, logged = message["stage"], trial.user_attrs.get("stages", {})
-        if stage in logged:
-            return
-        # the study comes last: a driver that is killed in between does it again
-        self._tracker.log(run, message["curves"], f"{stage}/")
-        self._tracker.log(run, [message["metrics"]], f"{stage}/", first_step=len(message["curves"]))
-        kept = {key: message[key] for key in ("seconds", "reused", "score") if key in message}
-        trial.set_user_attr("stages", {**logged, stage: kept})
-        self._spent += 0.0 if kept["reused"] else kept["seconds"]
-        if "milestone" in message:
-            if len(self._sweep.objective) == 1:  # Optuna knows no intermediate values of several objectives
-                trial.report(message["score"], MILESTONES.index(message["milestone"]))
-            self._tracker.tag(run, milestone=message["milestone"])
+        match message:
+            case Placed(node):
+                self._tracker.tag(run, node=node)
+            case StageDone(stage) if stage not in self._record_of(trial).stages:
+                # the study comes last: a driver that is killed in between does it again
+                self._tracker.log(run, message.curves, f"{stage}/")
+                self._tracker.log(run, [message.metrics], f"{stage}/", first_step=len(message.curves))
+                keep_stage(trial, message)
+                self._spent += 0.0 if message.reused else message.seconds
+                if message.score is not None:
+                    if len(self._sweep.objective) == 1:  # Optuna knows no intermediate values of several objectives
+                        trial.report(message.score, MILESTONES.index(stage))
+                    self._tracker.tag(run, milestone=stage)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Called by Ray once when a trial is over, however that came."""
         if self._over or (trial := self._live.pop(trial_id, None)) is None:
             return
-        last = receive(result or {})
-        end = how_it_ended(last, error, self._sweep.early_stopping)
-        if end["state"] == "PRUNED":
+        last = decode(result)
+        end = how_it_ended(last, error, self._stopped)
+        if end.state == State.PRUNED and last:
             self._record(trial, last)  # Ray shows the report at which the scheduler stops a trial to nobody else
-        run, stages = run_of(trial), trial.user_attrs.get("stages", {})
-        spent = effort([trial])
-        end |= spent
-        self._tracker.log(run, [spent])
-        self._tracker.tag(run, reused=", ".join(name for name, stage in stages.items() if stage["reused"]))
-        if end["state"] == "COMPLETE":
-            # what single stages report was logged when they were done
-            of_run = {k: v for k, v in end["metrics"].items() if k.split("/")[0] not in STAGES}
-            chosen = zip(self._sweep.objective, end["values"], strict=True)
-            self._tracker.log(
-                run, [{**of_run, **end["taken"], **{f"objective/{name}": value for name, value in chosen}}]
-            )
-        out = trial_folder(Path(), trial.number)
-        self._tracker.attach(run, *(out / f for f in ("config.yaml", "result.json", "gallery.png", "error.txt")))
-        self._tracker.end(run, end["state"], **({"reason": end["reason"]} if "reason" in end else {}))
-        for key in ("state", "reason", "metrics", "taken"):
-            if key in end:
-                trial.set_user_attr(key, end[key])
-        state = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED}.get(end["state"], TrialState.FAIL)
-        self._tell(trial, state, end.get("values"))
-        if state != TrialState.FAIL:
-            self._ended[_identity(trial.params)] = self._study.get_trials(deepcopy=False)[trial.number]
-        self._notice(trial.number, end)
+        record = self._record_of(trial)
+        computed, saved = compute_seconds([record])
+        end = replace(end, seconds_computed=computed, seconds_saved=saved)
+        self._track(record, end, trial_folder(Path(), trial.number))
+        self._tell(trial, end)
+        if STATES[end.state] != TrialState.FAIL:
+            self._ended[_identity(trial.params)] = self._frozen(trial)
+        self._on_event(trial.number, end)
         self._look_for_a_common_reason(end)
 
-    def _look_for_a_common_reason(self, end: dict[str, Any]) -> None:
+    def _track(self, record: TrialRecord, end: Ended, out: Path) -> None:
+        """The end of a trial in its MLflow run."""
+        tracker, run = self._tracker, record.run
+        tracker.log(run, [{"seconds_computed": end.seconds_computed, "seconds_saved": end.seconds_saved}])
+        tracker.tag(run, reused=", ".join(name for name, stage in record.stages.items() if stage.reused))
+        if end.state == State.COMPLETE:
+            # what single stages report was logged when they were done
+            of_run = {k: v for k, v in end.metrics.items() if k.split("/")[0] not in STAGES}
+            usage = asdict(end.usage) if end.usage else {}
+            tracker.log(run, [{**of_run, **usage, **self._sweep.by_objective(end.values)}])
+        tracker.attach(run, *(out / f for f in ("config.yaml", "result.json", "gallery.png", "error.txt")))
+        tracker.end(run, end.state, **({"reason": end.reason} if end.reason else {}))
+
+    def _look_for_a_common_reason(self, end: Ended) -> None:
         """Stop suggesting when trial after trial fails for one reason."""
-        if end["state"] in ("COMPLETE", "PRUNED"):
+        if end.state in (State.COMPLETE, State.PRUNED):
             self._failures, self._patience = [], LATER_FAILURES
             return
-        self._failures = [*self._failures, re.sub(r"\d+", "#", end["reason"])][-self._patience :]
+        self._failures = [*self._failures, re.sub(r"\d+", "#", end.reason)][-self._patience :]
         if len(self._failures) == self._patience and len(set(self._failures)) == 1:
             self.failing = True
-            self.exhausted = f"{self._patience} trials in a row failed for one reason: {end['reason']}"
+            self.exhausted = f"{self._patience} trials in a row failed for one reason: {end.reason}"
 
     @property
     def unfinished(self) -> bool:

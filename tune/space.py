@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -43,7 +44,7 @@ class Dimension(Section):
         default=None, min_length=1, description="The values themselves: numbers, words, true or false."
     )
     log: bool = Field(default=False, description="Whether a range is searched on a log scale; its ends are above 0.")
-    step: Annotated[_Number | None, NO_FLAG, Field(gt=0)] = Field(
+    step: Annotated[_Number, Field(gt=0), NO_FLAG] | None = Field(
         default=None,
         description="Distance of the values of a range, which begin at its low end; empty = 1 for int, none for float.",
     )
@@ -85,6 +86,26 @@ class Dimension(Section):
         if self.float:
             return FloatDistribution(*self.float, log=self.log, step=self.step)
         return CategoricalDistribution(self.choice or ())
+
+    def suggest(self, trial: optuna.Trial, key: str) -> None:
+        """Have Optuna draw a value for this key."""
+        if self.int:
+            trial.suggest_int(key, *self.int, step=round(self.step or 1), log=self.log)
+        elif self.float:
+            trial.suggest_float(key, *self.float, step=self.step, log=self.log)
+        else:
+            trial.suggest_categorical(key, self.choice or ())
+
+    def contains(self, value: Any) -> bool:
+        """Whether it can give a value."""
+        if self.choice:
+            return value in self.choice
+        if isinstance(value, bool) or not isinstance(value, _Number):
+            return False
+        low, high = self.bounds
+        step = self.step or (1 if self.int else None)
+        steps = (value - low) / step if step else 0.0
+        return bool(low <= value <= high and abs(steps - round(steps)) < 1e-8)
 
     @property
     def bounds(self) -> tuple[Any, ...]:
@@ -132,7 +153,7 @@ def distributions(space: Space, base: Config) -> dict[str, BaseDistribution]:
             if other not in result:
                 raise UserError(f"space: {key} is searched when {other} has a value, so {other} must stand before it")
             for value in dimension.values_of(other):
-                if not within(result[other], value):
+                if not space[other].contains(value):
                     raise UserError(f"space: {key} is searched when {other} is {value}, which it never is")
         if base.selection == "proxy" and key.startswith("clip."):
             raise UserError(f"space: {key} cannot be searched where CLIP is the judge (selection: proxy)")
@@ -147,7 +168,7 @@ def distributions(space: Space, base: Config) -> dict[str, BaseDistribution]:
             if isinstance(value, str | bool) != isinstance(changed, str | bool):
                 raise UserError(f"space: {key}: {quoted(value)} stands for {changed}; write it so, without quotes")
         result[key] = dimension.distribution()
-        if not within(result[key], flat[key]):
+        if not dimension.contains(flat[key]):
             raise UserError(
                 f"space: {key} does not include its base value {flat[key]}, with which trials begin; widen it or "
                 "change base"
@@ -184,11 +205,3 @@ def grid(space: Space) -> Iterator[dict[str, Any]]:
         if (own := tuple(point.items())) not in seen:
             seen.add(own)
             yield point
-
-
-def within(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a dimension's distribution can give a value."""
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except ValueError:  # no choice of a categorical distribution, or no number
-        return False

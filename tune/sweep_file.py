@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,15 +39,11 @@ from semples.errors import UserError, nearest
 from semples.formats import Format, renamed
 from semples.pipeline.graph import STAGES
 from tune import space
+from tune.choice import Choice
+from tune.objectives import Direction, Objective, find_objective
 from tune.space import Dimension
 
 SWEEPS = Path(__file__).parent / "sweeps"
-# what a trial may be judged by: the stage after which it is known, None where it belongs to the whole trial
-OBJECTIVES: dict[str, str | None] = {
-    **{stage.milestone: name for name, stage in STAGES.items() if stage.headline and stage.milestone},
-    "seconds": None,
-    "gpu_gb": None,
-}
 FILES = ("data.root", "generator.weights", "clip.pretrained")  # keys that may name a file or folder
 LONGEST = 100 * 365 * 86400  # seconds of a sweep
 LIMITS = {
@@ -79,18 +75,17 @@ class Resources(Section):
 
 
 def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
+    return (value,) if isinstance(value, str | Mapping) else value
 
 
-def _reported(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        if name not in OBJECTIVES:
-            raise ValueError(
-                f"'{name}' is not reported by trials{nearest(name, OBJECTIVES)}; known: {_list(OBJECTIVES)}"
-            )
-    if len(set(names)) != len(names) or not any(OBJECTIVES[name] for name in names):
-        raise ValueError("name every objective once, and at least one mIoU")
-    return names
+def _objectives(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    try:
+        found = [find_objective(choice) for choice in choices]
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    if len({one.metric for one in found}) != len(found) or not any(one.stage for one in found):
+        raise ValueError("name every objective once, and at least one that a stage reports")
+    return choices
 
 
 def _seconds(value: Any) -> Any:
@@ -115,13 +110,13 @@ def _list(names: Any) -> str:
 
 
 # with what editors are told, where a file may have other forms than the value
-_ONE_OF = {"enum": list(OBJECTIVES)}
+_ONE_OF = Choice.model_json_schema()
 _POSITIVE = {"type": "number", "exclusiveMinimum": 0}
 _Objectives = Annotated[
-    tuple[str, ...],
+    tuple[Choice, ...],
     BeforeValidator(_as_tuple),
     Field(min_length=1),
-    AfterValidator(_reported),
+    AfterValidator(_objectives),
     WithJsonSchema({"anyOf": [_ONE_OF, {"type": "array", "items": _ONE_OF, "minItems": 1, "uniqueItems": True}]}),
 ]
 _Limits = Annotated[
@@ -155,9 +150,11 @@ class Sweep(Section):
     )
     objective: _Objectives = Field(
         description="What is best, measured on the masks that choose: seg_miou, pseudo_miou (then trials end at the "
-        "pseudo masks and train no network) or a list of several, with seconds (compute of all of a trial's stages) or "
-        "gpu_gb (its most GPU memory, in GB) among them if you like. mIoU, in points, is maximised, the rest "
-        "minimised; of several the best are those that no other trial beats in all."
+        "pseudo masks and train no network), another metric, {name: metric, metric: pseudo_iou/dog, stage: masks} for "
+        "one (direction: minimize where less is better), or a list of several, with seconds (compute of all of a "
+        "trial's stages) or gpu_gb (its most GPU memory, in GB) among them if you like, which are minimised. Of "
+        "several the best are the Pareto front: trials that no other beats in all. Other names are entry points of the "
+        "group tune.objectives."
     )
     limits: _Limits = Field(
         default={}, description="What a trial may take, seconds and gpu_gb; trials above are never the best."
@@ -175,16 +172,23 @@ class Sweep(Section):
     parallel: Annotated[int, Field(ge=0, le=100_000), NO_FLAG] = Field(
         default=0, description="Trials at a time, 0 = as many as the cluster has room for."
     )
-    sampler: Literal["cost-aware", "tpe", "gp", "nsga2", "nsga3", "cmaes", "random", "sobol", "grid"] = Field(
-        default="cost-aware",
+    sampler: Choice = Field(
+        default=Choice(name="cost-aware"),
         description="Who suggests. cost-aware weighs what a candidate promises against what it costs with the stages "
-        "that are stored; tpe, gp, nsga2, nsga3, cmaes, random and sobol are Optuna's; grid takes every point.",
+        "that are stored; tpe, gp, nsga2, nsga3, cmaes, random and sobol are Optuna's and take its settings, "
+        "{name: tpe, n_startup_trials: 10} for one; grid takes every point; other names are entry points of the group "
+        "tune.samplers.",
     )
-    early_stopping: Literal["median", "asha", "none"] = Field(
-        default="none",
+    early_stopping: Choice = Field(
+        default=Choice(name="none"),
         description="median stops a trial whose score at a milestone is below the median of the others at the same "
-        "milestone, asha (asynchronous successive halving) one that is not in the best third; none stops no trial, "
-        "which on the scenes finds more with the same compute: CAMs say too little about masks.",
+        "milestone, asha (asynchronous successive halving) one that is not in the best third, "
+        "{name: asha, reduction: 4} in the best quarter; none stops no trial, which on the scenes finds more with the "
+        "same compute: CAMs say too little about masks. Other names are entry points of the group tune.stopping.",
+    )
+    trackers: tuple[Choice, ...] = Field(
+        default=(),
+        description="Where runs are recorded besides MLflow: entry points of the group tune.trackers.",
     )
     seed: Seed = Field(default=0, description="Seed of the sampler; the seed of the runs is base.seed.")
     warm_start: str = Field(
@@ -229,22 +233,39 @@ class Sweep(Section):
 
     @model_validator(mode="after")
     def _ends(self) -> Sweep:
-        if self.trials is None and self.budget is None and self.time_limit is None and self.sampler != "grid":
+        if self.trials is None and self.budget is None and self.time_limit is None and not self.is_grid:
             raise ValueError("say when it ends: give trials, budget or time_limit")
-        if self.sampler == "cmaes" and len(self.objective) > 1:
+        if self.sampler.name == "cmaes" and len(self.objective) > 1:
             raise ValueError("cmaes knows one objective only; take cost-aware, tpe, nsga2 or nsga3")
         return self
+
+    def changed(self, **keys: Any) -> Sweep:
+        """The same sweep with other values of some of its own keys. Raises ValidationError for what is not allowed."""
+        return Sweep.model_validate({**self.model_dump(), **keys})
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether every point of the space is tried, and nothing is suggested."""
+        return self.sampler.name == "grid"
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What a trial is judged by."""
+        return tuple(find_objective(choice) for choice in self.objective)
 
     @property
     def last_stage(self) -> str:
         """The stage after which all objectives are known; what comes after it is not computed."""
-        needed = [stage for name in self.objective if (stage := OBJECTIVES[name])]
-        return max(needed, key=list(STAGES).index)
+        return max((one.stage for one in self.objectives if one.stage), key=list(STAGES).index)
 
     @property
-    def directions(self) -> list[Literal["maximize", "minimize"]]:
+    def directions(self) -> list[Direction]:
         """Optuna's word for every objective."""
-        return ["maximize" if OBJECTIVES[name] else "minimize" for name in self.objective]
+        return [one.direction for one in self.objectives]
+
+    def by_objective(self, values: Iterable[float]) -> dict[str, float]:
+        """The values of the objectives, under `objective/METRIC`."""
+        return {f"objective/{one.metric}": value for one, value in zip(self.objectives, values, strict=True)}
 
     def base_config(self) -> Config:
         """The configuration that every trial starts from, and that the first trial is."""
@@ -347,6 +368,6 @@ def load_sweep(path: Path, changes: Mapping[str, Any] = {}) -> Sweep:
         what = f"{key} is not allowed: " if key else ""
         raise UserError(f"{path}: {what}{reason(error)}") from None
     sweep.distributions()
-    if sweep.sampler == "grid":
+    if sweep.is_grid:
         next(sweep.grid())
     return sweep

@@ -24,18 +24,20 @@ from semples.folders import claim, overlap
 from semples.lease import local_folder
 from semples.output import headline, read_run
 from semples.secrets import conceal, reveal
+from tune.objectives import HEADLINES
+from tune.places import BEST, STORE, SWEEP_FILE, trial_folder
+from tune.records import trial_record
 from tune.storage import place_of
 from tune.study import load_study, ranked, study_exists
-from tune.sweep_file import FORMAT, OBJECTIVES, Sweep, make_sweep
+from tune.sweep_file import FORMAT, Sweep, make_sweep
 from tune.tracking import EXPERIMENT, default_uri
-from tune.trial import STORE, SWEEP_FILE, trial_folder
 
-BEST = "best.yaml"
 SERIES = "series of sweeps"  # kind of the folder that sweeps are in
 LOCK = ".lock"
 # between launches of one sweep
 MAY_CHANGE = (
-    "name", "trials", "budget", "time_limit", "parallel", "resources", "sampler", "mlflow", "store", "store_gb",
+    "name", "trials", "budget", "time_limit", "parallel", "resources", "sampler", "trackers", "mlflow", "store",
+    "store_gb",
 )  # fmt: skip
 
 
@@ -150,7 +152,7 @@ def write_best(folder: Path, study: optuna.Study, sweep: Sweep) -> bool:
     UserError where somebody changed it."""
     best = ranked(study, sweep)[:1]
     for trial in best:
-        _replace(folder, BEST, describe(folder, trial.number))
+        _replace(folder, BEST, trial_config_yaml(folder, trial.number))
     return bool(best)
 
 
@@ -159,7 +161,7 @@ def _replace(folder: Path, name: str, text: str) -> None:
         (new / name).write_text(text)
 
 
-def describe(folder: Path, number: int) -> str:
+def trial_config_yaml(folder: Path, number: int) -> str:
     """The resolved configuration of a complete trial as YAML, its figures above it."""
     config, result = read_run(trial_folder(folder, number))
     return dump(config, f"trial {number} of sweep '{folder.name}'\n{headline(result['metrics'], config)}")
@@ -168,9 +170,8 @@ def describe(folder: Path, number: int) -> str:
 def best_figures(study: optuna.Study, sweep: Sweep) -> dict[str, float]:
     """Objectives and both mIoUs of the best complete trial, as `best_...`; empty if there is none."""
     for trial in ranked(study, sweep)[:1]:
-        reported = {k: v for k, v in trial.user_attrs["metrics"].items() if k in OBJECTIVES}
-        chosen = {f"objective/{name}": value for name, value in zip(sweep.objective, trial.values, strict=True)}
-        return {f"best_{name}": value for name, value in {**chosen, **reported}.items()}
+        reported = {k: v for k, v in trial_record(trial).metrics.items() if k in HEADLINES}
+        return {f"best_{name}": v for name, v in {**sweep.by_objective(trial.values), **reported}.items()}
     return {}
 
 

@@ -13,23 +13,21 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import optuna
-from optuna.trial import FrozenTrial
+from typing import Any, Protocol
 
 from semples.config import flatten
 from semples.errors import cut
+from tune.choice import Choice, create
 
 log = logging.getLogger(__name__)
 
 QUEUE = "mlflow.queue"
 EXPERIMENT = "semples-tune"
 PARENT, KEY = "mlflow.parentRunId", "semples.key"  # tags
-# user attributes: the key of a run; version 0.1.0 kept MLflow's id, "" if there was none
-RUN, RUN_0_1 = "run", "run_id"
+GROUP = "tune.trackers"
+# states of a run, and what MLflow calls them; STOPPED: the launch ended before the trial or the sweep did
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "LOST": "FAILED", "STOPPED": "KILLED"}
 
 
@@ -43,17 +41,36 @@ def new_key() -> str:
     return secrets.token_hex(6)
 
 
-def run_of(holder: optuna.Study | optuna.Trial | FrozenTrial) -> str:
-    """The key of the run of a study or trial, "" if it has none."""
-    return str(holder.user_attrs.get(RUN) or holder.user_attrs.get(RUN_0_1) or "")
+Tags = Mapping[str, str]
 
 
-def was_started(trial: FrozenTrial) -> bool:
-    """Whether a trial ever had a run: one whose parameters are not allowed has none."""
-    return RUN in trial.user_attrs or RUN_0_1 in trial.user_attrs
+class Tracker(Protocol):
+    """Where runs are recorded: one for the sweep, one below it for each trial. Only the driver calls it, in order.
+
+    Another package adds one by an entry point of the group `tune.trackers`: a callable `(folder, **settings)` with the
+    sweep's folder, found by the names that `trackers` gives. No call may wait for a server; what raises is left out.
+    """
+
+    def start(self, key: str, name: str, parent: str, parameters: Mapping[str, Any], tags: Tags) -> None:
+        """A new run and its parameters, nested ones by dotted key. parent: key of the run above it, or ""."""
+
+    def reopen(self, key: str) -> None:
+        """Go on with a run of an earlier launch."""
+
+    def log(self, key: str, points: Sequence[Mapping[str, float]], prefix: str = "", first_step: int = 1) -> None:
+        """Metrics named `PREFIXname`, one mapping a step."""
+
+    def attach(self, key: str, *files: Path) -> None:
+        """Files of the run, by their path in the sweep's folder; some may not be there."""
+
+    def tag(self, key: str, **tags: str) -> None:
+        """Tags of a run."""
+
+    def end(self, key: str, state: str, **tags: str) -> None:
+        """A run's state: one of STATUS."""
 
 
-class Tracker:
+class MlflowQueue:
     """Puts what MLflow is to hold into the queue of a sweep's folder.
 
     Every call appends and returns; what a full disk refuses is kept and appended with the next one. What is done twice
@@ -65,12 +82,11 @@ class Tracker:
         self._kept: list[bytes] = []
         self._warned = False
 
-    def start(self, key: str, name: str, parent: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """A new run and its parameters, nested ones by dotted key; its key. parent: key of the run above it, or ""."""
+    def start(self, key: str, name: str, parent: str, parameters: Mapping[str, Any], tags: Tags) -> None:
+        """A new run and its parameters, nested ones by dotted key. parent: key of the run above it, or ""."""
         entries = [[name, str(value)] for name, value in flatten(parameters)]
         all_tags = {**tags, "state": "RUNNING"}
         self._append("start", key, name=name, parent=parent, parameters=entries, tags=all_tags)
-        return key
 
     def reopen(self, key: str) -> None:
         """Go on with a run of an earlier launch."""
@@ -111,14 +127,55 @@ class Tracker:
                 log.warning("%s cannot be written, MLflow has to wait: %s", self._folder / QUEUE, cut(str(error), 200))
 
 
-class Untracked:
-    """The calls of a searcher to its Tracker, written nowhere: for replays."""
+class NullTracker:
+    """Records nothing: for replays."""
 
-    def start(self, key: str, name: str, parent: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        return key
-
+    def start(self, key: str, name: str, parent: str, parameters: Mapping[str, Any], tags: Tags) -> None: ...
     def reopen(self, key: str) -> None: ...
     def log(self, key: str, points: Sequence[Mapping[str, float]], prefix: str = "", first_step: int = 1) -> None: ...
     def attach(self, key: str, *files: Path) -> None: ...
     def tag(self, key: str, **tags: str) -> None: ...
     def end(self, key: str, state: str, **tags: str) -> None: ...
+
+
+class Trackers:
+    """A tracker that passes every call on to the first one and then to the others. What the first one raises is raised;
+    another one that raises is left out from then on, which is said once."""
+
+    def __init__(self, first: Tracker, others: Mapping[str, Tracker]):
+        self._first, self._others = first, dict(others)
+
+    def start(self, key: str, name: str, parent: str, parameters: Mapping[str, Any], tags: Tags) -> None:
+        """See Tracker; so are the others below."""
+        self._each(lambda tracker: tracker.start(key, name, parent, parameters, tags))
+
+    def reopen(self, key: str) -> None:
+        self._each(lambda tracker: tracker.reopen(key))
+
+    def log(self, key: str, points: Sequence[Mapping[str, float]], prefix: str = "", first_step: int = 1) -> None:
+        self._each(lambda tracker: tracker.log(key, points, prefix, first_step))
+
+    def attach(self, key: str, *files: Path) -> None:
+        self._each(lambda tracker: tracker.attach(key, *files))
+
+    def tag(self, key: str, **tags: str) -> None:
+        self._each(lambda tracker: tracker.tag(key, **tags))
+
+    def end(self, key: str, state: str, **tags: str) -> None:
+        self._each(lambda tracker: tracker.end(key, state, **tags))
+
+    def _each(self, call: Callable[[Tracker], None]) -> None:
+        call(self._first)
+        for name, tracker in [*self._others.items()]:
+            try:
+                call(tracker)
+            except Exception as error:  # of somebody else, and a sweep does not end for it
+                del self._others[name]
+                log.warning("tracker '%s' fails and is left out from now on: %s", name, cut(repr(error), 200))
+
+
+def open_trackers(folder: Path, choices: Sequence[Choice]) -> Tracker:
+    """MLflow's queue in a sweep's folder, and besides it the trackers that the sweep names. Raises UserError where
+    there is none of that name, or for settings that it does not take."""
+    others = {choice.name: create(choice, "trackers", GROUP, {}, folder) for choice in choices}
+    return Trackers(MlflowQueue(folder), others) if others else MlflowQueue(folder)

@@ -18,26 +18,30 @@ from conftest import TINY
 from launches import CONTINUOUS, Machine, go, launched, own, sweep_of
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
-from test_searcher import complete, message, milestone
+from test_searcher import complete, milestone
 
 from semples.config import override
 from semples.errors import UserError
 from semples.store import GB
 from tune.cost_aware import CostAwareSampler
+from tune.launch import MAX_FAILURES
+from tune.messages import Completed, Failed, Usage, encode
+from tune.records import is_duplicate
+from tune.scheduler import MilestoneStopping
 from tune.searcher import FAILURES, LATER_FAILURES, REPEATS, StudySearcher
 from tune.space import GRID
-from tune.stopping import MilestoneStopping
-from tune.study import DUPLICATE, front, prepare, ranked
-from tune.sweep import RETRIES
+from tune.stopping import asha, median, never
+from tune.study import pareto_front, ranked
 from tune.sweep_file import Sweep, load_sweep
-from tune.tracking import Untracked
+from tune.tracking import NullTracker
+from tune.warm_start import prepare
 
 
 def searching(study: optuna.Study | None = None, **changes: Any) -> StudySearcher:
     """A launch, whose trials end as a test says."""
     sweep = sweep_of(**{"sampler": "random", "space": CONTINUOUS, **changes})
     study = prepare(study or optuna.create_study(directions=sweep.directions), sweep)
-    return StudySearcher(study, sweep, Untracked(), lambda number, parameters: "run", lambda *_: None)
+    return StudySearcher(study, sweep, NullTracker(), lambda number, parameters: "run", lambda *_: None)
 
 
 def end(searcher: StudySearcher, name: str, last: dict[str, Any], error: bool = False) -> bool:
@@ -51,7 +55,7 @@ def end(searcher: StudySearcher, name: str, last: dict[str, Any], error: bool = 
 def test_as_many_trials_come_through_as_were_asked_for() -> None:
     sweep = sweep_of(sampler="random", space=CONTINUOUS, trials=5)
     for workers in (1, 3):
-        done = go(sweep, workers=workers, fate=lambda number: "fail" if number in (1, 2) else "")
+        done = go(sweep, workers=workers, injected_fault=lambda number: "fail" if number in (1, 2) else "")
         states = [t.state for t in own(done.study)]
         assert states.count(TrialState.COMPLETE) == 5 and states.count(TrialState.FAIL) == 2 and len(states) == 7
 
@@ -89,8 +93,7 @@ def test_no_trial_is_begun_once_the_time_limit_is_over(monkeypatch: pytest.Monke
 
 
 def taking(value: float, seconds: float, gpu_gb: float) -> dict[str, Any]:
-    metrics = {"pseudo_miou": value}
-    return message(ended="COMPLETE", values=[value], metrics=metrics, taken={"seconds": seconds, "gpu_gb": gpu_gb})
+    return encode(Completed((value,), {"pseudo_miou": value}, Usage(seconds, gpu_gb)))
 
 
 def test_a_trial_above_any_limit_is_never_the_best_and_one_that_takes_just_that_may_be() -> None:
@@ -100,7 +103,7 @@ def test_a_trial_above_any_limit_is_never_the_best_and_one_that_takes_just_that_
     for number, (seconds, gpu_gb) in enumerate(took):
         end(searcher, str(number), taking(50.0 + number, seconds, gpu_gb))
     study, sweep = searcher._study, sweep_of(limits=limits)
-    assert [t.number for t in ranked(study, sweep)] == [3, 0] and [t.number for t in front(study, sweep)] == [3]
+    assert [t.number for t in ranked(study, sweep)] == [3, 0] and [t.number for t in pareto_front(study, sweep)] == [3]
     assert [t.number for t in ranked(study, sweep_of())] == [4, 3, 2, 1, 0]
 
 
@@ -109,7 +112,7 @@ def test_the_sampler_is_told_by_how_much_a_trial_is_above_a_limit() -> None:
     searcher = searching(limits={"seconds": 9.0, "gpu_gb": 4.0}, early_stopping="median")
     end(searcher, "a", taking(50.0, 12.0, 3.0))
     end(searcher, "b", milestone("match", 10.0))
-    end(searcher, "c", message(ended="FAILED", reason="x"))
+    end(searcher, "c", encode(Failed("x")))
     above, *others = (t.constraints for t in searcher._study.get_trials())
     assert above == {"seconds": 3.0, "gpu_gb": -1.0}
     assert others == [{"seconds": -9.0, "gpu_gb": -4.0}] * 2, "not known to be above any"
@@ -119,7 +122,7 @@ def test_a_trial_above_a_limit_is_worth_as_little_as_the_worst() -> None:
     searcher = searching(limits={"seconds": 9.0}, sampler="cost-aware")
     for number, (value, seconds) in enumerate([(50.0, 9.0), (90.0, 9.5), (40.0, 1.0), (60.0, 1.0)]):
         end(searcher, str(number), taking(value, seconds, 0.0))
-    end(searcher, "failed", message(ended="FAILED", reason="x"))
+    end(searcher, "failed", encode(Failed("x")))
     sampler = CostAwareSampler(searcher._sweep, 0)
     rows, values = sampler._observations(searcher._study.get_trials())
     assert values.tolist() == [50.0, 40.0, 40.0, 60.0, 40.0] and len(rows) == 5
@@ -136,44 +139,44 @@ PASSED = {name: {n: 40.0 + n for n in range(6)} for name in ("classify", "match"
 
 def test_the_worse_are_stopped_and_the_better_are_not() -> None:
     found = {
-        rule: [decide(MilestoneStopping(rule, "segment", PASSED), 7, "match", score) for score in scores]
+        rule: [decide(MilestoneStopping(rule(), "segment", PASSED), 7, "match", score) for score in scores]
         for rule, scores in {
-            "median": (1.0, 42.4, 42.5, 42.6, 99.0), "asha": (1.0, 42.9, 43.1, 99.0), "none": (1.0, 99.0),
+            median: (1.0, 42.4, 42.5, 42.6, 99.0), asha: (1.0, 42.9, 43.1, 99.0), never: (1.0, 99.0),
         }.items()
     }  # fmt: skip
     assert found == {
-        "median": [True, True, False, False, False], "asha": [True, True, False, False], "none": [False, False],
+        median: [True, True, False, False, False], asha: [True, True, False, False], never: [False, False],
     }  # fmt: skip
 
 
 def test_nobody_is_stopped_where_nothing_is_saved_any_more() -> None:
-    for rule in ("median", "asha"):
-        scheduler = MilestoneStopping(rule, "masks", PASSED)
+    for rule in (median, asha):
+        scheduler = MilestoneStopping(rule(), "masks", PASSED)
         assert not decide(scheduler, 7, "masks", 1.0) and decide(scheduler, 7, "match", 1.0)
-        assert decide(MilestoneStopping(rule, "segment", PASSED), 7, "masks", 1.0), "where a network is to be trained"
+        assert decide(MilestoneStopping(rule(), "segment", PASSED), 7, "masks", 1.0), "a network is to be trained"
 
 
 def test_scores_of_another_milestone_stop_nobody() -> None:
-    scheduler = MilestoneStopping("median", "segment", {"match": PASSED["match"], "classify": {0: 3.0, 1: 2.0}})
+    scheduler = MilestoneStopping(median(), "segment", {"match": PASSED["match"], "classify": {0: 3.0, 1: 2.0}})
     assert not decide(scheduler, 7, "classify", 2.5)
     assert not decide(scheduler, 8, "heatmaps", 1.0)
 
 
 def test_four_different_scores_of_others_are_needed() -> None:
-    for rule in ("median", "asha"):
-        scheduler = MilestoneStopping(rule, "segment", {})
+    for rule in (median, asha):
+        scheduler = MilestoneStopping(rule(), "segment", {})
         scores = (50.0, 49.0, 49.0, 48.0, 47.0, 46.0, 45.0)  # the first is the default's
         found = [decide(scheduler, number, "match", score) for number, score in enumerate(scores)]
         assert found == [False] * 5 + [True, True]
 
 
 def test_a_trial_that_reports_again_is_not_compared_with_itself() -> None:
-    scheduler = MilestoneStopping("median", "segment", {"match": {0: 50.0, 1: 49.0, 2: 48.0}})
+    scheduler = MilestoneStopping(median(), "segment", {"match": {0: 50.0, 1: 49.0, 2: 48.0}})
     assert [decide(scheduler, 7, "match", score) for score in (40.0, 41.0)] == [False, False]
 
 
 def test_the_default_is_never_stopped_whatever_its_number() -> None:
-    scheduler = MilestoneStopping("median", "segment", PASSED, lambda number: number == 9)
+    scheduler = MilestoneStopping(median(), "segment", PASSED, lambda number: number == 9)
     assert not decide(scheduler, 9, "match", 1.0) and decide(scheduler, 10, "match", 1.5)
 
 
@@ -182,19 +185,20 @@ def test_a_launch_knows_which_trial_is_the_default(tmp_path: Path, monkeypatch: 
     launched(tmp_path, trials=3, early_stopping="asha")
     scheduler = machine.asked["tune_config"].scheduler
     assert [scheduler._is_default(number) for number in range(3)] == [True, False, False]
-    assert (scheduler._last, scheduler._stops.__name__) == ("masks", "outside_best")
+    assert not scheduler._stops(2.0, [3.0, 1.0, 0.0, 0.0]) and scheduler._stops(2.0, [3.0, 3.5, 1.0, 0.0])
+    assert scheduler._last == "masks"
 
 
 def test_a_search_stops_after_so_many_equal_failures_and_not_before() -> None:
     reasons = (f"no space left in trials/{n:04d}" for n in itertools.count())
     searcher = searching(trials=None, budget=1e6)
-    failed = [end(searcher, "x", message(ended="FAILED", reason=next(reasons))) for _ in range(FAILURES + 1)]
+    failed = [end(searcher, "x", encode(Failed(next(reasons)))) for _ in range(FAILURES + 1)]
     assert failed == [True] * FAILURES + [False] and searcher.failing
     assert searcher.exhausted.startswith("5 trials in a row failed for one reason: no space left")
 
 
 def test_once_some_came_through_more_failures_are_borne() -> None:
-    failed = message(ended="FAILED", reason="diverged")
+    failed = encode(Failed("diverged"))
     for came_through in (complete(50.0), milestone("match", 10.0)):
         searcher = searching(trials=None, budget=1e6, early_stopping="median")
         for last in (*[failed] * (FAILURES - 1), came_through):
@@ -214,7 +218,7 @@ def test_a_search_is_over_after_a_hundred_repeated_suggestions() -> None:
     ran = 0
     while end(searcher, str(ran), complete(50.0 + ran)):
         ran += 1
-    newest = [DUPLICATE in t.user_attrs for t in searcher._study.get_trials()][-REPEATS:]
+    newest = [is_duplicate(t) for t in searcher._study.get_trials()][-REPEATS:]
     assert ran == 2 and newest == [True] * 100
     assert searcher.exhausted == "100 suggestions in a row had been tried before"
 
@@ -234,7 +238,7 @@ def test_ray_and_the_store_are_given_the_limits_of_the_sweep(tmp_path: Path, mon
         launched(tmp_path, **launched_with)
     asked = machine.asked
     assert (asked["tune_config"].num_samples, asked["tune_config"].max_concurrent_trials) == (3, 2)
-    assert asked["run_config"].failure_config.max_failures == RETRIES == 3
+    assert asked["run_config"].failure_config.max_failures == MAX_FAILURES == 3
     assert asked["quota"] == 1.5 == quotas[0] and GB == 1e9
     assert asked["resources"].required_resources == {"CPU": 3.0}
 

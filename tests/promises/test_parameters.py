@@ -27,12 +27,14 @@ from semples.config import Config, flatten, load, to_dict, with_changes
 from semples.output import read_run
 from semples.pipeline.graph import STAGES
 from tune.confirm import DEFAULT, confirm, finalists, run_again
+from tune.launch import launch
+from tune.messages import Usage
+from tune.objectives import choosing
+from tune.records import trial_record
 from tune.study import load_study
-from tune.sweep import launch
 from tune.sweep_file import Sweep, make_sweep
 from tune.sweep_folder import load_launched
 from tune.tracking import EXPERIMENT, PARENT
-from tune.trial import score
 
 SWEEP: dict[str, Any] = {
     "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 6, "sampler": "random", "seed": 4,
@@ -120,20 +122,20 @@ def test_the_first_trial_is_the_base(world: Launched) -> None:
 def test_the_folder_of_a_trial_holds_what_it_ran_and_what_came_of_it(world: Launched) -> None:
     for trial, config in zip(world.study.get_trials(), world.configs, strict=True):
         written, result = read_run(world.folder / "trials" / f"{trial.number:04d}")
-        assert written == config and result["metrics"] == trial.user_attrs["metrics"]
+        assert written == config and result["metrics"] == trial_record(trial).metrics
 
 
 def test_the_study_keeps_what_chose_and_what_is_reported_apart(world: Launched) -> None:
     for trial, config in zip(world.study.get_trials(), world.configs, strict=True):
         chosen = 50.0 - config.match.lambda_b
-        attributes = trial.user_attrs
-        assert trial.values == [chosen] and attributes["metrics"]["seg_miou"] == 100.0 - chosen
-        assert list(attributes["stages"]) == list(STAGES)
-        scores = {name: stage["score"] for name, stage in attributes["stages"].items() if "score" in stage}
+        record = trial_record(trial)
+        assert trial.values == [chosen] and record.metrics["seg_miou"] == 100.0 - chosen
+        assert list(record.stages) == list(STAGES)
+        scores = {name: stage.score for name, stage in record.stages.items() if stage.score is not None}
         assert scores == {name: 50.0 if name == "classify" else chosen for name in STAGES if name != "prompts"}
         assert list(trial.intermediate_values.values()) == list(scores.values())
-        seconds = sum(stage["seconds"] for stage in attributes["stages"].values())
-        assert attributes["taken"] == {"seconds": pytest.approx(seconds), "gpu_gb": 0.0}
+        seconds = sum(stage.seconds for stage in record.stages.values())
+        assert record.usage == Usage(pytest.approx(seconds), 0.0)
         assert trial.constraints == {"seconds": pytest.approx(seconds - 1e6)}
 
 
@@ -149,14 +151,14 @@ def test_mlflow_has_the_figures_of_a_trial_under_their_names(world: Launched) ->
         (chosen,) = trial.values
         assert metrics["objective/seg_miou"] == chosen and metrics["seg_miou"] == 100.0 - chosen
         assert metrics["pseudo_miou"] == 100.0 - chosen and metrics["holdout/pseudo_miou"] == chosen
-        stages = trial.user_attrs["stages"]
+        stages = trial_record(trial).stages
         for name in STAGES:
             milestone, value = STAGES[name].milestone, 50.0 if name == "classify" else chosen
             expected = {milestone: 100.0 - value, f"holdout/{milestone}": value} if milestone else {"nouns": 3.0}
             own = {k.removeprefix(f"{name}/"): v for k, v in metrics.items() if k.startswith(f"{name}/")}
             assert own == {"loss": 0.5, "lr": 0.2, **expected}, name
-        computed = sum(stage["seconds"] for stage in stages.values() if not stage["reused"])
-        saved = sum(stage["seconds"] for stage in stages.values() if stage["reused"])
+        computed = sum(stage.seconds for stage in stages.values() if not stage.reused)
+        saved = sum(stage.seconds for stage in stages.values() if stage.reused)
         assert (metrics["seconds_computed"], metrics["seconds_saved"]) == pytest.approx((computed, saved))
         assert metrics["seconds"] == pytest.approx(computed + saved) and metrics["gpu_gb"] == 0.0
 
@@ -179,7 +181,7 @@ def test_tags_say_what_a_run_is(world: Launched) -> None:
         assert tags[PARENT] == parent.info.run_id and tags["kind"] == "trial" and tags["selection"] == "holdout"
         assert tags["trial"] == str(trial.number) and tags["state"] == "COMPLETE" and tags["milestone"] == "segment"
         assert tags["node"] == "10.0.0.7 01234567"
-        reused = [name for name, stage in trial.user_attrs["stages"].items() if stage["reused"]]
+        reused = [name for name, stage in trial_record(trial).stages.items() if stage.reused]
         assert tags["reused"] == ", ".join(reused) and ("classify" in reused) is (trial.number > 0)
     assert {run.info.status for run in world.runs.values()} == {"FINISHED"} and len(world.runs) == 7
 
@@ -244,7 +246,7 @@ def test_status_shows_the_best_first_with_both_figures(command: Command, world: 
 
 def test_a_score_is_of_the_images_that_may_choose() -> None:
     metrics = {"seg_miou": 1.0, "holdout/seg_miou": 2.0, "proxy/seg_miou": 3.0}
-    scores = {selection: score(metrics, "seg_miou", selection) for selection in ("oracle", "holdout", "proxy")}
+    scores = {selection: choosing(metrics, selection)["seg_miou"] for selection in ("oracle", "holdout", "proxy")}
     assert scores == {"oracle": 1.0, "holdout": 2.0, "proxy": 3.0}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ import optuna
 import pytest
 from launches import CONTINUOUS, SECONDS, go, own, sweep_of
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import Progress
 
 import tune.cli
 from semples.config import find_config, load
 from semples.errors import UserError
 from tune import screen
 from tune.cost_aware import CostAwareSampler, Costs, Space, affecting
-from tune.study import DUPLICATE, create_sampler, front, ranked
+from tune.messages import Began, Ended, Event, Progress, Restarted, StageDone, State
+from tune.records import is_duplicate, trial_record
+from tune.samplers import create_sampler
+from tune.study import pareto_front, ranked
 from tune.sweep_file import Sweep
 
 SPACE: dict[str, Any] = {
@@ -48,8 +52,7 @@ def test_a_sampler_follows_its_seed() -> None:
     for sampler in ("cost-aware", "tpe", "random", "sobol", "nsga2"):
         sweep = sweep_of(sampler=sampler, space=SPACE, trials=4)
         first, same, other = (
-            [t.params for t in go(sweep.model_copy(update={"seed": seed}), judge=judge).study.get_trials()]
-            for seed in (3, 3, 4)
+            [t.params for t in go(sweep.changed(seed=seed), judge=judge).study.get_trials()] for seed in (3, 3, 4)
         )
         assert first == same and not [p for p in first[1:] if p in other], sampler
 
@@ -75,9 +78,9 @@ def test_of_equal_promises_the_cheaper_one_is_suggested() -> None:
     """All scores are equal, so that only costs differ: early stages are kept in most suggestions."""
     done = go(SWEEP, judge=lambda p: 50.0)
     trials = done.study.get_trials()[6:]
-    reused = [t.user_attrs["stages"]["heatmaps"]["reused"] for t in trials]
+    reused = [trial_record(t).stages["heatmaps"].reused for t in trials]
     assert np.mean(reused) > 0.5
-    free = go(SWEEP.model_copy(update={"sampler": "random"}), judge=lambda p: 50.0)
+    free = go(SWEEP.changed(sampler="random"), judge=lambda p: 50.0)
     assert done.ends[-1].spent < free.ends[-1].spent / 1.5
 
 
@@ -89,7 +92,7 @@ def test_what_promises_more_is_found() -> None:
 def test_nothing_is_suggested_twice_while_there_is_something_new() -> None:
     sweep = sweep_of(sampler="cost-aware", space={"prompts.epochs": {"int": [1, 40]}}, trials=25)
     study = go(sweep, judge=lambda p: 50.0 - abs(p["prompts.epochs"] - 20), workers=4).study
-    repeated = [t for t in study.get_trials()[8:] if DUPLICATE in t.user_attrs]
+    repeated = [t for t in study.get_trials()[8:] if is_duplicate(t)]
     epochs = [t.params["prompts.epochs"] for t in study.get_trials()[8:]]
     assert not repeated and len(epochs) == len({*epochs})
 
@@ -146,8 +149,8 @@ def test_a_replay_judges_by_the_images_that_may_choose() -> None:
     for selection, value in (("holdout", 49.0), ("oracle", 50.0)):
         study = go(sweep_of(selection=selection, trials=1)).study
         (only,) = own(study)
-        assert only.values == [value] and only.user_attrs["metrics"] == {"pseudo_miou": 50.0}
-        assert only.user_attrs["stages"]["match"]["score"] == value
+        assert only.values == [value] and trial_record(only).metrics == {"pseudo_miou": 50.0}
+        assert trial_record(only).stages["match"].score == value
 
 
 def test_a_shared_stage_is_there_when_whoever_computes_it_has_done_so() -> None:
@@ -160,7 +163,7 @@ def test_a_shared_stage_is_there_when_whoever_computes_it_has_done_so() -> None:
 
 
 def test_a_retried_trial_begins_anew_and_finds_what_it_had_finished() -> None:
-    done = go(sweep_of(trials=1), fate=lambda number: "retried")
+    done = go(sweep_of(trials=1), injected_fault=lambda number: "retried")
     whole = sum(SECONDS.values()) - SECONDS["segment"]
     (end,) = done.ends
     assert end.state == "COMPLETE" and end.spent == whole and end.clock == pytest.approx(whole, abs=1.0)
@@ -171,7 +174,7 @@ def test_objectives_of_a_replay_are_in_their_order() -> None:
     whole = sum(SECONDS.values()) - SECONDS["segment"]
     study = go(sweep).study
     assert [t.values for t in own(study)] == [[whole, 49.0], [whole, 48.0]]
-    assert [t.number for t in front(study, sweep)] == [0]
+    assert [t.number for t in pareto_front(study, sweep)] == [0]
 
 
 def test_a_replay_knows_no_proxy() -> None:
@@ -188,28 +191,28 @@ def test_a_stopped_trial_is_not_worth_its_last_score() -> None:
     assert study.best_trial.state == TrialState.COMPLETE
 
 
-def shown(sweep: Sweep, *reports: tuple[int, dict[str, Any]]) -> list[str]:
+def shown(sweep: Sweep, *events: tuple[int, Event]) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
         console = Console(record=True, width=200, file=io.StringIO())
         patch.setattr(screen, "console", console)
-        with Progress(console=console, disable=True) as progress:
-            on_screen = screen.Screen(progress, sweep, 2, 41.0)
-            for number, report in reports:
-                on_screen(number, report)
+        with rich_progress.Progress(console=console, disable=True) as progress:
+            on_screen = screen.ProgressReporter(progress, sweep, 2, 41.0)
+            for number, event in events:
+                on_screen(number, event)
             (bar,) = [task for task in progress.tasks if task.description == "sweep"]
             lines = console.export_text().splitlines()
             return [*lines, f"{bar.completed:g} of {bar.total:g}"]
 
 
 def test_the_screen_says_what_chooses_and_which_is_the_best() -> None:
-    stage = {"stage": "match", "epoch": 2, "epochs": 2, "metrics": {}, "milestone": "match", "score": 33.26}
+    stage = StageDone("match", {}, ({}, {}), 3.0, reused=True, score=33.26)
     spent = {"seconds_computed": 60.0, "seconds_saved": 7.0}
     lines = shown(
         sweep_of(),
-        (2, {"started": {}}), (2, {"stage": "match", "epoch": 1, "epochs": 2}), (2, {**stage, "reused": True}),
-        (2, {"state": "COMPLETE", "values": [40.04], **spent}), (3, {"started": {}}), (3, {**stage, "reused": False}),
-        (3, {"state": "COMPLETE", "values": [43.0], **spent}), (4, {"started": {}}),
-        (4, {"again": "its process or node died"}), (4, {"state": "FAILED", "reason": "diverged", **spent}),
+        (2, Began({})), (2, Progress("match", 1, 2)), (2, stage),
+        (2, Ended(State.COMPLETE, values=(40.04,), **spent)), (3, Began({})), (3, replace(stage, reused=False)),
+        (3, Ended(State.COMPLETE, values=(43.0,), **spent)), (4, Began({})),
+        (4, Restarted("its process or node died")), (4, Ended(State.FAILED, "diverged", **spent)),
     )  # fmt: skip
     assert lines == [
         "trial   2  match     holdout mIoU 33.3 (stored)",
@@ -222,7 +225,7 @@ def test_the_screen_says_what_chooses_and_which_is_the_best() -> None:
     ]
     several = shown(
         sweep_of(objective=["seg_miou", "seconds"], selection="oracle"),
-        (0, {"started": {}}), (0, {"state": "COMPLETE", "values": [40.0, 9.0], **spent}),
+        (0, Began({})), (0, Ended(State.COMPLETE, values=(40.0, 9.0), **spent)),
     )  # fmt: skip
     assert several[0] == "trial   0  COMPLETE  oracle/seg_miou 40.0, seconds 9.0, computed 60 s, saved 7 s"
 
@@ -232,11 +235,11 @@ def test_the_end_of_a_sweep_says_how_its_trials_ended() -> None:
         console = Console(record=True, width=200, file=io.StringIO())
         patch.setattr(screen, "console", console)
         sweep = sweep_of(trials=8)
-        study = go(sweep, fate=lambda number: "fail" if number == 2 else "").study
+        study = go(sweep, injected_fault=lambda number: "fail" if number == 2 else "").study
         study.enqueue_trial({"match.lambda_b": 2.0}, skip_if_exists=False)  # waits
         screen.show(study, sweep)
         text = console.export_text()
-    computed = sum(s["seconds"] for t in own(study) for s in t.user_attrs["stages"].values() if not s["reused"])
+    computed = sum(s["seconds"] for t in own(study) for s in trial_record(t).stages.values() if not s["reused"])
     assert "7 of 8 trials done: 7 COMPLETE, 1 FAILED\n" in text and "trial 2 FAILED: as the replay was told" in text
     assert f"{computed / 60:.1f} minutes of compute" in text and "(chosen on holdout masks)" in text
     row = next(line for line in text.splitlines() if line.startswith("│ match.lambda_b"))

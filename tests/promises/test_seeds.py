@@ -29,8 +29,8 @@ from semples.manifest import read_mark
 from semples.pipeline.graph import STAGES
 from semples.pipeline.run import Result, _compute
 from semples.training import label_batches, seed_stream
-from tune.study import prepare
 from tune.sweep_file import make_sweep
+from tune.warm_start import prepare
 
 DRAWING = ("classify", "match", "prompts", "refine", "segment")
 

@@ -18,19 +18,21 @@ from optuna.trial import TrialState
 
 from semples.errors import UserError
 from semples.folders import claim, kind_of
-from tune.replay import End
-from tune.study import DUPLICATE, create_study, effort, front, load_study, open_study, passed_milestones, ranked
-from tune.sweep import DONE, trials_to_go
+from tune.launch import DONE, trials_to_go
+from tune.places import STORE
+from tune.records import compute_seconds, is_duplicate, trial_record
+from tune.replay import TrialEnd
+from tune.study import create_study, load_study, pareto_front, passed_milestones, ranked
 from tune.sweep_file import Sweep
 from tune.sweep_folder import check_same, load_launched, record
-from tune.trial import STORE
+from tune.warm_start import open_study
 
 
 def outcome(study: optuna.Study) -> list[tuple[int, dict[str, Any], TrialState, list[float] | None]]:
     return [(t.number, t.params, t.state, t.values) for t in study.get_trials() if t.state != TrialState.WAITING]
 
 
-def interrupt(after: int) -> Callable[[End], bool]:
+def interrupt(after: int) -> Callable[[TrialEnd], bool]:
     """Ends a replay when that many trials have ended."""
     ended: set[int] = set()
     return lambda end: ended.add(end.number) or len(ended) >= after
@@ -62,7 +64,7 @@ def test_a_front_over_launches_has_the_cheap_and_the_good() -> None:
     changes: dict[str, Any] = {"objective": ["pseudo_miou", "seconds"]}
     study = go(sweep_of(**changes, trials=3)).study
     go(sweep_of(**changes, trials=8), study)
-    assert [t.params for t in front(study, sweep_of(**changes))] == [{"match.lambda_b": 1.0}]
+    assert [t.params for t in pareto_front(study, sweep_of(**changes))] == [{"match.lambda_b": 1.0}]
 
 
 def test_a_sampler_goes_on_where_it_was_instead_of_suggesting_the_same_again() -> None:
@@ -84,7 +86,12 @@ def test_the_seed_of_a_sweep_is_that_of_its_suggestions() -> None:
 def test_trials_that_failed_are_made_up_for(tmp_path: Path) -> None:
     sweep = sweep_of(sampler="random", space=CONTINUOUS, trials=6, study="journal")
     study = create_study(tmp_path, sweep)
-    go(sweep, study, fate=lambda number: {1: "fail", 2: "nan", 3: "lost"}.get(number, ""), enough=interrupt(5))
+    go(
+        sweep,
+        study,
+        injected_fault=lambda number: {1: "fail", 2: "nan", 3: "lost"}.get(number, ""),
+        enough=interrupt(5),
+    )
     # two complete ones, three that failed, one that was going on to begin
     assert [t.state for t in own(study)].count(TrialState.FAIL) == 3
     assert trials_to_go(sweep, tmp_path) == 4
@@ -104,7 +111,7 @@ def test_what_failed_may_be_suggested_again_and_what_came_through_may_not() -> N
     space = {"prompts.count": {"int": [1, 2]}}
     judge = lambda p: 40.0 + p["prompts.count"]  # noqa: E731
     sweep = sweep_of(sampler="random", space=space, trials=2)
-    study = go(sweep, judge=judge, fate=lambda number: "fail" if number else "", enough=interrupt(2)).study
+    study = go(sweep, judge=judge, injected_fault=lambda number: "fail" if number else "", enough=interrupt(2)).study
     failed = [t.params for t in study.get_trials() if t.state == TrialState.FAIL]
     assert failed == [{"prompts.count": 2}] or go(sweep, study, judge=judge).ends
     go(sweep_of(sampler="random", space=space, trials=3), study, judge=judge)
@@ -118,7 +125,7 @@ def test_interrupted_trials_are_handed_out_again_first_with_the_same_parameters(
     go(sweep, study, workers=3, enough=interrupt(2))
     running = {t.number: t.params for t in study.get_trials() if t.state == TrialState.RUNNING}
     assert len(running) == 2 and trials_to_go(sweep, tmp_path) == 6
-    assert trials_to_go(sweep.model_copy(update={"trials": 1}), tmp_path) == 2, "what was begun is ended"
+    assert trials_to_go(sweep.changed(trials=1), tmp_path) == 2, "what was begun is ended"
     again = go(sweep, study)
     assert [end.number for end in again.ends][:2] == sorted(running)
     trials = study.get_trials()
@@ -134,11 +141,11 @@ def test_the_budget_counts_what_all_launches_computed_and_nothing_that_was_reuse
     single = go(sweep, judge=judge).study
     assert len(own(single)) == 8, "all but the first find everything but their masks in the store"
     study = go(sweep, judge=judge, enough=interrupt(3)).study
-    assert effort(study.get_trials())["seconds_computed"] == whole + 2 * SECONDS["masks"]
+    assert compute_seconds(map(trial_record, study.get_trials()))[0] == whole + 2 * SECONDS["masks"]
     go(sweep, study, judge=judge, reuse=True)
     # the store of a replay is new, so the first trial of this launch computed the early stages again
-    assert effort(study.get_trials())["seconds_computed"] >= sweep.budget
-    before_last = effort(study.get_trials()[:-1])["seconds_computed"]
+    assert compute_seconds(map(trial_record, study.get_trials()))[0] >= sweep.budget
+    before_last = compute_seconds(map(trial_record, study.get_trials()[:-1]))[0]
     assert before_last < sweep.budget  # type: ignore[operator]
 
 
@@ -147,7 +154,7 @@ def test_scores_of_earlier_launches_stop_a_trial_of_a_later_one() -> None:
         sweep = sweep_of(early_stopping=rule, trials=6)
         study = go(sweep_of(early_stopping="none", trials=6)).study
         assert set(passed_milestones(study)["match"].values()) == {50.0 - x for x in LAMBDAS[:6]}
-        last = go(sweep.model_copy(update={"trials": 7}), study)
+        last = go(sweep.changed(trials=7), study)
         (end,) = last.ends
         assert end.state == "PRUNED" and study.get_trials()[end.number].params == {"match.lambda_b": 7.0}
 
@@ -156,8 +163,8 @@ def test_a_suggestion_that_an_earlier_launch_tried_is_answered_by_it_and_not_cou
     study = go(sweep_of(trials=3)).study
     study.enqueue_trial({"match.lambda_b": 2.0})
     done = go(sweep_of(trials=None), study)
-    (repeated,) = (t for t in study.get_trials() if DUPLICATE in t.user_attrs)
-    assert repeated.user_attrs[DUPLICATE] == 1 and repeated.values == study.get_trials()[1].values
+    (repeated,) = (t for t in study.get_trials() if is_duplicate(t))
+    assert trial_record(repeated).duplicate_of == 1 and repeated.values == study.get_trials()[1].values
     assert len(done.ends) == 5 and len(ranked(study, sweep_of())) == 8 == len(own(study))
 
 
@@ -178,13 +185,13 @@ def warm(folder: Path, trials: int = 8) -> Sweep:
     if not (folder / "first").exists():
         (folder / "first").mkdir()
         (folder / "first" / "sweep.yaml").write_text(yaml.safe_dump(first.model_dump(mode="json", exclude_none=True)))
-    own = first.model_copy(update={"trials": trials})
+    own = first.changed(trials=trials)
     go(own, create_study(folder / "first", first), judge=lambda p: p["match.lambda_b"])
     return sweep_of(warm_start=str(folder / "first"), sampler="random", space=CONTINUOUS)
 
 
 def test_a_warm_start_comes_once_the_best_first(tmp_path: Path) -> None:
-    study = go(warm(tmp_path, 5).model_copy(update={"trials": 3})).study
+    study = go(warm(tmp_path, 5).changed(trials=3)).study
     go(warm(tmp_path, 8), study)  # meanwhile the other one has found better
     given = [t.params["match.lambda_b"] for t in study.get_trials()]
     assert given[:5] == [1.0, 5.0, 4.0, 3.0, 2.0], "the default, then the others"
@@ -240,7 +247,7 @@ def test_a_real_launch_stops_by_the_scores_of_the_one_before(tmp_path: Path, mac
     launched(tmp_path, trials=5, early_stopping="median")
     _, study = launched(tmp_path, trials=6, early_stopping="median")
     last = own(study)[-1]
-    assert last.state == TrialState.PRUNED and last.user_attrs["reason"] == "below the median at match"
+    assert last.state == TrialState.PRUNED and trial_record(last).reason == "below the median at match"
 
 
 def test_a_later_launch_may_change_how_long_it_goes_on_and_nothing_that_was_chosen_by(tmp_path: Path) -> None:

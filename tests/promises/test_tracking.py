@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from tune import mlflow_writer
 from tune.mlflow_writer import HopelessError, Store, Writer, entries, unwritten, written
-from tune.tracking import KEY, PARENT, QUEUE, STATUS, Tracker
+from tune.tracking import KEY, PARENT, QUEUE, STATUS, MlflowQueue
 
 
 class Mlflow:
@@ -78,8 +78,8 @@ def writer_of(folder: Path) -> Writer:
     return Writer(Store("http://host:1", folder), folder)
 
 
-def a_sweep(folder: Path) -> Tracker:
-    tracker = Tracker(folder)
+def a_sweep(folder: Path) -> MlflowQueue:
+    tracker = MlflowQueue(folder)
     tracker.start("key", "s", "", {"trials": 2, "a": {"b": [1, 2]}}, {"kind": "sweep"})
     tracker.start("key-0000", "s-0000", "key", {"match": {"lr": 0.1}}, {"kind": "trial"})
     tracker.log("key-0000", [{"loss": 2.0}, {"loss": 1.0}], "match/")
@@ -161,8 +161,8 @@ def test_an_entry_that_mlflow_will_never_take_does_not_hold_up_the_others(
 ) -> None:
     a_sweep(tmp_path)
     writer_of(tmp_path).catch_up()
-    Tracker(tmp_path).log("nobody", [{"x": 1.0}])  # whose run somebody deleted
-    Tracker(tmp_path).tag("key", note="here")
+    MlflowQueue(tmp_path).log("nobody", [{"x": 1.0}])  # whose run somebody deleted
+    MlflowQueue(tmp_path).tag("key", note="here")
     with caplog.at_level("WARNING"):
         writer_of(tmp_path).catch_up()
     assert "does not take an entry of run nobody" in caplog.text and mlflow.runs["id-0"]["tags"]["note"] == "here"
@@ -195,7 +195,7 @@ def test_what_a_full_disk_refused_is_appended_with_the_next(tmp_path: Path, mlfl
 
 
 def test_more_values_than_mlflow_takes_at_once_arrive_all(tmp_path: Path, mlflow: Mlflow) -> None:
-    tracker = Tracker(tmp_path)
+    tracker = MlflowQueue(tmp_path)
     tracker.start("key", "s", "", {f"p{i}": "x" * 7000 for i in range(250)}, {"long": "y" * 6000})
     tracker.log("key", [{f"m{i}": float(i) for i in range(1100)} for _ in range(2)])
     writer_of(tmp_path).catch_up()

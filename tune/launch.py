@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +22,23 @@ from semples.preflight import check
 from semples.secrets import pass_on, reveal
 from semples.store import open_store
 from tune.cluster import Lives, joined, watched
+from tune.messages import TrialCallback
 from tune.mlflow_writer import Store, Writer, entries, unwritten, written
+from tune.places import BEST, STORE, SWEEP_FILE
+from tune.records import compute_seconds, is_of_0_1, keep_run, run_of, trial_record
+from tune.samplers import create_sampler
+from tune.scheduler import MilestoneStopping
 from tune.searcher import StudySearcher
-from tune.stopping import MilestoneStopping
+from tune.stopping import Rule, find_rule
 from tune.storage import place_of
 from tune.storage import why as reason_of
-from tune.study import (
-    effort,
-    finished,
-    is_default,
-    load_study,
-    open_study,
-    passed_milestones,
-    study_exists,
-    succeeded,
-    warm_starts,
-)
+from tune.study import finished, is_default, load_study, passed_milestones, study_exists, succeeded
 from tune.sweep_file import Sweep
 from tune.sweep_folder import (
-    BEST,
     alone,
     best_figures,
     check_same,
     claim_folders,
-    load_launched,
     moved,
     record,
     store_place,
@@ -54,16 +46,14 @@ from tune.sweep_folder import (
     without_secrets,
     write_best,
 )
-from tune.tracking import RUN, RUN_0_1, Tracker, new_key, run_of
-from tune.trial import STORE, SWEEP_FILE, run_trial
-
-__all__ = ["BEST", "catch_up", "check_same", "launch", "load_launched", "store_place", "tracking_uri", "trials_to_go"]
+from tune.tracking import Tracker, new_key, open_trackers
+from tune.trial import run_trial
+from tune.warm_start import open_study, warm_starts
 
 log = logging.getLogger(__name__)
 
 DONE = "all of its trials have run"
-RETRIES = 3  # of a trial whose process or node died
-Notice = Callable[[int, dict[str, Any]], None]
+MAX_FAILURES = 3  # of the process or node of a trial, after which it is not tried again
 
 
 def trials_to_go(sweep: Sweep, folder: Path) -> float:
@@ -78,10 +68,10 @@ def trials_to_go(sweep: Sweep, folder: Path) -> float:
     return max(sweep.trials - len(succeeded(study)), len(interrupted))
 
 
-def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
+def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback) -> str:
     """Run the trials that the sweep still lacks, in `out`/NAME; finished ones are never repeated.
 
-    notice: see tune.searcher.StudySearcher. Ctrl-C and SIGTERM end it in order.
+    on_event: called with the number of a trial and what happened to it. Ctrl-C and SIGTERM end it in order.
     Returns why it ended, "" if it was kept from going on. Raises UserError if none of its trials could run.
     """
     folder = (out / sweep.name).resolve()
@@ -99,22 +89,28 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
         base = sweep.base_config()
         lengths = sweep.space["prompts.length"].bounds if "prompts.length" in sweep.space else (base.prompts.length,)
         check(with_changes(base, {"prompts.length": max(lengths)}, "space"))
-        warm_starts(sweep)  # raises before anything is written
+        # what these raise is raised before anything is written
+        warm_starts(sweep)
+        rule = find_rule(sweep.early_stopping)
+        create_sampler(sweep, sweep.seed)
+        open_trackers(folder, sweep.trackers)
         key = _run_key(sweep, folder, store)
         pass_on(sweep.store, "store")
         # that the store is none, or cannot be written, is known now
         open_store(reveal(store_place(sweep, folder), "store"), folder / STORE, sweep.store_gb).close()
         with joined(sweep.resources, address) as logs, Writer(store, folder) as writer:  # before anything is written
             record(sweep, folder)
-            study, tracker = open_study(folder, sweep), Tracker(folder)
+            study, tracker = open_study(folder, sweep), open_trackers(folder, sweep.trackers)
             _open_run(sweep, study, tracker, key)
 
             def start_run(number: int, parameters: dict[str, Any]) -> str:
                 config = to_dict(with_changes(base, parameters, "suggestion"))
                 tags = {"kind": "trial", "trial": str(number), "selection": sweep.selection}
-                return tracker.start(f"{key}-{number:04d}", f"{sweep.name}-{number:04d}", key, config, tags)
+                own = f"{key}-{number:04d}"
+                tracker.start(own, f"{sweep.name}-{number:04d}", key, config, tags)
+                return own
 
-            searcher = StudySearcher(study, sweep, tracker, start_run, notice)
+            searcher = StudySearcher(study, sweep, tracker, start_run, on_event)
 
             def give_up() -> None:
                 searcher.stop()
@@ -126,7 +122,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
             signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
             try:
                 with watched(give_up, logs):
-                    _fit(sweep, study, searcher, to_dict(base), folder, missing, notice, logs)
+                    _fit(sweep, study, searcher, rule, to_dict(base), folder, missing, on_event, logs)
             except Exception as error:
                 if (cause := _of_study(error)) is None:
                     raise
@@ -142,7 +138,9 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
                     trials = finished(study)
                     why = DONE if len(trials) - ended_before >= missing else ""
                     why = why or ("" if searcher.unfinished else searcher.exhausted)
-                    tracker.log(key, [{"trials": float(len(trials)), **effort(trials), **best_figures(study, sweep)}])
+                    computed, saved = compute_seconds(map(trial_record, trials))
+                    figures = {"trials": float(len(trials)), "seconds_computed": computed, "seconds_saved": saved}
+                    tracker.log(key, [{**figures, **best_figures(study, sweep)}])
                     try:
                         if write_best(folder, study, sweep):
                             tracker.attach(key, Path(BEST))
@@ -153,7 +151,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, notice: Notice) -> str:
     if searcher.failing:
         raise UserError(f"{searcher.exhausted} ({folder / 'trials'}/*/error.txt); the same command tries again")
     if why and not succeeded(study):
-        reasons = [trial.user_attrs.get("reason") for trial in finished(study)]
+        reasons = [trial_record(trial).reason for trial in finished(study)]
         raise UserError(f"no trial came through; {reasons[-1] if reasons else why} ({folder / 'trials'}/*/error.txt)")
     return why
 
@@ -170,9 +168,10 @@ def _open_run(sweep: Sweep, study: optuna.Study, tracker: Tracker, key: str) -> 
     if run_of(study):
         tracker.reopen(key)
         return
-    tags = {"kind": "sweep", "selection": sweep.selection, "objective": ", ".join(sweep.objective)}
+    objective = ", ".join(one.metric for one in sweep.objectives)
+    tags = {"kind": "sweep", "selection": sweep.selection, "objective": objective}
     tracker.start(key, sweep.name, "", sweep.model_dump(mode="json", exclude_none=True), tags)
-    study.set_user_attr(RUN, key)
+    keep_run(study, key)
     tracker.attach(key, Path(SWEEP_FILE))
 
 
@@ -187,7 +186,7 @@ def _run_key(sweep: Sweep, folder: Path, store: Store) -> str:
         if not key:
             raise
         return key  # the writer says so, and goes on trying
-    if study and key and (written(folder) or RUN_0_1 in study.user_attrs) and not store.holds(key):
+    if study and key and (written(folder) or is_of_0_1(study)) and not store.holds(key):
         raise UserError(f"MLflow store {store.uri} does not hold this sweep; go on in the store it began in")
     begun = (e["run"] for _, e in entries(folder) if e.get("what") == "start" and not e.get("parent"))
     return key or next(begun, "") or new_key()
@@ -213,10 +212,11 @@ def _fit(
     sweep: Sweep,
     study: optuna.Study,
     searcher: StudySearcher,
+    rule: Rule,
     base: dict[str, Any],
     folder: Path,
     missing: float,
-    notice: Notice,
+    on_event: TrialCallback,
     logs: str,
 ) -> None:
     trainable = ray_tune.with_resources(
@@ -224,7 +224,7 @@ def _fit(
             run_trial,
             base=base,
             folder=str(folder),
-            objective=sweep.objective,
+            objectives=sweep.objectives,
             until=sweep.last_stage,
             store=store_place(sweep, folder),
             quota=sweep.store_gb,
@@ -239,7 +239,7 @@ def _fit(
             num_samples=-1 if math.isinf(missing) else int(missing),
             search_alg=searcher,
             scheduler=MilestoneStopping(
-                sweep.early_stopping,
+                rule,
                 sweep.last_stage,
                 passed_milestones(study),
                 lambda number: is_default(study, sweep, number),
@@ -251,8 +251,8 @@ def _fit(
             name="tune",
             storage_path=scratch,
             verbose=0,
-            failure_config=ray_tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[Lives(notice)],
+            failure_config=ray_tune.FailureConfig(max_failures=MAX_FAILURES),
+            callbacks=[Lives(on_event)],
         ),
     )
     tuner.fit()

@@ -1,0 +1,14 @@
+"""Where the things of a sweep are in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SWEEP_FILE = "sweep.yaml"  # the sweep as it was launched
+STORE = "store"  # folder of stage results
+BEST = "best.yaml"  # configuration of the best trial
+
+
+def trial_folder(sweep: Path, number: int) -> Path:
+    """Where a trial writes its configuration, result and gallery."""
+    return sweep / "trials" / f"{number:04d}"

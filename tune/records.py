@@ -1,0 +1,131 @@
+"""What the study remembers of a trial: the only place that knows under which names Optuna keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from tune.messages import Ended, StageDone, State, Usage
+
+STATES = {
+    State.COMPLETE: TrialState.COMPLETE,
+    State.PRUNED: TrialState.PRUNED,
+    State.FAILED: TrialState.FAIL,
+    State.LOST: TrialState.FAIL,
+}
+_OF_OPTUNA = {TrialState.FAIL: State.FAILED}  # where only Optuna says how it stands
+# user attributes
+_STATE, _REASON, _METRICS, _STAGES, _DUPLICATE = "state", "reason", "metrics", "stages", "duplicate_of"
+_USAGE, _USAGE_0_1 = "usage", "taken"
+_RUN, _RUN_0_1 = "run", "run_id"  # version 0.1.0 kept MLflow's id, "" if there was none
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """A stage of a trial that is done. seconds: that it took to compute, also where it was reused. score: see
+    tune.messages.StageDone."""
+
+    seconds: float
+    reused: bool
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """state, and the reason where it is not COMPLETE. stages: by name, in the order in which they were done. metrics:
+    of the whole run, empty until it is COMPLETE. usage: None until that is known. duplicate_of: number of the trial
+    that it repeats and that counts in its place. run: key of its MLflow run, "" if it has none. started: whether it
+    ever had one: a trial whose parameters are not allowed has not."""
+
+    state: State
+    reason: str
+    stages: dict[str, StageRecord]
+    metrics: dict[str, float]
+    usage: Usage | None
+    duplicate_of: int | None
+    run: str
+    started: bool
+
+    @property
+    def last_milestone(self) -> tuple[str, float] | None:
+        """The last stage that has a score, and the score."""
+        scores = [(name, stage.score) for name, stage in self.stages.items() if stage.score is not None]
+        return scores[-1] if scores else None
+
+
+def trial_record(trial: FrozenTrial) -> TrialRecord:
+    """What the study remembers of a trial."""
+    kept = trial.user_attrs
+    usage = kept.get(_USAGE, kept.get(_USAGE_0_1))
+    return TrialRecord(
+        state=State(kept.get(_STATE) or _OF_OPTUNA.get(trial.state) or trial.state.name),
+        reason=kept.get(_REASON, ""),
+        stages={name: StageRecord(**stage) for name, stage in kept.get(_STAGES, {}).items()},
+        metrics=kept.get(_METRICS, {}),
+        usage=Usage(**usage) if usage else None,
+        duplicate_of=kept.get(_DUPLICATE),
+        run=run_of(trial),
+        started=_RUN in kept or _RUN_0_1 in kept,
+    )
+
+
+def is_sound(trial: FrozenTrial) -> bool:
+    """Whether a COMPLETE trial that counts has what a sweep leaves."""
+    return is_duplicate(trial) or isinstance(trial.user_attrs.get(_METRICS), dict)
+
+
+def is_duplicate(trial: FrozenTrial) -> bool:
+    """Whether it repeats another trial, which counts in its place."""
+    return _DUPLICATE in trial.user_attrs
+
+
+def run_of(holder: optuna.Study | optuna.Trial | FrozenTrial) -> str:
+    """The key of the MLflow run of a study or trial, "" if it has none."""
+    kept = holder.user_attrs
+    return str(kept.get(_RUN) or kept.get(_RUN_0_1) or "")
+
+
+def is_of_0_1(study: optuna.Study) -> bool:
+    """Whether a study was begun by version 0.1.0, which wrote to MLflow without a queue."""
+    return _RUN_0_1 in study.user_attrs
+
+
+def keep_run(holder: optuna.Study | optuna.Trial, key: str) -> None:
+    """Remember the key of its run."""
+    holder.set_user_attr(_RUN, key)
+
+
+def keep_stage(trial: optuna.Trial, done: StageDone) -> None:
+    """Remember a stage that is done."""
+    stage = {"seconds": done.seconds, "reused": done.reused, "score": done.score}
+    kept = {name: value for name, value in stage.items() if value is not None}
+    trial.set_user_attr(_STAGES, {**trial.user_attrs.get(_STAGES, {}), done.stage: kept})
+
+
+def keep_end(trial: optuna.Trial, end: Ended) -> None:
+    """Remember how it ended; `study.tell` says it to Optuna."""
+    kept: dict[str, Any] = {_STATE: end.state.value}
+    if end.state == State.COMPLETE:
+        kept |= {_METRICS: end.metrics, _USAGE: asdict(end.usage or Usage())}
+    else:
+        kept |= {_REASON: end.reason}
+    for name, value in kept.items():
+        trial.set_user_attr(name, value)
+
+
+def keep_duplicate(trial: optuna.Trial, of: FrozenTrial) -> None:
+    """Remember of which trial it is a repetition, and by what it may be above a limit."""
+    trial.set_user_attr(_DUPLICATE, of.number)
+    if usage := trial_record(of).usage:
+        trial.set_user_attr(_USAGE, asdict(usage))
+
+
+def compute_seconds(trials: Iterable[TrialRecord]) -> tuple[float, float]:
+    """Seconds of the stages that the trials computed, and of those that they found in the store."""
+    stages = [stage for trial in trials if trial.duplicate_of is None for stage in trial.stages.values()]
+    computed, saved = (sum(stage.seconds for stage in stages if stage.reused is reused) for reused in (False, True))
+    return computed, saved

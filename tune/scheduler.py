@@ -1,0 +1,52 @@
+"""A stopping rule as a scheduler of Ray Tune."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from tune.messages import StageDone, decode
+from tune.stopping import Rule
+
+
+def _first(number: int) -> bool:
+    return number == 0
+
+
+class MilestoneStopping(FIFOScheduler):
+    """Ray Tune scheduler that stops a trial at a milestone where the rule says so.
+
+    passed: scores by milestone and trial number, of the trials of earlier launches. last: the milestone after which
+    nothing is saved any more. is_default: of a trial's number. The default configuration is never stopped, and nobody
+    is before it has passed the same milestone. Trials that share a stored result are one score.
+    """
+
+    def __init__(
+        self, rule: Rule, last: str, passed: dict[str, dict[int, float]], is_default: Callable[[int], bool] = _first
+    ):
+        super().__init__()
+        self._stops, self._last, self._is_default = rule.stops, last, is_default
+        self._passed: dict[str, dict[int, float]] = defaultdict(dict, {m: dict(s) for m, s in passed.items()})
+        self._begun = {m for m, scores in passed.items() if any(map(is_default, scores))}  # the default has passed them
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray pickles its scheduler into snapshots that are never read here
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Called by Ray after every report of a trial; returns its decision."""
+        match decode(result):
+            case StageDone(stage=milestone, score=score) if score is not None and milestone != self._last:
+                stop = self._is_stopped(trial.config["number"], milestone, score)
+                return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+        return str(TrialScheduler.CONTINUE)
+
+    def _is_stopped(self, number: int, milestone: str, score: float) -> bool:
+        passed = self._passed[milestone]
+        passed[number] = score
+        if self._is_default(number):
+            self._begun.add(milestone)
+            return False
+        return milestone in self._begun and self._stops(score, list({*passed.values()} - {score}))
