@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from tune.objectives import HEADLINES
+from tune.parts import HEADLINES
 from tune.replay import PROFILES, Table, replay
 from tune.sweep_file import Sweep
 

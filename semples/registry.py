@@ -21,8 +21,9 @@ def find(group: str, own: Mapping[str, str], name: str, key: str) -> EntryPoint:
         return EntryPoint(name, own[name], group)
     there = known(group, own)
     if name not in there:
+        what = f"neither {', '.join(own)} nor an" if own else "no"
         raise UserError(
-            f"{key} '{name}' is neither {', '.join(own)} nor an entry point of the group {group}"
-            f"{nearest(name, there)}; is its package installed?"
+            f"{key} '{name}' is {what} entry point of the group {group}{nearest(name, there)}; "
+            "is its package installed?"
         )
     return there[name]

@@ -145,7 +145,7 @@ def test_the_schema_of_sweeps_knows_the_keys_of_base_and_space(changes: dict[str
         {"trails": 3},
         {"wall": "8h"},
         {"budget": "6 hours"},
-        {"objective": "accuracy"},
+        {"objective": []},
         {"limits": {"gpu": 3}},
         {"base": {"match": {"lambda": 1}}},
         {"base": {"match.lambda": 1}},

@@ -31,7 +31,8 @@ from tune.cluster import joined, watched
 from tune.launch import MAX_FAILURES, catch_up
 from tune.messages import Usage
 from tune.mlflow_writer import Store
-from tune.objectives import HEADLINES, Direction, choosing
+from tune.objectives import Direction, choosing
+from tune.parts import HEADLINES
 from tune.places import STORE, trial_folder
 from tune.records import run_of
 from tune.study import load_study, ranked

@@ -76,6 +76,11 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
     """
     folder = (out / sweep.name).resolve()
     sweep = without_secrets(sweep)
+    rule, _, _ = (
+        find_rule(sweep.early_stopping),
+        create_sampler(sweep, sweep.seed),
+        open_trackers(folder, sweep.trackers),
+    )
     claim_folders(sweep, out, folder)
     with alone(folder):
         sweep = check_same(sweep, folder)
@@ -89,11 +94,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
         base = sweep.base_config()
         lengths = sweep.space["prompts.length"].bounds if "prompts.length" in sweep.space else (base.prompts.length,)
         check(with_changes(base, {"prompts.length": max(lengths)}, "space"))
-        # what these raise is raised before anything is written
-        warm_starts(sweep)
-        rule = find_rule(sweep.early_stopping)
-        create_sampler(sweep, sweep.seed)
-        open_trackers(folder, sweep.trackers)
+        warm_starts(sweep)  # raises before anything is written
         key = _run_key(sweep, folder, store)
         pass_on(sweep.store, "store")
         # that the store is none, or cannot be written, is known now

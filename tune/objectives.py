@@ -12,17 +12,10 @@ from typing import Literal
 
 from semples.errors import UserError
 from semples.pipeline.graph import STAGES
-from tune.choice import Choice, create
 from tune.messages import Usage
+from tune.parts import HEADLINES, OBJECTIVE, Choice, create
 
-GROUP = "tune.objectives"
 Direction = Literal["maximize", "minimize"]
-# the metrics of a run that a sweep is for, and the stages that report them
-HEADLINES = {stage.milestone: name for name, stage in STAGES.items() if stage.headline and stage.milestone}
-OBJECTIVES = {
-    **dict.fromkeys(HEADLINES, f"{__name__}:metric"),
-    **{name: f"{__name__}:{name}" for name in ("seconds", "gpu_gb", "metric")},
-}
 JUDGES = ("holdout", "proxy")  # in the names of metrics that may choose
 
 
@@ -40,9 +33,8 @@ class Objective:
 
 def find_objective(choice: Choice) -> Objective:
     """The objective that a sweep names. Raises UserError where there is none, or for settings that it does not take."""
-    if choice.name in HEADLINES and not choice.settings:
-        return metric(choice.name, HEADLINES[choice.name])
-    found: Objective = create(choice, "objective", GROUP, OBJECTIVES)
+    given = (choice.name,) if choice.name in HEADLINES else ()
+    found: Objective = create(OBJECTIVE, choice, *given)
     return found
 
 
@@ -80,6 +72,11 @@ def metric(metric: str, stage: str, direction: Direction = "maximize") -> Object
         return metrics[metric]
 
     return Objective(metric, direction, value, stage)
+
+
+def headline(name: str) -> Objective:
+    """A metric of HEADLINES, in points."""
+    return metric(name, HEADLINES[name])
 
 
 def seconds() -> Objective:

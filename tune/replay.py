@@ -29,7 +29,7 @@ from semples.errors import UserError
 from semples.pipeline.graph import STAGES
 from tune.cost_aware import Space, affecting
 from tune.messages import Completed, Failed, Message, StageDone, State, Usage, encode
-from tune.objectives import HEADLINES
+from tune.parts import HEADLINES
 from tune.records import trial_record
 from tune.scheduler import MilestoneStopping
 from tune.searcher import StudySearcher

@@ -9,14 +9,9 @@ from typing import Any
 import optuna
 from optuna.samplers import BaseSampler
 
-from tune.choice import create
+from tune.parts import SAMPLER, create
 from tune.sweep_file import Sweep
 
-GROUP = "tune.samplers"
-SAMPLERS = {
-    "cost-aware": "tune.cost_aware:CostAwareSampler",
-    **{name: f"{__name__}:{name}" for name in ("tpe", "gp", "nsga2", "nsga3", "cmaes", "random", "sobol", "grid")},
-}
 STARTUP_TRIALS = 6  # random ones before a sampler of Optuna trusts its model
 
 
@@ -24,7 +19,7 @@ def create_sampler(sweep: Sweep, seed: int) -> BaseSampler:
     """The sampler that the sweep names. Raises UserError where there is none, or for settings that it does not take."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler: BaseSampler = create(sweep.sampler, "sampler", GROUP, SAMPLERS, sweep, seed)
+        sampler: BaseSampler = create(SAMPLER, sweep.sampler, sweep, seed)
     return sampler
 
 

@@ -11,7 +11,7 @@ from rich.progress import TaskID
 from rich.table import Table
 
 from tune.messages import Began, Ended, Event, Progress, Restarted, StageDone, State
-from tune.objectives import HEADLINES
+from tune.parts import HEADLINES
 
 if TYPE_CHECKING:
     import optuna

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from statistics import median as middle
 
 from semples.errors import UserError
-from tune.choice import Choice, create
+from tune.parts import EARLY_STOPPING, Choice, create
 
-GROUP = "tune.stopping"
-RULES = {"median": f"{__name__}:median", "asha": f"{__name__}:asha", "none": f"{__name__}:never"}
 AFTER = 4  # different scores of others that a milestone must have before anyone is stopped there
 REDUCTION = 3  # of successive halving: one in so many goes on
 
@@ -30,7 +28,7 @@ class Rule:
 
 def find_rule(choice: Choice) -> Rule:
     """The rule that a sweep names. Raises UserError where there is none, or for settings that it does not take."""
-    rule: Rule = create(choice, "early_stopping", GROUP, RULES)
+    rule: Rule = create(EARLY_STOPPING, choice)
     return rule
 
 

@@ -39,8 +39,8 @@ from semples.errors import UserError, nearest
 from semples.formats import Format, renamed
 from semples.pipeline.graph import STAGES
 from tune import space
-from tune.choice import Choice
 from tune.objectives import Direction, Objective, find_objective
+from tune.parts import EARLY_STOPPING, OBJECTIVE, SAMPLER, TRACKERS, Choice, check, schema
 from tune.space import Dimension
 
 SWEEPS = Path(__file__).parent / "sweeps"
@@ -84,7 +84,7 @@ def _objectives(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
     except UserError as error:
         raise ValueError(str(error)) from None
     if len({one.metric for one in found}) != len(found) or not any(one.stage for one in found):
-        raise ValueError("name every objective once, and at least one that a stage reports")
+        raise ValueError("name every objective once, and at least one that a stage reports, such as an mIoU")
     return choices
 
 
@@ -110,7 +110,7 @@ def _list(names: Any) -> str:
 
 
 # with what editors are told, where a file may have other forms than the value
-_ONE_OF = Choice.model_json_schema()
+_ONE_OF = schema(OBJECTIVE)
 _POSITIVE = {"type": "number", "exclusiveMinimum": 0}
 _Objectives = Annotated[
     tuple[Choice, ...],
@@ -172,21 +172,21 @@ class Sweep(Section):
     parallel: Annotated[int, Field(ge=0, le=100_000), NO_FLAG] = Field(
         default=0, description="Trials at a time, 0 = as many as the cluster has room for."
     )
-    sampler: Choice = Field(
+    sampler: Annotated[Choice, WithJsonSchema(schema(SAMPLER))] = Field(
         default=Choice(name="cost-aware"),
         description="Who suggests. cost-aware weighs what a candidate promises against what it costs with the stages "
         "that are stored; tpe, gp, nsga2, nsga3, cmaes, random and sobol are Optuna's and take its settings, "
         "{name: tpe, n_startup_trials: 10} for one; grid takes every point; other names are entry points of the group "
         "tune.samplers.",
     )
-    early_stopping: Choice = Field(
+    early_stopping: Annotated[Choice, WithJsonSchema(schema(EARLY_STOPPING))] = Field(
         default=Choice(name="none"),
         description="median stops a trial whose score at a milestone is below the median of the others at the same "
         "milestone, asha (asynchronous successive halving) one that is not in the best third, "
         "{name: asha, reduction: 4} in the best quarter; none stops no trial, which on the scenes finds more with the "
         "same compute: CAMs say too little about masks. Other names are entry points of the group tune.stopping.",
     )
-    trackers: tuple[Choice, ...] = Field(
+    trackers: tuple[Annotated[Choice, WithJsonSchema(schema(TRACKERS))], ...] = Field(
         default=(),
         description="Where runs are recorded besides MLflow: entry points of the group tune.trackers.",
     )
@@ -367,6 +367,9 @@ def load_sweep(path: Path, changes: Mapping[str, Any] = {}) -> Sweep:
             raise UserError(f"{path}: unknown key '{key}'{known}") from None
         what = f"{key} is not allowed: " if key else ""
         raise UserError(f"{path}: {what}{reason(error)}") from None
+    chosen = [(SAMPLER, sweep.sampler), (EARLY_STOPPING, sweep.early_stopping)]
+    for kind, choice in [*chosen, *((TRACKERS, tracker) for tracker in sweep.trackers)]:
+        check(kind, choice)
     sweep.distributions()
     if sweep.is_grid:
         next(sweep.grid())

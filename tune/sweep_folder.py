@@ -24,7 +24,7 @@ from semples.folders import claim, overlap
 from semples.lease import local_folder
 from semples.output import headline, read_run
 from semples.secrets import conceal, reveal
-from tune.objectives import HEADLINES
+from tune.parts import HEADLINES
 from tune.places import BEST, STORE, SWEEP_FILE, trial_folder
 from tune.records import trial_record
 from tune.storage import place_of

@@ -19,14 +19,13 @@ from typing import Any, Protocol
 
 from semples.config import flatten
 from semples.errors import cut
-from tune.choice import Choice, create
+from tune.parts import TRACKERS, Choice, create
 
 log = logging.getLogger(__name__)
 
 QUEUE = "mlflow.queue"
 EXPERIMENT = "semples-tune"
 PARENT, KEY = "mlflow.parentRunId", "semples.key"  # tags
-GROUP = "tune.trackers"
 # states of a run, and what MLflow calls them; STOPPED: the launch ended before the trial or the sweep did
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "LOST": "FAILED", "STOPPED": "KILLED"}
 
@@ -177,5 +176,5 @@ class Trackers:
 def open_trackers(folder: Path, choices: Sequence[Choice]) -> Tracker:
     """MLflow's queue in a sweep's folder, and besides it the trackers that the sweep names. Raises UserError where
     there is none of that name, or for settings that it does not take."""
-    others = {choice.name: create(choice, "trackers", GROUP, {}, folder) for choice in choices}
+    others = {choice.name: create(TRACKERS, choice, folder) for choice in choices}
     return Trackers(MlflowQueue(folder), others) if others else MlflowQueue(folder)

@@ -253,7 +253,11 @@ def test_a_score_is_of_the_images_that_may_choose() -> None:
 def test_what_ray_is_asked_for_is_what_the_sweep_says(world: Launched) -> None:
     asked = world.asked
     assert asked["resources"].required_resources == {"CPU": 2.0}
-    assert asked["objective"] == ("seg_miou",) and asked["until"] == "segment" and asked["folder"] == str(world.folder)
+    assert (
+        [one.metric for one in asked["objectives"]] == ["seg_miou"]
+        and asked["until"] == "segment"
+        and asked["folder"] == str(world.folder)
+    )
     assert asked["base"] == to_dict(world.sweep.base_config()) and asked["store"] == str(world.folder / "store")
 
 

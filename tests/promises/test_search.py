@@ -23,7 +23,7 @@ from semples.errors import UserError
 from tune import screen
 from tune.cost_aware import CostAwareSampler, Costs, Space, affecting
 from tune.messages import Began, Ended, Event, Progress, Restarted, StageDone, State
-from tune.records import is_duplicate, trial_record
+from tune.records import compute_seconds, is_duplicate, trial_record
 from tune.samplers import create_sampler
 from tune.study import pareto_front, ranked
 from tune.sweep_file import Sweep
@@ -183,11 +183,14 @@ def test_a_replay_knows_no_proxy() -> None:
 
 
 def test_a_stopped_trial_is_not_worth_its_last_score() -> None:
-    """It gets no final value, neither in the study nor for the sampler."""
+    """Optuna gives it one as value; nothing ranks it, reports it, or learns from it as a final one."""
     sweep = sweep_of(early_stopping="median", space=CONTINUOUS, sampler="random", trials=20)
-    study = go(sweep).study
-    pruned = [t for t in own(study) if t.state == TrialState.PRUNED]
-    assert pruned and all(t.values is None and t.intermediate_values for t in pruned)
+    done = go(sweep)
+    study, pruned = done.study, [t for t in own(done.study) if t.state == TrialState.PRUNED]
+    numbers = {t.number for t in pruned}
+    assert pruned and all(t.intermediate_values for t in pruned)
+    assert numbers.isdisjoint(t.number for t in ranked(study, sweep))
+    assert numbers == {end.number for end in done.ends if not end.values}
     assert study.best_trial.state == TrialState.COMPLETE
 
 
@@ -239,7 +242,7 @@ def test_the_end_of_a_sweep_says_how_its_trials_ended() -> None:
         study.enqueue_trial({"match.lambda_b": 2.0}, skip_if_exists=False)  # waits
         screen.show(study, sweep)
         text = console.export_text()
-    computed = sum(s["seconds"] for t in own(study) for s in trial_record(t).stages.values() if not s["reused"])
+    computed = compute_seconds(map(trial_record, own(study)))[0]
     assert "7 of 8 trials done: 7 COMPLETE, 1 FAILED\n" in text and "trial 2 FAILED: as the replay was told" in text
     assert f"{computed / 60:.1f} minutes of compute" in text and "(chosen on holdout masks)" in text
     row = next(line for line in text.splitlines() if line.startswith("│ match.lambda_b"))

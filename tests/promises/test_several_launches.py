@@ -57,7 +57,7 @@ def test_what_is_minimised_stays_minimised(tmp_path: Path) -> None:
     sweep = sweep_of(objective=["seconds", "pseudo_miou"])
     word = {"seconds": "MINIMIZE", "pseudo_miou": "MAXIMIZE"}
     for study in (open_study(tmp_path, sweep), open_study(tmp_path, sweep), load_study(tmp_path, sweep)):
-        assert [d.name for d in study.directions] == [word[name] for name in sweep.objective]
+        assert [d.name for d in study.directions] == [word[one.metric] for one in sweep.objectives]
 
 
 def test_a_front_over_launches_has_the_cheap_and_the_good() -> None:
