@@ -182,7 +182,7 @@ def confirm(
     metric = objective.metric if masked else f"{sweep.selection}/{objective.metric}"
     values: dict[str, list[tuple[float, float]]] = {name: [] for name in configs if name not in failed}
     for (name, _), of in results.items():
-        usage = Usage(sum(of["seconds"].values()))
+        usage = Usage(sum(of.get("seconds", {}).values()))
         chosen, reported = (
             objective.value(choosing(of["metrics"], how), usage)
             for how in (sweep.selection, "oracle" if masked else sweep.selection)

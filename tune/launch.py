@@ -76,11 +76,10 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
     """
     folder = (out / sweep.name).resolve()
     sweep = without_secrets(sweep)
-    rule, _, _ = (
-        find_rule(sweep.early_stopping),
-        create_sampler(sweep, sweep.seed),
-        open_trackers(folder, sweep.trackers),
-    )
+    # what these raise is raised before anything is written
+    rule = find_rule(sweep.early_stopping)
+    create_sampler(sweep, sweep.seed)
+    open_trackers(folder, sweep.trackers)
     claim_folders(sweep, out, folder)
     with alone(folder):
         sweep = check_same(sweep, folder)

@@ -34,6 +34,9 @@ from semples.stages.heatmaps import FILES, choose_threshold
 from semples.store import Store
 from semples.training import load_weights
 from tune.confirm import DEFAULT, confirm
+from tune.messages import Completed, Message, StageDone
+from tune.objectives import find_objective
+from tune.parts import Choice
 from tune.sweep_file import make_sweep
 from tune.trial import run_trial
 
@@ -195,7 +198,7 @@ def test_a_trial_is_stopped_and_ranked_by_what_may_choose(
     selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a trial sends, under any rule: its milestones' scores, by which it is stopped, and its final values."""
-    sent: list[dict[str, Any]] = []
+    sent: list[Message] = []
 
     def pretend(config: Config, store: Any, report: Callable[[Event], None], until: str) -> SimpleNamespace:
         assert config.selection == selection
@@ -211,14 +214,13 @@ def test_a_trial_is_stopped_and_ranked_by_what_may_choose(
     monkeypatch.setattr(tune.trial, "claim", lambda *_, **__: SimpleNamespace(publishing=nothing))
     base = {**SMALL, "selection": selection}
     suggestion = {"number": 0, "parameters": {"match.lambda_b": 2.0}}
-    run_trial(
-        suggestion, base, str(tmp_path), ("seg_miou", "pseudo_miou", "seconds"), "segment", str(tmp_path / "s"), None
-    )
+    objectives = tuple(find_objective(Choice(name=name)) for name in ("seg_miou", "pseudo_miou", "seconds"))
+    run_trial(suggestion, base, str(tmp_path), objectives, "segment", str(tmp_path / "s"), None)
     shift = SHIFT[selection]
-    milestones = {m["milestone"]: m["score"] for m in sent if "milestone" in m}
+    milestones = {m.stage: m.score for m in sent if isinstance(m, StageDone) and m.score is not None}
     cams = {} if selection == "proxy" else dict.fromkeys(("classify", "match", "refine", "heatmaps"), 1.0 + shift)
     assert milestones == {**cams, "masks": 2.0 + shift, "segment": 3.0 + shift}
-    assert sent[-1]["ended"] == "COMPLETE" and sent[-1]["values"] == [3.0 + shift, 2.0 + shift, 7.0]
+    assert isinstance(sent[-1], Completed) and sent[-1].values == (3.0 + shift, 2.0 + shift, 7.0)
 
 
 @pytest.mark.parametrize("selection", ["holdout", "proxy", "oracle"])
