@@ -21,7 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from test_searcher import SWEEP, World, complete
 
-import tune.cli
+import tune.commands.app
 from semples.config import dump, parse
 from semples.errors import UserError
 from semples.folders import MARKER, claim
@@ -42,7 +42,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["semples-tune", *map(str, words)])
         with pytest.raises(SystemExit) as end:
-            guard(tune.cli.app)
+            guard(tune.commands.app.app)
         captured = capsys.readouterr()
         return int(end.value.code or 0), captured.out, captured.err
 

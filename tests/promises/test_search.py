@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 from rich.progress import Progress
 
-import tune.cli
 from semples.config import find_config, load
 from semples.errors import UserError
-from tune import screen
+from tune.commands import screen
+from tune.commands.options import sweep_folder
 from tune.cost_aware import CostAwareSampler, Costs, Space, affecting
 from tune.study import DUPLICATE, create_sampler, front, ranked
 from tune.sweep_file import Sweep
@@ -289,7 +289,7 @@ def test_the_sweep_that_was_launched_last_is_meant(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "sweep.yaml").write_text("")
         os.utime(tmp_path / name / "sweep.yaml", (when, when))
-    assert tune.cli._folder(tmp_path, None) == tmp_path / "b" and tune.cli._folder(tmp_path, "c") == tmp_path / "c"
+    assert sweep_folder(tmp_path, None) == tmp_path / "b" and sweep_folder(tmp_path, "c") == tmp_path / "c"
 
 
 def test_an_extent_is_said_in_words() -> None:
