@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from semples.commands.options import STORE, Changes, ConfigFile, StorePlace, apart, home, read
+from semples.commands.options import Changes, ConfigFile, StorePlace, home, read
 from semples.commands.progress import bars
 from semples.errors import UserError
 
@@ -36,12 +36,13 @@ def ablate(
     """
     from semples import ablation
     from semples.folders import claim
+    from semples.output import STORE, data_folder
     from semples.preflight import check
     from semples.store import open_store
 
     resolved = read(config, changes)
     check(resolved)
-    folder = claim(out, "ablation", (TABLE,), apart(resolved, place, out))
+    folder = claim(out, "ablation", (TABLE,), data_folder(resolved, place, out))
     if json:
         _writable(json)
     console = Console(markup=False)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from semples.commands.options import STORE, Changes, ConfigFile, StorePlace, StoreQuota, apart, home, read
+from semples.commands.options import Changes, ConfigFile, StorePlace, StoreQuota, home, read
 from semples.commands.progress import bars
 
 
@@ -33,23 +33,12 @@ def run(
 
     An interrupted run goes on where it was when the same command is given again.
     """
-    from semples.folders import claim
-    from semples.output import CONFIG, GALLERY, MASKS, RESULT, WEIGHTS, headline, write_masks, write_run, write_weights
-    from semples.pipeline.run import run as run_pipeline
-    from semples.preflight import check
-    from semples.store import open_store
+    import semples
+    from semples.output import CONFIG, GALLERY, RESULT, headline
 
     resolved = read(config, changes)
-    check(resolved)
-    written = (RESULT, CONFIG, GALLERY, f"{MASKS}/", *WEIGHTS.values())
-    folder = claim(out, "run", written, apart(resolved, place, out))
     console = Console(markup=False)
-    with open_store(place or str(out / STORE), out / STORE, quota) as store:
-        with bars(console) as report:
-            result = run_pipeline(resolved, store, report, reuse=reuse)
-        with folder.publishing(replaced=(MASKS,), last=RESULT) as new:
-            write_masks(result.folders, new)
-            write_weights(result.folders, new)
-            write_run(result, new)
+    with bars(console) as report:
+        result = semples.run(resolved, out=out, store=place, quota=quota, reuse=reuse, report=report)
     console.print(headline(result.metrics, result.config))
     console.print(f"{out / RESULT}  {out / CONFIG}  {out / GALLERY}", soft_wrap=True)

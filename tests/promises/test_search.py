@@ -22,6 +22,7 @@ from tune.commands import screen
 from tune.commands.options import sweep_folder
 from tune.cost_aware import CostAwareSampler, Costs, Space, affecting
 from tune.study import DUPLICATE, create_sampler, front, ranked
+from tune.summary import summarise
 from tune.sweep_file import Sweep
 
 SPACE: dict[str, Any] = {
@@ -234,7 +235,7 @@ def test_the_end_of_a_sweep_says_how_its_trials_ended() -> None:
         sweep = sweep_of(trials=8)
         study = go(sweep, fate=lambda number: "fail" if number == 2 else "").study
         study.enqueue_trial({"match.lambda_b": 2.0}, skip_if_exists=False)  # waits
-        screen.show(study, sweep)
+        screen.show(summarise(study, sweep))
         text = console.export_text()
     computed = sum(s["seconds"] for t in own(study) for s in t.user_attrs["stages"].values() if not s["reused"])
     assert "7 of 8 trials done: 7 COMPLETE, 1 FAILED\n" in text and "trial 2 FAILED: as the replay was told" in text

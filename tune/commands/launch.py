@@ -38,6 +38,7 @@ def launch(
     """
     from semples.config import assignments
     from tune.study import load_study, ranked, study_exists, succeeded
+    from tune.summary import summarise
     from tune.sweep import launch
     from tune.sweep_file import find_sweep_file, load_sweep
     from tune.sweep_folder import BEST, check_same, tracking_uri, without_secrets
@@ -60,7 +61,7 @@ def launch(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as progress:
         why = launch(asked, out, address, Screen(progress, spec, done, best_value))
-    show(load_study(folder, spec), spec)
+    show(summarise(load_study(folder, spec), spec))
     if not why:
         raise typer.Exit(INTERRUPTED)
     say(f"ended: {why}")

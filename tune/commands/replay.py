@@ -27,6 +27,7 @@ def replay(
     from semples.config import assignments
     from semples.errors import nearest
     from tune.replay import PROFILES, TABLE, Table, replay
+    from tune.summary import summarise
 
     settings = {"trials": trials, **assignments(changes or [])}
     for key in settings:
@@ -36,5 +37,5 @@ def replay(
         raise UserError(f"--profile '{profile}' is none{nearest(profile, PROFILES)}; take {' or '.join(PROFILES)}")
     table = Table(TABLE, settings)
     done = replay(table.sweep, table, workers, profile, reuse)
-    show(done.study, table.sweep)
+    show(summarise(done.study, table.sweep))
     say(f"{done.ends[-1].clock / 60:.1f} minutes on {workers} virtual workers")

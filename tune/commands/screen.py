@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -10,12 +9,10 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 if TYPE_CHECKING:
-    import optuna
-
+    from tune.summary import Summary
     from tune.sweep_file import Sweep
 
 console = Console()
-TOP = 5
 
 
 def say(line: str) -> None:
@@ -76,45 +73,39 @@ def extent(sweep: Sweep) -> str:
     return " or ".join(parts) or "every point of its grid"
 
 
-def show(study: optuna.Study, sweep: Sweep) -> None:
+def show(summary: Summary) -> None:
     """The best trials as a table, and how many ended how."""
     from semples.output import STAMPS
-    from tune.study import DUPLICATE, effort, front, is_default, ranked, succeeded
+    from tune.summary import TOP
     from tune.sweep_file import OBJECTIVES
 
-    several = len(sweep.objective) > 1
-    leading = front(study, sweep) if several else ranked(study, sweep)
-    best = leading[:TOP]
-    title = (
-        f"{sweep.name}: {'trials that no other beats' if several else 'best trials'} by {' and '.join(sweep.objective)}"
-    )
-    table = Table(title=f"{title} ({STAMPS[sweep.selection]})", title_justify="left")
+    several = len(summary.objective) > 1
+    best = summary.best[:TOP]
+    title = f"{summary.sweep}: {'trials that no other beats' if several else 'best trials'}"
+    title += f" by {' and '.join(summary.objective)} ({STAMPS[summary.selection]})"
+    table = Table(title=title, title_justify="left")
     table.add_column("trial")
     for trial in best:
-        table.add_column("default" if is_default(study, sweep, trial.number) else str(trial.number), justify="right")
-    for i, name in enumerate(sweep.objective):
-        table.add_row(f"objective {name}" if several else "objective", *(f"{trial.values[i]:.1f}" for trial in best))
-    metrics = [m for m in OBJECTIVES if best and all(m in trial.user_attrs["metrics"] for trial in best)]
+        table.add_column("default" if trial.default else str(trial.trial), justify="right")
+    for name in summary.objective:
+        label = f"objective {name}" if several else "objective"
+        table.add_row(label, *(f"{trial.objective[name]:.1f}" for trial in best))
+    metrics = [metric for metric in OBJECTIVES if best and all(metric in trial.metrics for trial in best)]
     for metric in metrics:
-        table.add_row(metric, *(f"{trial.user_attrs['metrics'][metric]:.1f}" for trial in best))
+        table.add_row(metric, *(f"{trial.metrics[metric]:.1f}" for trial in best))
     table.add_section()
-    for key in sweep.space:
-        values = (trial.params.get(key, "-") for trial in best)
+    for key in summary.space:
+        values = (trial.parameters.get(key, "-") for trial in best)
         table.add_row(key, *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values))
     console.print(table)
-    if several and len(leading) > TOP:
-        say(f"{len(leading) - TOP} more that no other beats are in MLflow.")
-    if sweep.selection != "oracle" and metrics:
+    if more := len(summary.best) - len(best):
+        say(f"{more} more that no other beats are in MLflow.")
+    if summary.selection != "oracle" and metrics:
         say(f"{' and '.join(metrics)} of images that were never used to choose.")
-    trials = study.get_trials(deepcopy=False)
-    own = [trial for trial in trials if DUPLICATE not in trial.user_attrs and trial.state.name != "WAITING"]
-    states = Counter(trial.user_attrs.get("state", trial.state.name) for trial in own)
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    of = f" of {sweep.trials}" if sweep.trials else ""
-    say(f"{len(succeeded(study))}{of} trials done: {counts}")
-    computed, saved = (seconds / 60 for seconds in effort(trials).values())
+    counts = ", ".join(f"{count} {state}" for state, count in summary.states.items())
+    of = f" of {summary.trials}" if summary.trials else ""
+    say(f"{summary.done}{of} trials done: {counts}")
+    computed, saved = summary.seconds_computed / 60, summary.seconds_saved / 60
     say(f"{computed:.1f} minutes of compute; {saved:.1f} more were saved by stored stages")
-    for trial in trials:
-        if trial.user_attrs.get("state") in ("FAILED", "LOST"):
-            reason = trial.user_attrs.get("reason", "")
-            say(f"trial {trial.number} {trial.user_attrs['state']}: {reason}")
+    for failure in summary.failures:
+        say(f"trial {failure.trial} {failure.state}: {failure.reason}")
