@@ -38,12 +38,12 @@ from attack_cases import CLASSES, SWEEP, Case, cases
 from PIL import Image
 
 import semples.ablation
-import semples.cli
 import semples.clip
+import semples.commands.app
 import semples.pipeline.run
 import semples.preflight
 import semples.pretrain
-import tune.cli
+import tune.commands.app
 import tune.launch
 from semples.config import ClipConfig
 from semples.data import scenes, voc
@@ -182,7 +182,7 @@ def perform(case: Case, folder: Path) -> None:
     sys.argv = list(case.words)
     code = 99
     try:
-        guard(semples.cli.app if case.words[0] == "semples" else tune.cli.app)
+        guard(semples.commands.app.app if case.words[0] == "semples" else tune.commands.app.app)
     except Begun:
         code = 77
     except SystemExit as end:

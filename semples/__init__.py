@@ -1,5 +1,48 @@
-"""SemPLeS, weakly supervised semantic segmentation: one run of the method."""
+"""SemPLeS, weakly supervised semantic segmentation: one run of the method.
 
-from importlib.metadata import version
+    result = semples.run("scenes", {"match.lambda_b": 1.5}, out="runs/a")
+    semples.predict("runs/a", ["photo.jpg"], out="predictions")
 
-__version__ = version("semples-tune")
+Each of these is imported when it is first used: importing the package alone takes no time, and changes nothing in the
+process.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semples.api import Prediction, predict, run
+    from semples.config import Config, load
+    from semples.errors import UserError
+    from semples.pipeline.run import Event, Result
+
+    __version__: str
+
+__all__ = ["Config", "Event", "Prediction", "Result", "UserError", "__version__", "load", "predict", "run"]
+
+# module and name by public name
+_PLACES = {
+    "Config": ("semples.config", "Config"),
+    "Event": ("semples.pipeline.run", "Event"),
+    "Prediction": ("semples.api", "Prediction"),
+    "Result": ("semples.pipeline.run", "Result"),
+    "UserError": ("semples.errors", "UserError"),
+    "__version__": ("semples.formats", "VERSION"),
+    "load": ("semples.config", "load"),
+    "predict": ("semples.api", "predict"),
+    "run": ("semples.api", "run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, own = _PLACES[name]
+    value = globals()[name] = getattr(import_module(module), own)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -16,7 +16,9 @@ from semples.config import Config, dump, parse, read_config
 from semples.data import archive, load_data
 from semples.data.classes import check_classes
 from semples.errors import UserError, cut, quoted
+from semples.folders import overlap
 from semples.formats import Format, json_object
+from semples.lease import local_folder
 from semples.pipeline.graph import STAGES
 from semples.pipeline.run import Result
 from semples.stages import prompts, segment
@@ -24,6 +26,7 @@ from semples.stages.heatmaps import FILES, read_heatmaps
 from semples.store import KEY
 
 CONFIG, RESULT, GALLERY, MASKS = "config.yaml", "result.json", "gallery.png", "masks"
+STORE = "store"  # unless another place is named
 RESULT_FORMAT = Format((dict,))  # result.json of version 0.1.0 lacks the stamp only
 EXAMPLES = 8
 # how the choice was made, on every figure
@@ -33,6 +36,18 @@ STAMPS = {
     "oracle": "ORACLE: chosen on the evaluation masks",
 }
 WEIGHTS = {"refine": generators.WEIGHTS, "prompts": prompts.WEIGHTS, "segment": segment.WEIGHTS}
+
+
+def data_folder(config: Config, place: str | None, out: Path) -> str:
+    """The folder of the data, "" where they are drawn. Raises UserError where the store that is named, `place`,
+    overlaps it or what a run writes into `out`."""
+    root: str = getattr(config.data, "root", "")
+    folder = local_folder(place) if place else None
+    for used in filter(None, (root, str(out / MASKS))):
+        if folder and overlap(folder, Path(used)):
+            what = "the data in" if used == root else "what is written into"
+            raise UserError(f"store {place}: overlaps {what} {used}; choose another folder")
+    return root
 
 
 def headline(metrics: dict[str, float], config: Config) -> str:

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-import semples.cli
-import tune.cli
+import semples.commands.app
+import tune.commands.app
 from semples.config import Config, parse
 from semples.pipeline.run import Event, Result, run
 from semples.store import Store
@@ -63,7 +63,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     def call(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", [str(w) for w in words])
         with pytest.raises(SystemExit) as exit_:
-            (semples.cli.main if words[0] == "semples" else tune.cli.main)()
+            (semples if words[0] == "semples" else tune).commands.app.main()
         out, err = capsys.readouterr()
         return int(exit_.value.code or 0), out, err
 

@@ -70,12 +70,23 @@ def test_stages_and_store(command: Command, monkeypatch: pytest.MonkeyPatch) -> 
     assert command("semples", "run", small_file(), "--out", "r")[0] == 0
     code, out, _ = command("semples", "stages", small_file(), "masks.background=0.7", "--out", "r")
     assert code == 0 and out.count("stored") == 5 and out.count("missing") == 2
+    code, facts, err = command("semples", "stages", small_file(), "masks.background=0.7", "--out", "r", "--json")
+    rows = json.loads(facts)["stages"]
+    assert (code, err, [row["stage"] for row in rows]) == (0, "", list(STAGES))
+    assert [row["state"] for row in rows] == ["stored"] * 5 + ["missing"] * 2 and rows[5]["reads"] == ["heatmaps"]
+    kept = {path.name: json.loads((path / "result.json").read_text()) for path in Path("r/store").glob("?" * 32)}
+    for row in rows[:5]:
+        assert (row["seconds"], row["bytes"]) == tuple(kept[row["key"]][what] for what in ("seconds", "bytes"))
+        assert row["key"][:12] in out and 0 <= time.time() - row["last_used"] < 600
+    assert [row["bytes"] for row in rows[5:]] == [None, None]
     new = next(line.split("│")[2].strip() for line in out.splitlines() if "masks" in line)
     _, out, _ = command("semples", "store", "ls", "r/store")
     keys = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in out.splitlines() if "│" in line}
     assert len(keys) == 7
     why = ("semples", "stages", small_file(), "masks.background=0.7", "--out", "r", "--why")
     assert command(*why, keys["masks"], new) == (0, "masks.background: 0.5, 0.7\n", "")
+    code, facts, _ = command(*why, keys["masks"], new, "--json")
+    assert code == 0 and json.loads(facts) == {"differences": ["masks.background: 0.5, 0.7"]}
     assert command("semples", "run", small_file(), "match.lambda_b=2", "--out", "r")[0] == 0
     _, out, _ = command("semples", "store", "ls", "r/store")
     refined = [line.split("│")[2].strip() for line in out.splitlines() if "refine" in line]
@@ -137,11 +148,19 @@ def test_data_check(command: Command) -> None:
     section = yaml.safe_load(out[out.index("data:") : out.index("For photographs")])
     assert section["data"]["kind"] == "voc" and section["data"]["classes"] == list(scenes.CLASSES)
     assert "semples run voc data.kind=voc data.root=tree\n" in out
+    facts = json.loads(command(*words, "--json")[1])
+    assert facts["data"] == section["data"] and facts["command"] == "semples run voc data.kind=voc data.root=tree"
+    assert (facts["layout"], facts["problems"], facts["classes"]) == ("voc", [], list(scenes.CLASSES))
+    train = facts["images"]["train"]
+    assert (train["all"], train["with_mask"]) == (24, 24) and 24 <= sum(train["by_class"].values()) <= 24 * 5
     broken, gone = sorted(Path("tree/JPEGImages").iterdir())[:2]
     broken.write_bytes(broken.read_bytes()[:99])
     gone.unlink()
     code, out, err = command(*words)
     assert code == 2 and f"{broken.name}: broken image" in err and f"'{gone.stem}' is on a list but" in err
+    code, out, err = command(*words, "--json")
+    problems = json.loads(out)["problems"]
+    assert code == 2 and len(problems) > 1 and all(problem in err for problem in problems)
     assert command("semples", "data", "check", ".")[2].startswith("error: .: no layout that is known")
 
 

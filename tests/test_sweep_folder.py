@@ -21,7 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from test_searcher import SWEEP, World, complete
 
-import tune.cli
+import tune.commands.app
 from semples.config import dump, parse
 from semples.errors import UserError
 from semples.folders import MARKER, claim
@@ -42,7 +42,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["semples-tune", *map(str, words)])
         with pytest.raises(SystemExit) as end:
-            guard(tune.cli.app)
+            guard(tune.commands.app.app)
         captured = capsys.readouterr()
         return int(end.value.code or 0), captured.out, captured.err
 
@@ -90,6 +90,28 @@ def test_reading_leaves_every_byte_as_it_was(tmp_path: Path, command: Command, s
     other = SWEEP.changed(**{"warm_start": str(folder), "name": "other"})
     assert World(_made(tmp_path / "w"), warm_start=str(folder), space=other.space).searcher
     assert digests(out) == before
+
+
+def test_status_and_best_as_json_say_what_the_words_say(tmp_path: Path, command: Command) -> None:
+    out = tmp_path / "sweeps"
+    folder = sweep_in(out)
+    code, text, err = command("status", "--out", out, "--json")
+    facts = json.loads(text)
+    assert (code, err) == (0, "") and facts["states"] == {"COMPLETE": 2} and facts["failures"] == []
+    assert (facts["sweep"], facts["selection"], facts["objective"]) == ("s", "holdout", ["seg_miou"])
+    assert (facts["trials"], facts["done"], facts["seconds_saved"]) == (9, 2, 0)
+    first, second = facts["best"]
+    assert (first["trial"], first["default"], first["objective"]) == (1, False, {"seg_miou": 60.0})
+    assert first["metrics"] == {"pseudo_miou": 50.0, "seg_miou": 59.0}  # as given to the study by `complete`
+    assert (second["trial"], second["default"], second["parameters"]) == (0, True, {"match.lambda_b": 1.0})
+    code, text, err = command("best", "--out", out, "--trial", 0, "--json")
+    facts = json.loads(text)
+    assert (code, err, facts["sweep"], facts["trial"]) == (0, "", "s", 0)
+    assert (facts["selection"], facts["metrics"]) == ("holdout", {"seg_miou": 50.0})
+    assert facts["configuration"] == yaml.safe_load(command("best", "--out", out, "--trial", 0)[1])
+    shutil.rmtree(folder / "trials")
+    code, text, err = command("best", "--out", out, "--json")
+    assert code == 2 and text == "" and "no finished run here" in err
 
 
 def _made(folder: Path) -> Path:

@@ -153,11 +153,12 @@ def test_ui_gives_mlflow_the_address_by_environment(tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 os.execv = lambda program, words: print(words, os.environ["MLFLOW_BACKEND_STORE_URI"])
-import tune.cli, tune.sweep_folder
-tune.cli._folder = lambda out, name: out
+import tune.sweep_folder
+from tune.commands import ui
+ui.sweep_folder = lambda out, name: out
 tune.sweep_folder.load_launched = lambda folder: None
 tune.sweep_folder.tracking_uri = lambda sweep, out: "postgresql://ann:Mlflow-pa55word@db/mlflow"
-tune.cli.ui(Path("sweeps"))
+ui.ui(Path("sweeps"))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     words, _, uri = done.stdout.splitlines()[-1].rpartition(" ")

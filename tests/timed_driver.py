@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tune.cli import main
+from tune.commands.app import main
 from tune.searcher import StudySearcher
 from tune.tracking import MlflowQueue
 

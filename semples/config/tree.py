@@ -129,9 +129,24 @@ def find_config(word: str | Path) -> Path:
     return preset if not Path(word).is_file() and preset.is_file() else Path(word)
 
 
-def load(path: Path | None, changes: Mapping[str, Any] = {}) -> Config:
-    """The configuration of a YAML file (defaults without one) with dotted keys changed."""
-    return parse(override(read_config(path) if path else {}, changes), str(path) if path else "command line")
+def load(
+    source: str | Path | Mapping[str, Any] | Config | None = None,
+    changes: Mapping[str, Any] = {},
+    called: str = "configuration",
+) -> Config:
+    """A configuration, complete and checked.
+
+    source: a YAML file or the name of a preset (`voc`, `coco`, `scenes`, ...), what stands in such a file as nested
+    mappings, or a configuration; None = the defaults. changes: values by dotted key, {"match.lambda_b": 1.5} for one.
+    called: what errors call a source that is no file. Raises UserError, with file and key, for the first thing that is
+    wrong.
+    """
+    if isinstance(source, Config):
+        return with_changes(source, changes, called)
+    if isinstance(source, str | Path):
+        source = find_config(source)
+        return parse(override(read_config(source), changes), str(source))
+    return parse(override(FORMAT.read(source or {}, called), changes), called)
 
 
 def with_changes(config: Config, changes: Mapping[str, Any], source: str) -> Config:

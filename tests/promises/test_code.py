@@ -82,7 +82,7 @@ EDITS = {
     "stages/segment.py": ("MULTIPLE = 32", "MULTIPLE = 64", "segment"),
     "data/scenes.py": ("COMPANION_RATE = 0.9", "COMPANION_RATE = 0.8", "classify"),
     "data/voc.py": ("from __future__ import annotations", "from __future__ import annotations\nLATER = 1", ""),
-    "cli.py": ("MOST_PROBLEMS = 20", "MOST_PROBLEMS = 21", ""),
+    "commands/data.py": ("MOST_PROBLEMS = 20", "MOST_PROBLEMS = 21", ""),
     "store.py": ("UPLOADS = 3", "UPLOADS = 4", ""),
     "config/tree.py": ("from __future__ import annotations", "LATER = 1", ""),
 }

@@ -17,15 +17,16 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich import progress as rich_progress
 from rich.console import Console
 
-import tune.cli
 from semples.config import find_config, load
 from semples.errors import UserError
-from tune import screen
+from tune.commands import screen
+from tune.commands.options import sweep_folder
 from tune.cost_aware import CostAwareSampler, Costs, Space, affecting
 from tune.messages import Began, Ended, Event, Progress, Restarted, StageDone, State
 from tune.records import compute_seconds, is_duplicate, trial_record
 from tune.samplers import create_sampler
 from tune.study import pareto_front, ranked
+from tune.summary import summarise
 from tune.sweep_file import Sweep
 
 SPACE: dict[str, Any] = {
@@ -240,7 +241,7 @@ def test_the_end_of_a_sweep_says_how_its_trials_ended() -> None:
         sweep = sweep_of(trials=8)
         study = go(sweep, injected_fault=lambda number: "fail" if number == 2 else "").study
         study.enqueue_trial({"match.lambda_b": 2.0}, skip_if_exists=False)  # waits
-        screen.show(study, sweep)
+        screen.show(summarise(study, sweep))
         text = console.export_text()
     computed = compute_seconds(map(trial_record, own(study)))[0]
     assert "7 of 8 trials done: 7 COMPLETE, 1 FAILED\n" in text and "trial 2 FAILED: as the replay was told" in text
@@ -295,7 +296,7 @@ def test_the_sweep_that_was_launched_last_is_meant(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "sweep.yaml").write_text("")
         os.utime(tmp_path / name / "sweep.yaml", (when, when))
-    assert tune.cli._folder(tmp_path, None) == tmp_path / "b" and tune.cli._folder(tmp_path, "c") == tmp_path / "c"
+    assert sweep_folder(tmp_path, None) == tmp_path / "b" and sweep_folder(tmp_path, "c") == tmp_path / "c"
 
 
 def test_an_extent_is_said_in_words() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich import progress as bars
@@ -14,12 +13,10 @@ from tune.messages import Began, Ended, Event, Progress, Restarted, StageDone, S
 from tune.parts import HEADLINES
 
 if TYPE_CHECKING:
-    import optuna
-
+    from tune.summary import Summary
     from tune.sweep_file import Sweep
 
 console = Console()
-TOP = 5
 
 
 def say(line: str) -> None:
@@ -79,43 +76,38 @@ def extent(sweep: Sweep) -> str:
     return " or ".join(parts) or "every point of its grid"
 
 
-def show(study: optuna.Study, sweep: Sweep) -> None:
+def show(summary: Summary) -> None:
     """The best trials as a table, and how many ended how."""
     from semples.output import STAMPS
-    from tune.records import compute_seconds, trial_record
-    from tune.study import is_default, pareto_front, ranked, succeeded
+    from tune.summary import TOP
 
-    names = [objective.metric for objective in sweep.objectives]
-    several = len(names) > 1
-    leading = pareto_front(study, sweep) if several else ranked(study, sweep)
-    best = leading[:TOP]
-    title = f"{sweep.name}: {'Pareto front' if several else 'best trials'} by {' and '.join(names)}"
-    table = Table(title=f"{title} ({STAMPS[sweep.selection]})", title_justify="left")
+    several = len(summary.objective) > 1
+    best = summary.best[:TOP]
+    title = f"{summary.sweep}: {'Pareto front' if several else 'best trials'}"
+    title += f" by {' and '.join(summary.objective)} ({STAMPS[summary.selection]})"
+    table = Table(title=title, title_justify="left")
     table.add_column("trial")
     for trial in best:
-        table.add_column("default" if is_default(study, sweep, trial.number) else str(trial.number), justify="right")
-    for i, name in enumerate(names):
-        table.add_row(f"objective {name}" if several else "objective", *(f"{trial.values[i]:.1f}" for trial in best))
-    reported = [trial_record(trial).metrics for trial in best]
-    metrics = [name for name in HEADLINES if best and all(name in of for of in reported)]
+        table.add_column("default" if trial.default else str(trial.trial), justify="right")
+    for name in summary.objective:
+        label = f"objective {name}" if several else "objective"
+        table.add_row(label, *(f"{trial.objective[name]:.1f}" for trial in best))
+    metrics = [metric for metric in HEADLINES if best and all(metric in trial.metrics for trial in best)]
     for metric in metrics:
-        table.add_row(metric, *(f"{of[metric]:.1f}" for of in reported))
+        table.add_row(metric, *(f"{trial.metrics[metric]:.1f}" for trial in best))
     table.add_section()
-    for key in sweep.space:
-        values = (trial.params.get(key, "-") for trial in best)
+    for key in summary.space:
+        values = (trial.parameters.get(key, "-") for trial in best)
         table.add_row(key, *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values))
     console.print(table)
-    if several and len(leading) > TOP:
-        say(f"{len(leading) - TOP} more of the front are in MLflow.")
-    if sweep.selection != "oracle" and metrics:
+    if more := len(summary.best) - len(best):
+        say(f"{more} more of the front are in MLflow.")
+    if summary.selection != "oracle" and metrics:
         say(f"{' and '.join(metrics)} of images that were never used to choose.")
-    records = [trial_record(trial) for trial in study.get_trials(deepcopy=False)]
-    states = Counter(of.state for of in records if of.duplicate_of is None and of.state != State.WAITING)
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    total = f" of {sweep.trials}" if sweep.trials else ""
-    say(f"{len(succeeded(study))}{total} trials done: {counts}")
-    computed, saved = (seconds / 60 for seconds in compute_seconds(records))
+    counts = ", ".join(f"{count} {state}" for state, count in summary.states.items())
+    total = f" of {summary.trials}" if summary.trials else ""
+    say(f"{summary.done}{total} trials done: {counts}")
+    computed, saved = summary.seconds_computed / 60, summary.seconds_saved / 60
     say(f"{computed:.1f} minutes of compute; {saved:.1f} more were saved by stored stages")
-    for number, of in enumerate(records):
-        if of.reason and of.state in (State.FAILED, State.LOST):
-            say(f"trial {number} {of.state}: {of.reason}")
+    for failure in summary.failures:
+        say(f"trial {failure.trial} {failure.state}: {failure.reason}")

@@ -1,0 +1,30 @@
+"""The entry point of `semples-tune`: launch sweeps, look at them, take the best configuration away."""
+
+from __future__ import annotations
+
+import logging
+
+import typer
+
+from semples.guard import guard
+from tune.commands import best, confirm, export, keys, launch, replay, status, ui
+
+app = typer.Typer(
+    help="Hyperparameter search over the whole SemPLeS pipeline: Ray Tune schedules, Optuna suggests, MLflow records.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    launch.launch, status.status, best.best, confirm.confirm, export.export, keys.keys, replay.replay, ui.ui
+):  # fmt: skip
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of `semples-tune`."""
+    said = logging.StreamHandler()
+    said.setFormatter(logging.Formatter("warning: %(message)s"))
+    logging.getLogger("tune").addHandler(said)
+    logging.getLogger("tune").propagate = False
+    guard(app)

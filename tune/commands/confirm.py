@@ -1,0 +1,57 @@
+"""`semples-tune confirm`: the best trials and the default once more, over seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from tune.commands.options import Name, Out, sweep_folder, word
+from tune.commands.screen import console, say
+
+
+def confirm(
+    name: Name = None,
+    top: Annotated[int, typer.Option(min=1, help="Number of finalists, besides the default configuration.")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, help="Runs of each, with seeds that the sweep did not use.")] = 5,
+    out: Out = Path("sweeps"),
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: start Ray here.")] = None,
+) -> None:
+    """Run the best trials and the default again over seeds, and say whether one is really better.
+
+    The best of many trials is the luckiest of them too: a winner is named only where its paired difference to the
+    default is above 0 with 95% confidence. Finished runs are kept, so the same command goes on, and more --seeds can be
+    asked for later.
+    """
+    from semples.output import STAMPS
+    from tune.confirm import confirm
+    from tune.sweep_folder import load_launched
+
+    folder = sweep_folder(out, name).resolve()
+    sweep = load_launched(folder)
+
+    def on_run(finalist: str, seed: int, problem: str) -> None:
+        say(f"{finalist}, seed {seed}: {problem or 'done'}")
+
+    verdict = confirm(sweep, folder, top, seeds, address, on_run)
+    title = f"{sweep.name}: {verdict.metric} over {seeds} seeds ({STAMPS[sweep.selection]})"
+    table = Table("finalist", "what chose, mean", "reported, mean", "min - max", "over default", title=title)
+    for finalist, reported in verdict.reported.items():
+        over = verdict.over_default.get(finalist)
+        table.add_row(
+            finalist,
+            f"{verdict.chosen[finalist].mean:.1f}",
+            f"{reported.mean:.1f}",
+            f"{reported.minimum:.1f} - {reported.maximum:.1f}",
+            f"{over.mean:+.1f} ({over.low:+.1f} to {over.high:+.1f})" if over else "",
+        )
+    console.print(table)
+    for finalist, over in verdict.over_others.items():
+        if finalist != "default":
+            say(f"{verdict.leader} over {finalist}: {over.mean:+.1f} ({over.low:+.1f} to {over.high:+.1f})")
+    say(verdict.sentence)
+    if verdict.winner:
+        number = verdict.winner.removeprefix("trial ")
+        say(f"take it: semples-tune export FOLDER --out {word(out)} --name {word(folder.name)} --trial {number}")

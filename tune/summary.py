@@ -1,0 +1,93 @@
+"""How far a sweep is: what `semples-tune status` says, as plain data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from tune.messages import State
+from tune.parts import HEADLINES
+from tune.records import compute_seconds, trial_record
+from tune.study import pareto_front, ranked, succeeded
+from tune.sweep_file import Sweep
+
+TOP = 5  # trials by which a sweep is told
+
+
+@dataclass(frozen=True)
+class Leader:
+    """One of the best trials. default: whether it is the base configuration. objective, metrics: what it was chosen by,
+    and what it reports, by name (mIoU in points, seconds, GB). parameters: the searched keys that it had a value of."""
+
+    trial: int
+    default: bool
+    objective: dict[str, float]
+    metrics: dict[str, float]
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that failed or was lost, and why."""
+
+    trial: int
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """space: the searched keys. trials: how many were asked for, None without such a number. done: those that ended as
+    they should. states: number of trials by state. seconds_computed, seconds_saved: compute seconds of the stages that
+    trials computed, and of those that they found stored. best: at most TOP trials, best first; with several objectives
+    the whole Pareto front."""
+
+    sweep: str
+    selection: str
+    objective: tuple[str, ...]
+    space: tuple[str, ...]
+    trials: int | None
+    done: int
+    states: dict[str, int]
+    seconds_computed: float
+    seconds_saved: float
+    best: tuple[Leader, ...]
+    failures: tuple[Failure, ...]
+
+
+def summarise(study: optuna.Study, sweep: Sweep) -> Summary:
+    """What the study of a sweep says so far."""
+    default, names = sweep.default_parameters(), tuple(objective.metric for objective in sweep.objectives)
+    records = [trial_record(trial) for trial in study.get_trials(deepcopy=False)]
+    states = Counter(of.state.value for of in records if of.duplicate_of is None and of.state != State.WAITING)
+    computed, saved = compute_seconds(records)
+    leading = pareto_front(study, sweep) if len(names) > 1 else ranked(study, sweep)[:TOP]
+    return Summary(
+        sweep.name,
+        sweep.selection,
+        names,
+        tuple(sweep.space),
+        sweep.trials,
+        len(succeeded(study)),
+        dict(sorted(states.items())),
+        computed,
+        saved,
+        best=tuple(
+            Leader(
+                trial.number,
+                trial.params == default,
+                dict(zip(names, trial.values, strict=True)),
+                {name: value for name, value in records[trial.number].metrics.items() if name in HEADLINES},
+                trial.params,
+            )
+            for trial in leading
+        ),
+        failures=tuple(
+            Failure(number, of.state.value, of.reason)
+            for number, of in enumerate(records)
+            if of.reason and of.state in (State.FAILED, State.LOST)
+        ),
+    )
