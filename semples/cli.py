@@ -270,7 +270,7 @@ def stages(
     from semples.pipeline.graph import STAGES
     from semples.pipeline.keys import declared, differences, key_parts, recorded
     from semples.preflight import check
-    from semples.store import make_key
+    from semples.results import make_key
     from semples.training import resolve_device
 
     resolved = _read(config, changes)

@@ -19,9 +19,9 @@ from semples.errors import UserError, cut, quoted
 from semples.formats import Format, json_object
 from semples.pipeline.graph import STAGES
 from semples.pipeline.run import Result
+from semples.results import KEY
 from semples.stages import prompts, segment
 from semples.stages.heatmaps import FILES, read_heatmaps
-from semples.store import KEY
 
 CONFIG, RESULT, GALLERY, MASKS = "config.yaml", "result.json", "gallery.png", "masks"
 RESULT_FORMAT = Format((dict,))  # result.json of version 0.1.0 lacks the stamp only

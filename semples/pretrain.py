@@ -33,6 +33,8 @@ from timm.layers import build_sincos2d_pos_embed
 
 from semples.clip import MINIATURE, Clip, register_miniature
 from semples.data import scenes
+from semples.data.scene_grounds import draw_ground, draw_grounds
+from semples.data.scene_objects import draw_object
 from semples.images import IMAGENET_MEAN, IMAGENET_STD, normalise_pixels
 
 ACCEPTED = "accepted.json"
@@ -65,7 +67,7 @@ def _plain(rng: np.random.Generator) -> np.ndarray:
 def _place(rng: np.random.Generator, canvas: np.ndarray, name: str) -> np.ndarray:
     extent = round(SIZE * rng.uniform(0.4, 1.3))
     top, left = (round((SIZE - extent) / 2 + rng.uniform(-0.22, 0.22) * SIZE) for _ in range(2))
-    return scenes.paste(canvas, scenes.draw_object(rng, name, extent), top, left)
+    return scenes.paste(canvas, draw_object(rng, name, extent), top, left)
 
 
 def _fade(rng: np.random.Generator, canvas: np.ndarray, away: np.ndarray) -> np.ndarray:
@@ -82,7 +84,7 @@ def draw_picture(rng: np.random.Generator) -> Picture:
     kind = rng.choice(["scene", "cut-out", "ground", "pair"], p=[0.36, 0.22, 0.28, 0.14])
     ground = str(rng.choice(scenes.GROUNDS))
     names = [str(c) for c in rng.choice(scenes.CLASSES, 2, replace=False)]
-    canvas = scenes.draw_ground(rng, ground, SIZE, SIZE).astype(np.float32, copy=True)
+    canvas = draw_ground(rng, ground, SIZE, SIZE).astype(np.float32, copy=True)
     if kind == "scene":
         _place(rng, canvas, names[0])
         content = {names[0], ground}
@@ -100,7 +102,7 @@ def draw_picture(rng: np.random.Generator) -> Picture:
     else:
         second = str(rng.choice(scenes.GROUNDS))
         content = {ground, second}
-        canvas = scenes.draw_grounds(rng, [ground, second], SIZE, SIZE).astype(np.float32, copy=True)
+        canvas = draw_grounds(rng, [ground, second], SIZE, SIZE).astype(np.float32, copy=True)
         for name in names[: int(rng.integers(0, 3))]:
             _place(rng, canvas, name)
             content.add(name)

@@ -24,7 +24,8 @@ from semples.folders import MARKER
 from semples.lease import Holder, Place
 from semples.manifest import MARK, USED, read_mark
 from semples.pipeline.run import run
-from semples.store import WORK, Store, Write, make_key
+from semples.results import make_key
+from semples.store import WORK, Store, Write
 
 TTL = 2.0  # signs of life are given four times as often, also on a busy machine
 KEY, A, B, C, D = (make_key(of=name) for name in "kabcd")

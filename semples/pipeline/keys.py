@@ -14,8 +14,8 @@ from semples.clip import weights_file
 from semples.config import Config, Section, flatten, to_dict
 from semples.digests import file_digest
 from semples.pipeline.graph import ALWAYS, STAGES, Stage, covers
+from semples.results import Entry, make_key
 from semples.sources import Origin, origin
-from semples.store import Entry, make_key
 
 COMPUTING = ("code", "libraries", "stream", "version")  # parts that tell how; "version" is what 0.1.0 had for them
 

@@ -20,8 +20,9 @@ from semples.data.dataset import Dataset
 from semples.manifest import read_mark
 from semples.pipeline.graph import STAGES
 from semples.pipeline.keys import declared, key_parts, recorded, view
+from semples.results import make_key
 from semples.stopwatch import running
-from semples.store import Store, make_key
+from semples.store import Store
 from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
 
 AGAIN = 3  # times that lost results are computed again

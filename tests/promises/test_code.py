@@ -28,7 +28,8 @@ from semples.pipeline import run as executor
 from semples.pipeline.graph import STAGES
 from semples.pipeline.keys import declared, differences, key_parts, stage_keys, view
 from semples.pipeline.run import Result, run
-from semples.store import Store, make_key
+from semples.results import make_key
+from semples.store import Store
 
 CONFIG = parse(SMALL, "small")
 ALL = ["classify", "match", "prompts", "refine", "heatmaps", "masks", "segment"]

@@ -41,7 +41,7 @@ from semples.config import DataConfig, parse, to_dict, with_changes
 from semples.data import digests, scenes
 from semples.digests import digest
 from semples.pipeline.keys import differences, key_parts, stage_keys
-from semples.store import make_key
+from semples.results import make_key
 
 
 def fingerprint(config: DataConfig) -> str:
