@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
-from semples import __version__
 from semples.errors import UserError, cut, quoted
 
-WRITTEN_BY = f"semples-tune {__version__}"
+VERSION = version("semples-tune")
+WRITTEN_BY = f"semples-tune {VERSION}"
 STAMP = {
     "format": "Number of this file's format; without one it is read as by hand or by version 0.1.0.",
     "written_by": "Version that wrote this file.",
@@ -71,7 +72,7 @@ def json_object(content: bytes) -> dict[str, Any]:
 def newer(number: int, known: int, writer: Any) -> str:
     """What to say of a file whose format only a later version knows."""
     by = cut(str(writer)) if writer else "a later version of semples-tune"
-    this = f"this is {__version__}, which reads up to format {known}"
+    this = f"this is {VERSION}, which reads up to format {known}"
     return f"written by {by} (format {number}); {this}: update semples-tune"
 
 
