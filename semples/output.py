@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from semples import figures, generators
 from semples.config import Config, dump, parse, read_config
-from semples.data import archive, load_data
+from semples.data import archive
 from semples.data.classes import check_classes
 from semples.errors import UserError, cut, quoted
 from semples.formats import Format, json_object
@@ -117,7 +117,7 @@ def read_run(folder: Path) -> tuple[Config, dict[str, Any]]:
 
 
 def _draw_gallery(result: Result, path: Path) -> None:
-    data = load_data(result.config.data, result.config.selection)
+    data = result.data
     split, runtime, test = data.holdout, result.config.runtime, result.config.segment.test
     chosen = figures.choose_examples(split, EXAMPLES)
     stored = archive.Reader(result.folders["heatmaps"] / FILES["holdout"])

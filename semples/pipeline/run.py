@@ -49,18 +49,17 @@ class Event:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: resolved configuration, all metrics (mIoU in points; `STAGE/name` for what several stages
-    report), result folders and seconds by stage, names of reused stages, the data's fingerprint. gpu_gb: the most GPU
-    memory that a stage took when it was computed, 0 without a GPU. libraries: by stage, the versions with which its
-    result was computed."""
+    """A finished run: resolved configuration, the data as they were when it began, all metrics (mIoU in points;
+    `STAGE/name` for what several stages report), result folders and seconds by stage, names of reused stages. gpu_gb:
+    the most GPU memory that a stage took when it was computed, 0 without a GPU. libraries: by stage, the versions with
+    which its result was computed."""
 
     config: Config
+    data: Dataset
     metrics: dict[str, float]
     folders: dict[str, Path]
     seconds: dict[str, float]
     reused: tuple[str, ...]
-    fingerprint: str
-    classes: tuple[str, ...]
     gpu_gb: float
     libraries: dict[str, dict[str, str]]
     reuse: Reuse
@@ -73,8 +72,8 @@ class Result:
             "seconds": self.seconds,
             "reused": list(self.reused),
             "keys": {name: folder.name for name, folder in self.folders.items()},
-            "data": self.fingerprint,
-            "classes": list(self.classes),
+            "data": self.data.fingerprint,
+            "classes": list(self.data.classes),
             "versions": {"semples-tune": version("semples-tune"), **self._versions()},
             **({"reuse": self.reuse} if self.reuse != "exact" else {}),
         }
@@ -158,9 +157,7 @@ def _run_stages(
         report(Event(name, len(curves), len(curves), {}, mark["metrics"], curves, mark["seconds"], found))
         if name == until:
             break
-    return Result(
-        config, metrics, folders, seconds, tuple(reused), data.fingerprint, data.classes, gpu_gb, libraries, reuse
-    )
+    return Result(config, data, metrics, folders, seconds, tuple(reused), gpu_gb, libraries, reuse)
 
 
 def _compute(

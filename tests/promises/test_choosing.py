@@ -19,7 +19,7 @@ import pytest
 import torch
 from conftest import SMALL
 from torch import Tensor, nn
-from trees import WRITERS, Write, forget, load
+from trees import WRITERS, Write, load
 
 import tune.confirm
 import tune.trial
@@ -175,7 +175,6 @@ def test_the_network_is_that_of_the_epoch_that_is_best_by_what_may_choose(
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_no_image_both_chooses_and_is_reported(write: Write, tmp_path: Path) -> None:
-    forget()
     data: Dataset = load(write(tmp_path))
     holdout, train, test = ({*split.names} for split in (data.holdout, data.train, data.test))
     assert len(holdout) == 8 and holdout.isdisjoint(train | test) and train.isdisjoint(test)
