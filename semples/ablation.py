@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from semples.config import Config, with_changes
 from semples.data import load_data
 from semples.errors import UserError
+from semples.pipeline.graph import graph, latest
 from semples.pipeline.run import Event, run
 from semples.statistics import spread
 from semples.store import Store
@@ -52,11 +53,12 @@ def ablate(
         full = run(own, store, tell).metrics
         without = run(with_changes(own, {"masks.crf.iterations": 0}, "ablation"), store, tell, until="masks").metrics
         bound = run(with_changes(own, {"segment.train_on": "ground_truth"}, "ablation"), store, tell).metrics
+        heatmaps = latest(own, {name: name for name in graph(own)})["heatmaps"]
         of_seed = {
             "classify_cam": full["classify/cam_miou"],
             "match_cam": full["match/cam_miou"],
             "refine_cam": full["refine/cam_miou"],
-            "heatmaps": full["heatmaps/cam_miou"],
+            "heatmaps": full.get(f"{heatmaps}/cam_miou", full["heatmaps/cam_miou"]),
             "masks_without_crf": without["pseudo_miou"],
             "masks": full["pseudo_miou"],
             "segment": full["seg_miou"],

@@ -86,7 +86,7 @@ def origin(*modules: str) -> Origin:
 def _source(name: str, path: Path) -> Source:
     loaded = getattr(sys.modules.get(name), "__spec__", None)
     known = _sources.get(name)
-    if known is None or known.loaded not in (None, loaded):
+    if known is None or (known.loaded is not None and known.loaded is not loaded):
         tree = ast.parse(path.read_bytes(), str(path))
         known = Source(loaded, _digest(tree), tuple(imports_of(tree, name, path)))
     _sources[name] = Source(loaded, known.digest, known.imports)

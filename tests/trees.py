@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from semples.config import CocoData, DataConfig, FolderData, VocData
+from semples.config import CocoData, DataConfig, FolderData, OtherData, VocData
 from semples.data import coco, find, scenes, voc
 from semples.data.archive import encode_mask
 from semples.data.check import Report, check
@@ -127,6 +127,15 @@ def write_coco_official(root: Path) -> DataConfig:
         content = {"images": entries, "annotations": objects, "categories": categories}
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     return CocoData(root=str(root), classes=scenes.CLASSES, holdout=8)
+
+
+def write_tiles(root: Path) -> DataConfig:
+    """In the layout of tests/other_package."""
+    for name, (image, mask, _, _) in images(DATA).items():
+        save(root / "tiles", name, Image.fromarray(image))
+        save(root / "truth", name, encode_mask(mask))
+    (root / "names.txt").write_text("\n".join(DATA.classes))
+    return OtherData(kind="tiles", root=str(root), holdout=8, args={"every": 5})
 
 
 WRITERS = [

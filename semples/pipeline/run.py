@@ -18,9 +18,10 @@ from semples.config import Config
 from semples.data import load_data
 from semples.data.dataset import Dataset
 from semples.manifest import read_mark
-from semples.pipeline.graph import STAGES
+from semples.pipeline.graph import graph, latest
 from semples.pipeline.keys import declared, key_parts, recorded, view
 from semples.results import make_key
+from semples.stage import Stage
 from semples.stopwatch import running
 from semples.store import Store
 from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
@@ -88,9 +89,10 @@ class Result:
 
 
 def run(
-    config: Config, store: Store, report: Callable[[Event], None], until: str = "segment", reuse: Reuse = "exact"
+    config: Config, store: Store, report: Callable[[Event], None], until: str | None = None, reuse: Reuse = "exact"
 ) -> Result:
-    """Compute the stages up to `until` whose results the store lacks, in order.
+    """Compute the stages up to `until` (and what refines its result; None = all) whose results the store lacks, in
+    order.
 
     report: called after every epoch and every stage. reuse: "declared" also takes stored results of other code and
     other versions of libraries, if configuration and data are the same. A result that is deleted or damaged while it is
@@ -115,7 +117,7 @@ def _run_stages(
     data: Dataset,
     store: Store,
     report: Callable[[Event], None],
-    until: str,
+    until: str | None,
     reuse: Reuse,
     folders: dict[str, Path],
 ) -> Result:
@@ -128,17 +130,23 @@ def _run_stages(
     libraries: dict[str, dict[str, str]] = {}
     reused: list[str] = []
     gpu_gb = 0.0
-    for name, stage in STAGES.items():
-        inputs = {i: folders[i] for i in stage.inputs(config)}
+    stages = graph(config)
+    end = latest(config, {name: name for name in stages}).get(until or "")
+    for name, stage in stages.items():
+        inputs = {key: folders[source] for key, source in stage.sources.items()}
         parts = {**all_parts[name], "inputs": {i: folder.name for i, folder in inputs.items()}}
         key = make_key(**parts)
         if alike and key not in known:
             key = alike.get(declared(parts, known), key)
 
         def compute(
-            out: Path, name: str = name, inputs: dict[str, Path] = inputs, parts: dict[str, Any] = parts
+            out: Path,
+            name: str = name,
+            stage: Stage = stage,
+            inputs: dict[str, Path] = inputs,
+            parts: dict[str, Any] = parts,
         ) -> dict[str, Any]:
-            return _compute(name, config, data, inputs, out, report) | {"stage": name, "key": parts}
+            return _compute(name, stage, config, data, inputs, out, report) | {"stage": name, "key": parts}
 
         def wait(owner: str, name: str = name) -> None:
             report(Event(name, 0, 1, waiting=owner))
@@ -155,13 +163,19 @@ def _run_stages(
             metrics[metric if stage.headline else f"{name}/{metric}"] = value
         curves = tuple(mark["curves"])
         report(Event(name, len(curves), len(curves), {}, mark["metrics"], curves, mark["seconds"], found))
-        if name == until:
+        if name == end:
             break
     return Result(config, data, metrics, folders, seconds, tuple(reused), gpu_gb, libraries, reuse)
 
 
 def _compute(
-    name: str, config: Config, data: Dataset, inputs: dict[str, Path], out: Path, report: Callable[[Event], None]
+    name: str,
+    stage: Stage,
+    config: Config,
+    data: Dataset,
+    inputs: dict[str, Path],
+    out: Path,
+    report: Callable[[Event], None],
 ) -> dict[str, Any]:
     """Run one stage into the folder `out`, or go on with it where an earlier attempt left its checkpoint there; what is
     recorded with its result."""
@@ -186,9 +200,9 @@ def _compute(
     on_gpu = config.runtime.device == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    seed_stream(config.seed, STAGES[name].stream or name)
+    seed_stream(config.seed, stage.stream or name)
     with running() as watch:
-        metrics = STAGES[name].load()(view(config, name), data, inputs, out, log)
+        metrics = stage.load()(view(config, name), data, inputs, out, log)
     metrics = {metric: value for metric, value in metrics.items() if math.isfinite(value)}  # no IoU of absent classes
     for path in (spent, out / CHECKPOINT):
         path.unlink(missing_ok=True)
