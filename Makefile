@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check faults mutants bench clean
+.PHONY: help sweep test check faults mutants lowest bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,16 @@ faults: .venv/installed  ## put each known fault into a copy of the code: do the
 mutants: .venv/installed  ## the same with small changes of any kind to the core modules, by mutmut (long)
 	$(BIN)/python benchmarks/mutants.py --json benchmarks/mutants.json
 
+# uv pip compile --resolution lowest-direct --all-extras pyproject.toml finds the versions; the direct ones are kept
+.venv-lowest/installed: pyproject.toml lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --upgrade pip
+	.venv-lowest/bin/pip install --quiet --constraint lowest.txt --editable '.[test]'
+	@touch $@
+
+lowest: .venv-lowest/installed  ## run the quick tests with the lowest versions that are allowed
+	.venv-lowest/bin/pytest
+
 bench: .venv/installed  ## measure the figures of the README (long)
 	$(BIN)/python benchmarks/scenes.py --json benchmarks/scenes.json
 	$(BIN)/python benchmarks/sizes.py --json benchmarks/sizes.json
@@ -43,4 +53,4 @@ bench: .venv/installed  ## measure the figures of the README (long)
 	$(BIN)/python benchmarks/attack.py --json benchmarks/attack.json
 
 clean:  ## remove the virtual environment and caches; runs and sweeps stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants *.egg-info
+	rm -rf .venv .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants *.egg-info

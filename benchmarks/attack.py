@@ -34,7 +34,8 @@ import numpy as np
 import ray
 import torch
 import yaml
-from attack_cases import CLASSES, SWEEP, Case, cases
+from attack_case import SWEEP, Case
+from attack_cases import cases
 from PIL import Image
 
 import semples.ablation
@@ -47,6 +48,7 @@ import tune.commands.app
 import tune.launch
 from semples.config import ClipConfig
 from semples.data import scenes, voc
+from semples.data.scenes import CLASSES
 from semples.folders import MARKER
 from semples.guard import guard
 

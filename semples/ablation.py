@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-
-from scipy.stats import t as student
 
 from semples.config import Config, with_changes
 from semples.data import load_data
 from semples.errors import UserError
+from semples.pipeline.graph import graph, latest
 from semples.pipeline.run import Event, run
+from semples.statistics import spread
 from semples.store import Store
 
 STEPS = {
@@ -31,25 +29,6 @@ DIFFERENCES = {
     "masks_minus_masks_without_crf": ("masks", "masks_without_crf"),
     "segment_minus_masks": ("segment", "masks"),
 }
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean, smallest and largest of one figure over seeds, and the interval of the mean (Student's t); `low` and `high`
-    are infinite with a single seed."""
-
-    mean: float
-    minimum: float
-    maximum: float
-    low: float
-    high: float
-
-
-def spread(values: Sequence[float], confidence: float = 0.95) -> Spread:
-    """Describe one figure over seeds, or the differences between two, seed by seed (which makes them paired)."""
-    n, mean, share = len(values), statistics.mean(values), (1 + confidence) / 2
-    half = math.inf if n == 1 else float(student.ppf(share, n - 1)) * statistics.stdev(values) / math.sqrt(n)
-    return Spread(mean, min(values), max(values), mean - half, mean + half)
 
 
 def ablate(
@@ -74,11 +53,12 @@ def ablate(
         full = run(own, store, tell).metrics
         without = run(with_changes(own, {"masks.crf.iterations": 0}, "ablation"), store, tell, until="masks").metrics
         bound = run(with_changes(own, {"segment.train_on": "ground_truth"}, "ablation"), store, tell).metrics
+        heatmaps = latest(own, {name: name for name in graph(own)})["heatmaps"]
         of_seed = {
             "classify_cam": full["classify/cam_miou"],
             "match_cam": full["match/cam_miou"],
             "refine_cam": full["refine/cam_miou"],
-            "heatmaps": full["heatmaps/cam_miou"],
+            "heatmaps": full.get(f"{heatmaps}/cam_miou", full["heatmaps/cam_miou"]),
             "masks_without_crf": without["pseudo_miou"],
             "masks": full["pseudo_miou"],
             "segment": full["seg_miou"],

@@ -126,12 +126,19 @@ def weights_file(config: ClipConfig) -> Path | None:
     return path if config.pretrained and path.is_file() else None
 
 
-@cache
 def load_clip(config: ClipConfig, device: str = "cpu") -> Clip:
-    """Load an open_clip model, frozen, once a process.
+    """Load an open_clip model, frozen, once a process, and again where its weights file has changed.
 
     Raises UserError for an unknown model, an unknown tag or a weights file that is missing or does not fit.
     """
+    file = weights_file(config)
+    status = file.stat() if file else None
+    return loaded(config, device, status and (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+
+
+@cache
+def loaded(config: ClipConfig, device: str, stamp: tuple[int, ...] | None) -> Clip:
+    """The same; stamp: of the weights file, as it was last looked at."""
     register_miniature()
     name, pretrained = config.model, config.pretrained
     if name not in open_clip.list_models():

@@ -13,21 +13,22 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from semples import figures, generators
 from semples.config import Config, dump, parse, read_config
-from semples.data import archive, load_data
+from semples.data import archive
 from semples.data.classes import check_classes
 from semples.errors import UserError, cut, quoted
 from semples.folders import overlap
 from semples.formats import Format, json_object
 from semples.lease import local_folder
-from semples.pipeline.graph import STAGES
+from semples.pipeline.graph import graph, latest
 from semples.pipeline.run import Result
+from semples.results import KEY
 from semples.stages import prompts, segment
 from semples.stages.heatmaps import FILES, read_heatmaps
-from semples.store import KEY
 
 CONFIG, RESULT, GALLERY, MASKS = "config.yaml", "result.json", "gallery.png", "masks"
 STORE = "store"  # unless another place is named
 RESULT_FORMAT = Format((dict,))  # result.json of version 0.1.0 lacks the stamp only
+LATER = ("stages",)  # sections of the configuration that version 0.1.0 did not write
 EXAMPLES = 8
 # how the choice was made, on every figure
 STAMPS = {
@@ -69,7 +70,8 @@ def write_run(result: Result, out: Path) -> None:
 
 
 def write_weights(folders: dict[str, Path], out: Path) -> None:
-    """Copy the weights of mask generator, prompts and, if there is one, network from the results of their stages."""
+    """Copy the weights of mask generator, prompts and, if there is one, network from the results of their stages, as
+    `latest` gives them."""
     out.mkdir(parents=True, exist_ok=True)
     for stage, file in WEIGHTS.items():
         if stage not in folders:
@@ -78,7 +80,8 @@ def write_weights(folders: dict[str, Path], out: Path) -> None:
 
 
 def write_masks(folders: dict[str, Path], out: Path) -> None:
-    """Unpack the pseudo masks of the training set: NAME.png with VOC's palette."""
+    """Unpack the pseudo masks of the training set, from the results as `latest` gives them: NAME.png with VOC's
+    palette."""
     (out / MASKS).mkdir(parents=True)
     with zipfile.ZipFile(folders["masks"] / FILES["train"]) as stored:
         for name in stored.namelist():
@@ -108,13 +111,6 @@ class _Result(BaseModel):
             raise ValueError(str(error)) from None
         return classes
 
-    @field_validator("keys")
-    @classmethod
-    def _of_stages(cls, keys: dict[str, str]) -> dict[str, str]:
-        if unknown := {*keys} - {*STAGES}:
-            raise ValueError(f"no stage '{cut(min(unknown))}' is known")
-        return keys
-
 
 def read_run(folder: Path) -> tuple[Config, dict[str, Any]]:
     """Configuration and result.json of a finished run. Raises UserError if the folder holds none, or a damaged one."""
@@ -126,18 +122,21 @@ def read_run(folder: Path) -> tuple[Config, dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({cut(str(error))}); run it again, what is stored is not repeated") from None
     tree = read_config(folder / CONFIG)
-    if missing := {*Config.model_fields} - {*tree}:
+    if missing := {*Config.model_fields} - {*tree, *LATER}:
         raise UserError(f"{folder / CONFIG}: damaged, '{min(missing)}' is missing; run it again")
-    return parse(tree, str(folder / CONFIG)), result.model_dump()
+    config = parse(tree, str(folder / CONFIG))
+    if unknown := {*result.keys} - {*graph(config)}:
+        raise UserError(f"{path}: damaged (no stage '{cut(min(unknown))}' is known); run it again")
+    return config, result.model_dump()
 
 
 def _draw_gallery(result: Result, path: Path) -> None:
-    data = load_data(result.config.data, result.config.selection)
+    data, folders = result.data, latest(result.config, result.folders)
     split, runtime, test = data.holdout, result.config.runtime, result.config.segment.test
     chosen = figures.choose_examples(split, EXAMPLES)
-    stored = archive.Reader(result.folders["heatmaps"] / FILES["holdout"])
+    stored = archive.Reader(folders["heatmaps"] / FILES["holdout"])
     heat = {i: read_heatmaps(stored, split, i)[0] for i in chosen}
-    made = archive.Reader(result.folders["masks"] / FILES["holdout"])
+    made = archive.Reader(folders["masks"] / FILES["holdout"])
     pseudo = {i: made.read(split.names[i]) for i in chosen}
     images = {i: split.image(i) for i in chosen}
     truth = {i: split.mask(i) for i in chosen}
@@ -146,8 +145,8 @@ def _draw_gallery(result: Result, path: Path) -> None:
         "CAM": [figures.paint_cam(images[i], heat[i]) for i in chosen],
         "pseudo mask": [figures.paint_mask(images[i], pseudo[i]) for i in chosen],
     }
-    if "segment" in result.folders:
-        network = segment.load_network(result.config.segment, data.num_classes, result.folders["segment"])
+    if "segment" in folders:
+        network = segment.load_network(result.config.segment, data.num_classes, folders["segment"])
         network.to(runtime.device)
         predicted = {i: segment.predict(network, images[i], runtime, test) for i in chosen}
         rows["prediction"] = [figures.paint_mask(images[i], predicted[i]) for i in chosen]

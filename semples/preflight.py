@@ -15,6 +15,7 @@ from semples.config import Config
 from semples.data import load_data
 from semples.data.contradictions import compare_before_run
 from semples.errors import UserError, cut, is_lack_of_memory, quoted
+from semples.pipeline.graph import graph
 from semples.stages import segment
 from semples.training import LabelledImages
 
@@ -26,10 +27,12 @@ logger = logging.getLogger(__name__)
 def check(config: Config) -> None:
     """Load or build once what the stages will need. Raises UserError for the first thing that fails.
 
-    Data, one image of each split, some of the masks against the labels, augmentation, CLIP, a prompt of the configured
-    length, mask generator and network with the weights that they begin with (which are downloaded now, where they have
-    to be) and two crops through each.
+    Stages of other packages, data, one image of each split, some of the masks against the labels, augmentation, CLIP, a
+    prompt of the configured length, mask generator and network with the weights that they begin with (which are
+    downloaded now, where they have to be) and two crops through each.
     """
+    for stage in graph(config).values():
+        stage.load()
     data = load_data(config.data, config.selection)
     for split in (data.train, data.holdout, data.test):
         if len(split):

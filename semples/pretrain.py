@@ -24,16 +24,18 @@ from typing import Any
 
 import numpy as np
 import open_clip
-import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
-from timm.layers import build_sincos2d_pos_embed
 
 from semples.clip import MINIATURE, Clip, register_miniature
 from semples.data import scenes
+from semples.data.scene_grounds import draw_ground, draw_grounds
+from semples.data.scene_objects import draw_object
+from semples.generators.backbone import SCENES_VIT, create_model
 from semples.images import IMAGENET_MEAN, IMAGENET_STD, normalise_pixels
+from semples.timm_parts import start_like_a_trained_one
 
 ACCEPTED = "accepted.json"
 NAMES = (*scenes.CLASSES, *scenes.GROUNDS)
@@ -65,7 +67,7 @@ def _plain(rng: np.random.Generator) -> np.ndarray:
 def _place(rng: np.random.Generator, canvas: np.ndarray, name: str) -> np.ndarray:
     extent = round(SIZE * rng.uniform(0.4, 1.3))
     top, left = (round((SIZE - extent) / 2 + rng.uniform(-0.22, 0.22) * SIZE) for _ in range(2))
-    return scenes.paste(canvas, scenes.draw_object(rng, name, extent), top, left)
+    return scenes.paste(canvas, draw_object(rng, name, extent), top, left)
 
 
 def _fade(rng: np.random.Generator, canvas: np.ndarray, away: np.ndarray) -> np.ndarray:
@@ -82,7 +84,7 @@ def draw_picture(rng: np.random.Generator) -> Picture:
     kind = rng.choice(["scene", "cut-out", "ground", "pair"], p=[0.36, 0.22, 0.28, 0.14])
     ground = str(rng.choice(scenes.GROUNDS))
     names = [str(c) for c in rng.choice(scenes.CLASSES, 2, replace=False)]
-    canvas = scenes.draw_ground(rng, ground, SIZE, SIZE).astype(np.float32, copy=True)
+    canvas = draw_ground(rng, ground, SIZE, SIZE).astype(np.float32, copy=True)
     if kind == "scene":
         _place(rng, canvas, names[0])
         content = {names[0], ground}
@@ -100,7 +102,7 @@ def draw_picture(rng: np.random.Generator) -> Picture:
     else:
         second = str(rng.choice(scenes.GROUNDS))
         content = {ground, second}
-        canvas = scenes.draw_grounds(rng, [ground, second], SIZE, SIZE).astype(np.float32, copy=True)
+        canvas = draw_grounds(rng, [ground, second], SIZE, SIZE).astype(np.float32, copy=True)
         for name in names[: int(rng.integers(0, 3))]:
             _place(rng, canvas, name)
             content.add(name)
@@ -185,7 +187,7 @@ def train_backbone(recipe: Recipe, seed: int, progress: Progress) -> torch.nn.Mo
     rng = np.random.default_rng([seed, 2])
     pictures, pixels = _draw_pool(rng, recipe.pool)
     content = torch.tensor([[name in p.content for name in NAMES] for p in pictures]).float()
-    model = timm.create_model("scenes_vit", num_classes=len(NAMES))
+    model = create_model(SCENES_VIT, num_classes=len(NAMES))
     start_like_a_trained_one(model)
 
     def loss(chosen: np.ndarray) -> torch.Tensor:
@@ -193,29 +195,6 @@ def train_backbone(recipe: Recipe, seed: int, progress: Progress) -> torch.nn.Mo
         return F.multilabel_soft_margin_loss(scores, content[chosen])
 
     return _optimise(model, recipe, rng, loss, progress)
-
-
-@torch.no_grad()
-def start_like_a_trained_one(model: Any) -> None:
-    """Initial weights with which patches attend to patches like them and near them, as in transformers trained for
-    long: without that, the attention of one trained for minutes is a blur, and WeakTr's maps with it.
-
-    Wq Wk^T = 0.7 Z + 0.7 I, Wv Wproj = 0.4 Z - 0.4 I with Z normal of variance 1 / width, and sinusoidal positions.
-    Source: Mimetic initialization of self-attention layers (arXiv 2305.09828).
-    """
-    width = model.embed_dim
-    for block in model.blocks:
-        qkv, of_head = block.attn.qkv.weight, width // block.attn.num_heads
-        for start in range(0, width, of_head):
-            u, s, v = torch.linalg.svd(0.7 * torch.randn(width, width) / math.sqrt(width) + 0.7 * torch.eye(width))
-            root = s[:of_head].sqrt()
-            qkv[start : start + of_head] = (u[:, :of_head] * root).T
-            qkv[width + start : width + start + of_head] = v[:of_head] * root[:, None]
-        u, s, v = torch.linalg.svd(0.4 * torch.randn(width, width) / math.sqrt(width) - 0.4 * torch.eye(width))
-        qkv[2 * width :] = v * s.sqrt()[:, None]
-        block.attn.proj.weight.copy_(u * s.sqrt())
-    positions = build_sincos2d_pos_embed(list(model.patch_embed.grid_size), width, temperature=100.0)
-    model.pos_embed[:, 1:] = 0.7 * positions.reshape(1, -1, width)
 
 
 def _draw_pool(rng: np.random.Generator, count: int) -> tuple[list[Picture], torch.Tensor]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from semples.clip import load_clip
 from semples.images import normalise_pixels
 from semples.losses import similarity
-from semples.stages.prompts import load_prompts
 
 if TYPE_CHECKING:
     from semples.config import Config
@@ -20,18 +19,19 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def agreement(config: Config, data: Dataset, prompts: Path, mask: Callable[[int], np.ndarray]) -> float:
+def agreement(config: Config, data: Dataset, prompts: Tensor, mask: Callable[[int], np.ndarray]) -> float:
     """How well the masks of the holdout's images agree with CLIP, the higher the better; -200 to 200.
 
     For every pair of an image and a label k of it: 100 (s(v_f, t_k) - s(v_b, t_k) - s(v_f, u_k) + s(v_b, u_k)), the
     mean over the pairs: the cut-out looks like the label and unlike the learned prompts, the rest the other way round.
     Ours, of the terms of SemPLeS's losses (arXiv 2401.11791). No true mask is looked at.
 
-    prompts: result folder of that stage. mask(i): the mask to judge, uint8 (h, w) in 0..K and 255.
+    prompts: the learned ones, float32 (K, count, length, width). mask(i): the mask to judge, uint8 (h, w) in 0..K and
+    255.
     """
     device = config.runtime.device
     clip = load_clip(config.clip, device)
-    t, u = clip.embed_labels(data.classes), clip.embed_prompts(load_prompts(prompts).to(device))
+    t, u = clip.embed_labels(data.classes), clip.embed_prompts(prompts.to(device))
     scores = []
     for i in range(len(data.holdout)):
         pixels = torch.from_numpy(data.holdout.image(i).copy()).permute(2, 0, 1)[None].to(device)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from semples.errors import UserError, nearest
+from semples.errors import UserError, cut, nearest
 
 
 def known(group: str, own: Mapping[str, str]) -> dict[str, EntryPoint]:
@@ -21,9 +22,22 @@ def find(group: str, own: Mapping[str, str], name: str, key: str) -> EntryPoint:
         return EntryPoint(name, own[name], group)
     there = known(group, own)
     if name not in there:
-        what = f"neither {', '.join(own)} nor an" if own else "no"
+        ours = f"neither {', '.join(own)} nor an" if own else "no"
         raise UserError(
-            f"{key} '{name}' is {what} entry point of the group {group}{nearest(name, there)}; "
-            "is its package installed?"
+            f"{key} '{cut(name)}' is {ours} entry point of the group {group}{nearest(name, there)}; is its package "
+            "installed?"
         )
     return there[name]
+
+
+def load(entry: EntryPoint, key: str) -> Any:
+    """The object of an entry point. key: where its name was given. Raises UserError where another package's cannot be
+    loaded."""
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        if entry.module.partition(".")[0] == __name__.partition(".")[0]:
+            raise  # is no fault of who installed something
+        raise UserError(
+            f"{key} '{cut(entry.name)}': its package gives no {entry.value} ({cut(str(error), 200)}); mend or remove it"
+        ) from None

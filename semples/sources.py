@@ -86,9 +86,9 @@ def origin(*modules: str) -> Origin:
 def _source(name: str, path: Path) -> Source:
     loaded = getattr(sys.modules.get(name), "__spec__", None)
     known = _sources.get(name)
-    if known is None or known.loaded not in (None, loaded):
+    if known is None or (known.loaded is not None and known.loaded is not loaded):
         tree = ast.parse(path.read_bytes(), str(path))
-        known = Source(loaded, _digest(tree), tuple(_imports(tree, name, path)))
+        known = Source(loaded, _digest(tree), tuple(imports_of(tree, name, path)))
     _sources[name] = Source(loaded, known.digest, known.imports)
     return known
 
@@ -149,7 +149,7 @@ def _is_silent(node: Any) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _imports(tree: ast.Module, name: str, path: Path) -> Iterator[str]:
+def imports_of(tree: ast.Module, name: str, path: Path) -> Iterator[str]:
     """Full names of all that a module imports, wherever in it."""
     here = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     left: list[ast.AST] = [tree]

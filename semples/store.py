@@ -18,38 +18,23 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from semples.digests import digest, file_digest
-from semples.errors import UserError, quoted
+from semples.digests import file_digest
+from semples.errors import UserError
 from semples.folders import claim, foreign, kind_of
 from semples.lease import HOLDER, TTL, Holder, Place, local_folder
-from semples.manifest import MARK, USED, NewerError, files_of, intact, parse, read_mark, seal
+from semples.manifest import MARK, USED, NewerError, files_of, intact, read_mark, seal
+from semples.results import KEY, Entry, check_key, drop, holds_result, survey
 
 WORK = "work"  # folders of stages that are being computed, or were when their process died
 GB = 10**9
-KEY = re.compile("[0-9a-f]{32}")
 WORK_NAME = re.compile(rf"{KEY.pattern}(\.\d+|@{HOLDER.pattern})")
 UPLOADS = 3  # attempts
 
 Write = Callable[[Path], dict[str, Any]]
-
-
-def make_key(**parts: Any) -> str:
-    """Key of a result: hex digest of everything that determines its bytes, as JSON with sorted keys."""
-    return digest(json.dumps(parts, sort_keys=True))[:32]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A stored result: its key, its mark, and when it was last used, in seconds since 1970 by the store's clock."""
-
-    key: str
-    mark: dict[str, Any]
-    used: float
 
 
 def open_store(where: str, copies: Path, quota: float | None = None, reading: bool = False) -> Store:
@@ -63,7 +48,7 @@ def open_store(where: str, copies: Path, quota: float | None = None, reading: bo
 
 def is_store(folder: Path) -> bool:
     """Whether a folder says that it is a store, or holds a result, as those of version 0.1.0 do that say nothing."""
-    return kind_of(folder) == "store" or any(_holds_result(folder / name) for name in foreign(folder))
+    return kind_of(folder) == "store" or any(holds_result(folder / name) for name in foreign(folder))
 
 
 class Store:
@@ -117,7 +102,7 @@ class Store:
         one does so, the others wait for it, calling `waiting(who)` about once a second; if it dies, one of them takes
         over, in the folder as the dead one left it.
         """
-        _check_key(key)
+        check_key(key)
         self.here.use(key)
         pause = 0.02
         while True:
@@ -146,7 +131,7 @@ class Store:
 
         Raises UserError for one of a later version, which is left alone.
         """
-        _check_key(key)
+        check_key(key)
         try:
             return self._find(key)
         except NewerError as error:
@@ -182,7 +167,7 @@ class Store:
 
     def survey(self) -> tuple[list[Entry], list[str]]:
         """The same, and the keys of those whose manifest cannot be read; `verify` looks at the files, too."""
-        entries, damaged = _survey(self.there.place)
+        entries, damaged = survey(self.there.place)
         return sorted(entries, key=lambda entry: -entry.used), damaged
 
     def verify(self) -> dict[str, bool]:
@@ -301,7 +286,7 @@ class Store:
         if not intact(copy):
             shutil.rmtree(copy, ignore_errors=True)
             if not self._reading:
-                _drop(place, key)
+                drop(place, key)
             return False
         self._publish(copy, read_mark(copy))
         if not self._reading:
@@ -340,7 +325,7 @@ class Store:
             holder.release("quota")
 
     def _evict(self, holder: Holder, limit: float) -> list[Entry]:
-        entries = _survey(holder.place)[0]
+        entries = survey(holder.place)[0]
         excess = sum(entry.mark["bytes"] for entry in entries) - limit
         if excess <= 0 or not entries:
             return []
@@ -358,7 +343,7 @@ class Store:
                 continue
             try:
                 if entry.key not in holder.in_use():
-                    _drop(holder.place, entry.key)
+                    drop(holder.place, entry.key)
                     excess -= entry.mark["bytes"]
                     dropped.append(entry)
             finally:
@@ -366,52 +351,6 @@ class Store:
         return dropped
 
 
-def _keys(place: Place) -> list[str]:
-    """Names of results; what else lies in the place is somebody's and is left alone, and so is a link."""
-    return [name for name in place.names() if KEY.fullmatch(name) and not os.path.islink(f"{place.root}/{name}")]
-
-
-def _survey(place: Place) -> tuple[list[Entry], list[str]]:
-    """The results of a place, and the keys of the damaged ones, which are the trouble of themselves alone."""
-    entries, damaged = [], []
-    for key in _keys(place):
-        content = place.read(f"{key}/{MARK}")
-        if content is None:
-            continue  # dropped just now
-        try:
-            entries.append(Entry(key, parse(content), place.time(f"{key}/{USED}")))
-        except NewerError:
-            continue
-        except FileNotFoundError:
-            entries.append(Entry(key, parse(content), 0.0))  # never used since somebody took that file away
-        except ValueError:
-            damaged.append(key)
-    return entries, damaged
-
-
-def _holds_result(folder: Path) -> bool:
-    try:
-        return bool(KEY.fullmatch(folder.name) and read_mark(folder))
-    except NewerError:
-        return True
-    except (OSError, ValueError):
-        return False
-
-
-def _check_key(key: str) -> None:
-    if not KEY.fullmatch(key):
-        raise UserError(f"{quoted(key)} is no key of a result: expected 32 hexadecimal digits")
-
-
 def _key_of(work: Path) -> str:
     """KEY.LEASE of a computation, KEY@HOLDER of a copy -> KEY."""
     return work.name.partition("@")[0].partition(".")[0]
-
-
-def _drop(place: Place, key: str) -> None:
-    """Remove a result, the manifest first: what is left of it is no result. Files that are not of it stay."""
-    content = place.read(f"{key}/{MARK}")
-    place.delete(f"{key}/{MARK}")
-    for name in (*files_of(content), USED):
-        place.delete(f"{key}/{name}")
-    place.delete_folder(key)

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from timm.data import auto_augment, create_transform
+from timm.data import create_transform
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -28,6 +28,7 @@ from semples.data.dataset import Dataset, Split
 from semples.digests import digest
 from semples.errors import UserError, cut
 from semples.images import IMAGENET_MEAN, IMAGENET_STD
+from semples.timm_parts import keep_a_bit
 
 if TYPE_CHECKING:
     from semples.config import AugmentConfig, Config, RuntimeConfig, Training
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.pt"  # of a training that is under way, in its stage's folder
 CHECKPOINT_PARTS = {"history", "memory", "random", "model", "optimizer", "factor"}
 Pair = tuple[Tensor, Tensor]
-
-# RandAugment at its highest level would keep 0 bits of a colour, which Pillow refuses
-_posterize = auto_augment.LEVEL_TO_ARG["PosterizeIncreasing"]
-auto_augment.LEVEL_TO_ARG["PosterizeIncreasing"] = lambda level, params: (max(1, _posterize(level, params)[0]),)
 
 
 def resolve_device(runtime: RuntimeConfig) -> RuntimeConfig:
@@ -90,6 +87,7 @@ class LabelledImages(TorchDataset[Pair]):
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
         )
+        keep_a_bit(self.transform)
 
     def __len__(self) -> int:
         return len(self.split)

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from packages import install_other
 
 import semples.commands.app
 import tune.commands.app
@@ -71,6 +72,18 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 @pytest.fixture
+def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder into which tests/other_package is installed, on the path."""
+    site = tmp_path / "site"
+    install_other(site)
+    before = {*sys.modules}
+    monkeypatch.syspath_prepend(str(site))
+    yield site
+    for name in [name for name in {*sys.modules} - before if name.startswith("other_")]:
+        del sys.modules[name]  # the next test may find another one there
+
+
+@pytest.fixture
 def tiny() -> Config:
     return parse(TINY, "tiny")
 
@@ -102,7 +115,7 @@ def run_in(tmp_path: Path) -> Callable[..., Result]:
     """Run a configuration with the store folder of that name, collecting events."""
 
     def start(
-        config: Config, store: str = "store", events: list[Event] | None = None, until: str = "segment"
+        config: Config, store: str = "store", events: list[Event] | None = None, until: str | None = None
     ) -> Result:
         return run(config, Store(tmp_path / store), (events if events is not None else []).append, until)
 

@@ -249,7 +249,6 @@ def test_a_broken_image_is_named(command: Command) -> None:
     voc.write(scenes.draw(24, 8, 8, 0), Path("tree"))
     path = next(Path("tree/JPEGImages").glob("train-*.png"))
     path.write_bytes(b"not an image")
-    voc.load.cache_clear()
     data = {"kind": "voc", "root": "tree", "classes": list(scenes.CLASSES), "holdout": 8}
     code, _, err = command("semples", "run", tiny_file(data=data))
     assert code == 2 and f"{path.name}: broken image" in err and err.count("\n") == 1

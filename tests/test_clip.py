@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
-import timm
 import torch
 
 from semples.clip import MINIATURE_WEIGHTS, load_clip
@@ -13,6 +12,7 @@ from semples.config import ClipConfig, WeakTrConfig
 from semples.data import scenes
 from semples.errors import UserError
 from semples.generators import build
+from semples.generators.backbone import SCENES_VIT, create_model
 from semples.images import normalise_pixels
 from semples.pretrain import accept_backbone, accept_clip, contrast, draw_picture, is_expected, write_caption
 
@@ -27,7 +27,7 @@ def test_the_shipped_miniature_is_as_good_as_it_must_be() -> None:
 
 
 def test_the_shipped_transformer_knows_objects_and_attends_to_what_is_alike() -> None:
-    body = timm.create_model("scenes_vit", pretrained=True, num_classes=20).eval()
+    body = create_model(SCENES_VIT, pretrained=True, num_classes=20).eval()
     assert accept_backbone(body, images=300, seed=77)["backbone_object_accuracy"] >= 0.9
     generator = build(WeakTrConfig(kind="weaktr"), 8, initial=True).eval()
     split = scenes.draw(40, 1, 1, 5).train

@@ -16,7 +16,6 @@ from trees import (
     DATA,
     WRITERS,
     Write,
-    forget,
     images,
     load,
     mask_files,
@@ -37,12 +36,6 @@ from semples.data.check import recognise
 from semples.data.contradictions import Seen, compare, compare_before_run
 from semples.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    forget()
-
-
 LABELLED = [write_voc, write_voc_with_xml, write_folder, write_coco_toco, write_coco_weaktr_with_table]
 FROM_MASKS = [write_voc_with_masks_only, write_coco_weaktr]
 
@@ -54,7 +47,6 @@ def only_problem(config: DataConfig) -> str:
 
 
 def before_run(config: DataConfig) -> tuple[list[str], list[str]]:
-    forget()
     return compare_before_run(load(config))
 
 
@@ -169,13 +161,11 @@ def test_labels_of_a_table_that_are_not_to_be_learned(tmp_path: Path) -> None:
     before = load(config)
     table = tmp_path / "labels.csv"
     table.write_text(table.read_text().replace(",train\n", ";sky,train\n"))
-    forget()
     with pytest.raises(UserError, match=r"has the label 'sky', which is not in classes\.txt.*ignore=\[sky\]"):
         load(config)
     meant = config.model_copy(update={"ignore": ("sky",)})
     assert (load(meant).train.labels == before.train.labels).all()
     (tmp_path / "classes.txt").unlink()
-    forget()
     assert load(meant).classes == tuple(sorted(DATA.classes))
 
 
@@ -191,7 +181,6 @@ def test_background_lines_of_classes_are_left_out_and_said(tmp_path: Path, groun
     report = report_of(config)
     assert report.problems == () and ground[0] in report.remarks[0] and "left out" in report.remarks[0]
     (tmp_path / "classes.txt").write_text("\n".join([*DATA.classes, *ground]))
-    forget()
     with pytest.raises(UserError, match="is no class: in masks the background is 0"):
         load(config)
 
@@ -236,16 +225,13 @@ def test_categories_against_classes(tmp_path: Path) -> None:
     words = config.model_copy(update={"classes": ("jet", *DATA.classes[1:])})  # another word for CLIP
     assert load(words).classes[0] == "jet"
     edit(tmp_path, name_categories((*DATA.classes[1:], DATA.classes[0])))
-    forget()
     with pytest.raises(UserError, match=r"its categories have another order than data\.classes: 1 is 'boat'") as error:
         load(config)
     assert f'"classes=[{", ".join((*DATA.classes[1:], DATA.classes[0]))}]"' in str(error.value)
     edit(tmp_path, name_categories(DATA.classes), ("train",))
-    forget()
     with pytest.raises(UserError, match=r"val2014\.json: category 1 is 'boat', but 'aeroplane' in .*train2014\.json"):
         load(config)
     edit(tmp_path, lambda content: content["categories"].append({"id": 1, "name": "twice"}))
-    forget()
     with pytest.raises(UserError, match="category 1 is there twice"):
         load(config)
 
@@ -255,7 +241,6 @@ def test_categories_that_are_no_class(tmp_path: Path) -> None:
     before = load(config)
     edit(tmp_path, name_categories(DATA.classes))
     edit(tmp_path, lambda content: content["categories"].append({"id": 0, "name": "things"}))
-    forget()
     assert load(config).fingerprint != "" and "category 0 'things'" in report_of(config).remarks[0]
     assert (load(config).train.labels == before.train.labels).all()
     fewer = config.model_copy(update={"classes": DATA.classes[1:]})
@@ -306,7 +291,6 @@ def test_coco_in_the_forms_that_others_write(tmp_path: Path) -> None:
     edit(tmp_path, change)
     for path in (tmp_path / "annotations").iterdir():
         path.write_text(path.read_text(), encoding="utf-8-sig")
-    forget()
     data = load(config)
     assert data.fingerprint != before  # that of the JSON file is in it
     after = images(data)

@@ -15,7 +15,6 @@ from trees import (
     DATA,
     WRITERS,
     Write,
-    forget,
     images,
     load,
     write_coco_official,
@@ -25,18 +24,13 @@ from trees import (
     write_voc,
 )  # fmt: skip
 
-from semples.config import DataConfig, FolderData, VocData
-from semples.data import coco, digests, find, folder, load_data, scenes, voc
+from semples.config import FolderData, VocData
+from semples.data import coco, digests, find, load_data, scenes
 from semples.data.archive import encode_mask
 from semples.data.check import check, recognise
 from semples.data.files import Truth, read_image, read_truth
 from semples.digests import file_digest
 from semples.errors import UserError
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    forget()
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -48,15 +42,8 @@ def test_every_layout_reads_as_the_scenes_it_was_written_from(write: Write, tmp_
         wanted = expected[name.split("2014_")[-1]]
         assert (image == wanted[0]).all() and (mask == wanted[1]).all() and test == wanted[3]
         assert (labels[:8] == wanted[2]).all() and not labels[8:].any()
-    again = load(write_again(write, tmp_path))
+    again = load(write(tmp_path / "again"))
     assert again.fingerprint == data.fingerprint
-
-
-def write_again(write: Write, root: Path) -> DataConfig:
-    config = write(root / "again")
-    for layout in (voc, coco, folder):
-        layout.load.cache_clear()
-    return config
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -83,11 +70,9 @@ def test_the_fingerprint_is_of_the_content(write: Write, tmp_path: Path) -> None
     path = find(config.kind).load().read_listing(config).image(find(config.kind).load().read_listing(config).train[3])
     image = np.asarray(Image.open(path)).copy()
     path.touch()
-    find(config.kind).load().load.cache_clear()
     assert load(config).fingerprint == first
     image[0, 0] ^= 1
     Image.fromarray(image).save(path)
-    find(config.kind).load().load.cache_clear()
     assert load(config).fingerprint != first
 
 
@@ -164,7 +149,6 @@ def test_what_is_missing_or_broken_is_named(tree: Path) -> None:
     Image.fromarray(np.full((64, 64), 77, np.uint8)).save(mask)
     with pytest.raises(UserError, match=r"value 77 is no class: expected 0\.\.8 and 255"):
         data.train.mask(0)
-    voc.load.cache_clear()
     encode_mask(np.zeros((64, 64), np.uint8)).save(mask)
     path.unlink()
     with pytest.raises(UserError, match="though a list names it"):
@@ -296,7 +280,6 @@ def test_files_that_are_no_text_and_odd_classes_are_named(tmp_path: Path) -> Non
     (tmp_path / "classes.txt").write_text("\ufeff" + "\n".join(DATA.classes))  # with a byte order mark
     assert load(config).classes == DATA.classes
     (tmp_path / "labels.csv").write_bytes(b"\xff\xfe\x00")
-    folder.load.cache_clear()
     with pytest.raises(UserError, match=r"labels\.csv: cannot be read as UTF-8"):
         load(config)
 
@@ -332,7 +315,6 @@ def test_lists_name_every_image_once(tree: Path) -> None:
     path.write_text(path.read_text() * 2)
     assert len(load(config(tree)).test) == 8
     path.write_text("a/one.jpg\nb/one.jpg\n")
-    voc.load.cache_clear()
     with pytest.raises(UserError, match=r"'b/one\.jpg' and 'a/one\.jpg' have the same name"):
         load(config(tree))
     path.write_text("")

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from conftest import Command
 from PIL import Image
-from trees import forget
 
 from semples.data.archive import encode_mask
 
@@ -21,11 +20,6 @@ COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200))
 SHOWN = ((0, 1), (1, 2), (2, 0), (0, 1, 2))  # classes of im0..im3; im3 is the test image
 SIZE, SIDE = 48, 13
 KEY = f"classes=[{', '.join(CLASSES)}]"
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    forget()
 
 
 def corner(image: int, place: int) -> tuple[int, int]:
@@ -243,7 +237,6 @@ def test_file_names_of_roboflow(command: Command) -> None:
     assert (code, err) == (0, "") and "layout: coco, Roboflow" in out and "category 0 'things'" in out
     save_pictures(Path("set/test"), range(3, 4))
     Path("set/test/_annotations.coco.json").write_text(Path("set/valid/_annotations.coco.json").read_text())
-    forget()
     code, out, err = command("semples", "data", "check", "set", KEY, "holdout=1")
     assert code == 0 and "remark: set/valid: not used" in out
 
@@ -278,7 +271,6 @@ def test_folder_with_labels_csv(command: Command, case: str) -> None:
 
 
 def check_folder(command: Command) -> tuple[int, str, str]:
-    forget()
     return command("semples", "data", "check", "set", "holdout=1", "test=1")
 
 

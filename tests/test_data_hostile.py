@@ -22,7 +22,6 @@ from trees import (
     COCO_NUMBERS,
     DATA,
     Write,
-    forget,
     image_files,
     images,
     load,
@@ -46,7 +45,6 @@ MARK = Path("executed")
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """In a folder of its own; what waits for ever fails after a while."""
-    forget()
     monkeypatch.chdir(tmp_path)
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for ever"))
     signal.alarm(60)
@@ -174,7 +172,6 @@ def test_annotations_of_voc_reach_no_other_file(tmp_path: Path) -> None:
         load(config)
     bomb = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10 if i else "boat"}">' for i in range(10))
     path.write_text(f"<!DOCTYPE a [{bomb}]><annotation><object><name>&e9;</name></object></annotation>")
-    forget()
     with pytest.raises(UserError, match=rf"{path.name}: annotation cannot be read"):
         load(config)
 
@@ -195,7 +192,6 @@ def test_text_files_execute_nothing(tmp_path: Path, text: str) -> None:
         for name in names:
             good = (root / name).read_text()
             (root / name).write_text(text)
-            forget()
             with pytest.raises(UserError, match=Path(name).name):
                 load(config)
             (root / name).write_text(good)
@@ -364,7 +360,6 @@ def test_values_of_another_type_in_annotations(tmp_path: Path, part: str, key: s
         content = json.loads(good)
         content[part][2][key] = value
         path.write_text(json.dumps(content))
-        forget()
         try:
             masks = {name: mask for name, (_, mask, _, _) in images(load(config)).items()}
         except UserError as error:

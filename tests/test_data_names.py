@@ -16,7 +16,6 @@ from trees import (
     DATA,
     WRITERS,
     Write,
-    forget,
     image_files,
     load,
     mask_files,
@@ -33,11 +32,6 @@ from semples.data import load_data
 from semples.errors import UserError
 
 
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    forget()
-
-
 def only_problem(config: DataConfig) -> str:
     problems = report_of(config).problems
     assert len(problems) == 1, problems
@@ -51,14 +45,12 @@ def test_two_files_of_one_name_are_named_or_the_suffix_decides(write: Write, tmp
     path = next(p for p in image_files(tmp_path) if p.stem.endswith(DATA.train.names[5]))
     other = path.with_suffix(".bmp")
     Image.fromarray(255 - np.asarray(Image.open(path))).save(other)
-    forget()
     if write in (write_folder, write_coco_official):  # they give the suffix
         assert load(config).fingerprint == before.fingerprint
         text = next(
             p for p in (tmp_path / "labels.csv", tmp_path / "annotations/instances_train2014.json") if p.exists()
         )
         text.write_text(text.read_text().replace(path.name, other.name))
-        forget()
         data = load(config)
         found = {n: s.image(i) for s in (data.train, data.holdout) for i, n in enumerate(s.names)}
         assert (found[path.stem] == 255 - DATA.train.image(5)).all()
@@ -86,7 +78,6 @@ def test_a_list_of_voc_says_which_of_two_files(tmp_path: Path) -> None:
     (tmp_path / "JPEGImages" / f"{name}.jpg").write_bytes(b"another picture")
     listed = tmp_path / "ImageSets/Segmentation/val.txt"
     listed.write_text(listed.read_text().replace(name, f"JPEGImages/{name}.PNG SegmentationClass/{name}.png"))
-    forget()
     assert load(config).fingerprint == before
 
 
@@ -97,7 +88,6 @@ def test_files_that_other_systems_add_change_nothing(write: Write, tmp_path: Pat
     for path in [*image_files(tmp_path), *mask_files(tmp_path)]:
         path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
         (path.parent / "Thumbs.db").write_bytes(b"")
-    forget()
     assert load(config).fingerprint == before
     report = report_of(config)
     assert report.problems == () and report.remarks == ()
@@ -154,7 +144,6 @@ def test_masks_of_no_image_are_a_problem_where_images_lack_one(write: Write, tmp
     (mask_files(tmp_path)[0].with_name("left-over.png")).unlink()
     for path in mask_files(tmp_path):
         path.rename(path.with_name(f"{path.stem}_mask.png"))
-    forget()
     assert load(config).fingerprint == before.fingerprint and report_of(config).problems == ()
     for path in mask_files(tmp_path):
         path.rename(path.with_name(f"gt_{path.name}"))
@@ -207,7 +196,6 @@ def test_lists_in_the_forms_that_others_write(tmp_path: Path, change: Callable[[
     before = load(config).fingerprint
     for path in (tmp_path / "ImageSets/Segmentation").iterdir():
         path.write_text(change(path.read_text().split()), newline="")
-    forget()
     assert load(config).fingerprint == before
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,18 +9,15 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY
-from packages import install
 from torch import Tensor
 
 from semples import generators
 from semples.config import CnnConfig, Config, GeneratorConfig, OtherGenerator, WeakTrConfig, parse
 from semples.errors import UserError
 from semples.generators.weaktr import OFFICIAL_NAMES, WeakTr
-from semples.images import minmax
 from semples.pipeline.run import Result
+from semples.testing.generators import GeneratorContract, K
 
-K = 5
-OTHER = Path(__file__).parent / "other_generator"
 ALL: list[GeneratorConfig] = [
     CnnConfig(),
     CnnConfig(backbone="resnet18", stride=16, out_indices=(4,), args={}),
@@ -33,73 +28,17 @@ ALL: list[GeneratorConfig] = [
 
 
 @pytest.fixture
-def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install tests/other_generator as pip would: the module and what its pyproject says, on the path."""
-    project = tomllib.loads((OTHER / "pyproject.toml").read_text())["project"]
-    site = tmp_path / "site"
-    install(site, project["name"], project["version"], project["entry-points"])
-    shutil.copy(OTHER / "other_generator.py", site)
-    monkeypatch.syspath_prepend(str(site))
-
-
-@pytest.fixture
 def images() -> Tensor:
     torch.manual_seed(0)
     return torch.randn(3, 3, 64, 96)
 
 
 @pytest.mark.usefixtures("other_package")
-@pytest.mark.parametrize("config", ALL, ids=lambda c: f"{c.kind}-{getattr(c, 'pool', '')}{getattr(c, 'backbone', '')}")
-class TestEveryGenerator:
-    def test_gives_one_map_a_class_at_any_size(self, config: GeneratorConfig, images: Tensor) -> None:
-        generator = generators.build(config, K).eval()
-        for x in (images, images[:1, :, :50, :70], images[:, :, :33, :40]):
-            cams = generator(x)
-            assert cams.ndim == 4 and cams.shape[:2] == (len(x), K) and min(cams.shape[2:]) >= 1
-            assert torch.isfinite(cams).all()
-
-    def test_does_not_mix_the_images_of_a_batch(self, config: GeneratorConfig, images: Tensor) -> None:
-        generator = generators.build(config, K).eval()
-        together, alone = generator(images), generator(images[1:2])
-        assert torch.allclose(together[1:2], alone, atol=1e-5)
-
-    def test_its_maps_come_from_its_features(self, config: GeneratorConfig, images: Tensor) -> None:
-        generator = generators.build(config, K).eval()
-        assert torch.equal(generator.cams(generator.features(images)), generator(images))
-
-    def test_learns_labels(self, config: GeneratorConfig, images: Tensor) -> None:
-        torch.manual_seed(0)
-        generator = generators.build(config, K)
-        labels = torch.eye(K)[:3]
-        optimizer = torch.optim.AdamW(generator.parameters(), 3e-3)
-        first = generator.label_loss(images, labels)
-        assert first.ndim == 0
-        for _ in range(12):
-            optimizer.zero_grad()
-            generator.label_loss(images, labels).backward()
-            optimizer.step()
-        assert generator.label_loss(images, labels) < 0.9 * first
-
-    def test_after_classify_only_the_refinement_parameters_get_gradient(
-        self, config: GeneratorConfig, images: Tensor, tmp_path: Path
-    ) -> None:
-        generators.save(generators.build(config, K), tmp_path)
-        generator = generators.load(config, K, tmp_path, "cpu")
-        late = {id(p) for p in generator.refinement_parameters()}
-        assert late
-        minmax(generator(images), 0.1).mean().backward()
-        for name, parameter in generator.named_parameters():
-            assert (parameter.grad is not None) == (id(parameter) in late), name
-        if late != {id(p) for p in generator.parameters()}:
-            assert not any(f.requires_grad for f in generator.features(images))
-
-    def test_is_the_same_after_saving_and_loading(
-        self, config: GeneratorConfig, images: Tensor, tmp_path: Path
-    ) -> None:
-        generator = generators.build(config, K, initial=True)
-        generators.save(generator, tmp_path)
-        again = generators.load(config, K, tmp_path, "cpu")
-        assert torch.equal(generator.eval()(images), again.eval()(images))
+class TestEveryGenerator(GeneratorContract):
+    @pytest.fixture(params=ALL, ids=lambda c: f"{c.kind}-{getattr(c, 'pool', '')}{getattr(c, 'backbone', '')}")
+    def config(self, request: pytest.FixtureRequest) -> GeneratorConfig:
+        config: GeneratorConfig = request.param
+        return config
 
 
 @pytest.mark.usefixtures("other_package")

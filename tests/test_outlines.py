@@ -12,17 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools import mask as rle
-from trees import COCO_NUMBERS, forget, load, report_of, write_coco_official
+from trees import COCO_NUMBERS, load, report_of, write_coco_official
 
 from semples.data.outlines import compress, is_empty
 from semples.errors import UserError
 
 H, W = 48, 64
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    forget()
 
 
 def drawn(segmentation: Any) -> np.ndarray:
@@ -154,14 +149,12 @@ def test_files_for_detection_are_for_the_proxy_alone(tmp_path: Path, boxes: Any)
         for annotation in content["annotations"]:
             annotation["segmentation"] = boxes
         path.write_text(json.dumps(content))
-    forget()
     data = load(config)
     assert not data.train.masked and not data.test.masked and (data.test.labels == labels).all()
     problems = report_of(config).problems
     assert len(problems) == 2 and all("no object has an outline" in p and "selection=proxy" in p for p in problems)
     content["annotations"][0]["segmentation"] = [[1, 1, 30, 1, 30, 30]]  # one is enough for the file of the test images
     path.write_text(json.dumps(content))
-    forget()
     assert len(load(config).test.masked) == 8 and not load(config).train.masked
 
 
@@ -176,5 +169,4 @@ def test_categories_with_gaps_in_their_ids(tmp_path: Path) -> None:
             entry[key] = 7 * COCO_NUMBERS.index(entry[key]) - 3
         content["categories"].reverse()
         path.write_text(json.dumps(content))
-    forget()
     assert all((np.asarray(load(config).test.mask(i)) == masks[i]).all() for i in range(8))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from semples import ablation, generators
-from semples.clip import load_clip
+from semples.clip import loaded
 from semples.config import Config, load, with_changes
 from semples.crf import smooth_labels, smooth_probabilities
 from semples.data import load_data
@@ -69,12 +69,12 @@ def test_equal_bits_with_the_store_cold_or_partly_warm(small: Config, run_in: Ru
 
 def test_equal_bits_whatever_the_process_did_before(small: Config, run_in: Runner) -> None:
     """CLIP is loaded once a process: the stage that loads it must draw the same numbers as one that finds it loaded."""
-    load_clip.cache_clear()
+    loaded.cache_clear()
     loads = run_in(small, "a")
     finds = run_in(small, "b")
-    load_clip.cache_clear()
+    loaded.cache_clear()
     run_in(with_changes(small, {"prompts.lambda_t": 0.3}, "test"), "c")
-    load_clip.cache_clear()
+    loaded.cache_clear()
     reuses_match = run_in(small, "c")
     assert reuses_match.reused == ("classify", "match")
     for stage in STAGES:

@@ -20,7 +20,8 @@ from semples import lease
 from semples.digests import digest
 from semples.lease import Holder, Place
 from semples.manifest import MARK, files_of, intact, parse, seal
-from semples.store import Store, make_key
+from semples.results import make_key
+from semples.store import Store
 
 OFTEN = settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 KEYS = tuple(make_key(of=name) for name in "abc")

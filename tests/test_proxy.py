@@ -19,7 +19,7 @@ from semples.output import write_run
 from semples.pipeline.keys import key_parts
 from semples.pipeline.run import run
 from semples.proxy import agreement
-from semples.stages.prompts import WEIGHTS
+from semples.stages.prompts import load_prompts
 from semples.store import Store
 
 
@@ -31,8 +31,7 @@ def test_true_masks_agree_better_than_wrong_ones(tiny: Config, tmp_path: Path) -
     config = with_changes(tiny, {"selection": "proxy", "data.holdout": 24, "runtime.device": "cpu"}, "test")
     data = load_data(config.data)
     with Store(tmp_path) as store:
-        prompts = run(config, store, quiet, until="prompts").folders["prompts"]
-        assert (prompts / WEIGHTS).exists()
+        prompts = load_prompts(run(config, store, quiet, until="prompts").folders["prompts"])
 
         def truth(i: int) -> np.ndarray:
             mask = data.holdout.mask(i)

@@ -5,6 +5,7 @@ import pytest
 
 from semples.config import ScenesData
 from semples.data import load_data, scenes
+from semples.data.scene_objects import draw_object
 from semples.errors import UserError
 
 
@@ -64,9 +65,9 @@ def test_every_class_has_its_companion_nine_times_of_ten() -> None:
 def test_nearer_objects_hide_farther_ones() -> None:
     canvas = np.zeros((32, 32, 3), np.float32)
     rng = np.random.default_rng(0)
-    first = scenes.paste(canvas, scenes.draw_object(rng, "sheep", 30), 1, 1)
+    first = scenes.paste(canvas, draw_object(rng, "sheep", 30), 1, 1)
     before = canvas.copy()
-    second = scenes.paste(canvas, scenes.draw_object(rng, "car", 30), 6, 6)
+    second = scenes.paste(canvas, draw_object(rng, "car", 30), 6, 6)
     assert (first & second).any()
     assert (canvas[second] != before[second]).any(-1).mean() > 0.9
     alone = ~second & (before == canvas).all(-1)

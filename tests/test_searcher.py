@@ -3,76 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
+from searches import SWEEP, RayTrial, World, complete, milestone
 
 from semples.errors import UserError
-from tune.launch import launch, trials_to_go
-from tune.messages import Began, Completed, Ended, Event, Failed, Progress, StageDone, Usage, encode
-from tune.mlflow_writer import Store, Writer, unwritten
+from tune.launch import trials_to_go
+from tune.messages import Began, Completed, Ended, Failed, Progress, Usage, encode
+from tune.mlflow_writer import Store, unwritten
 from tune.records import is_duplicate, run_of, trial_record
 from tune.scheduler import MilestoneStopping
-from tune.searcher import StudySearcher
 from tune.space import Dimension
-from tune.stopping import asha, median
+from tune.stopping import median
 from tune.study import finished, is_default, pareto_front, passed_milestones, ranked
-from tune.sweep_file import make_sweep
-from tune.sweep_folder import check_same
-from tune.tracking import EXPERIMENT, MlflowQueue, default_uri
-from tune.warm_start import open_study
-
-SWEEP = make_sweep(
-    {
-        "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 9,
-        "space": {"match.lambda_b": {"float": [1, 4]}},
-    }
-)  # fmt: skip
-
-
-def milestone(stage: str, score: float) -> dict[str, Any]:
-    curves = ({"loss": 2.0}, {"loss": 1.0})
-    return encode(StageDone(stage, {"cam_miou": score}, curves, 3.0, stage == "classify", score))
-
-
-def complete(value: float) -> dict[str, Any]:
-    return encode(Completed((value,), {"pseudo_miou": 50.0, "seg_miou": value - 1}, Usage(9.0)))
-
-
-class World:
-    """One launch on a folder: study, MLflow store and searcher."""
-
-    def __init__(self, folder: Path, **changes: Any):
-        sweep = SWEEP.changed(**changes)
-        self.tracker = MlflowQueue(folder)
-        self.writer = Writer(Store(default_uri(folder), folder), folder)
-        self.study = open_study(folder, sweep)
-        self.events: list[tuple[int, Event]] = []
-        self.searcher = StudySearcher(
-            self.study, sweep, self.tracker, self._start, lambda *of_trial: self.events.append(of_trial)
-        )
-        self.client = MlflowClient(default_uri(folder))
-
-    def _start(self, number: int, parameters: dict[str, Any]) -> str:
-        self.tracker.start(f"k-{number}", f"s-{number}", "", {"x": parameters}, {})
-        return f"k-{number}"
-
-    def runs(self) -> dict[str, Any]:
-        self.writer.catch_up()
-        experiment = self.client.get_experiment_by_name(EXPERIMENT)
-        assert experiment is not None
-        return {run.info.run_name: run for run in self.client.search_runs([experiment.experiment_id])}
+from tune.tracking import default_uri
 
 
 def test_every_kind_of_end_is_told_once_and_the_same_to_both(tmp_path: Path) -> None:
@@ -372,27 +323,6 @@ def test_a_search_goes_on_where_reasons_differ_or_some_come_through(tmp_path: Pa
     assert fail_all(world, itertools.repeat("diverged")) == 10
 
 
-@pytest.mark.parametrize("seconds", [7.0, None])
-def test_a_study_that_others_lock_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None
-) -> None:
-    monkeypatch.setattr("tune.storage.LOCKED", 60.0 if seconds else 0.5)
-    world = World(tmp_path)
-    lock = sqlite3.connect(tmp_path / "study.db", isolation_level=None, check_same_thread=False)
-    lock.execute("BEGIN EXCLUSIVE")
-    if seconds is None:  # longer than anybody waits
-        with pytest.raises(StorageInternalError):
-            world.searcher.suggest("a")
-        with pytest.raises(UserError, match=r"study\.db cannot be used: .*locked"):
-            World(tmp_path)
-    else:
-        timer = threading.Timer(seconds, lock.rollback)  # SQLite by itself gives up after 5
-        timer.start()
-        assert isinstance(world.searcher.suggest("a"), dict)
-        timer.join()
-    lock.close()
-
-
 def test_a_driver_killed_while_a_trial_ends_ends_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path)
     world.searcher.suggest("a")
@@ -422,9 +352,9 @@ def test_a_default_that_failed_is_tried_again_and_spared(tmp_path: Path) -> None
     scheduler = MilestoneStopping(
         median(), "segment", {"match": {n: 40.0 + n for n in range(3, 9)}}, lambda number: number == 2
     )
-    assert scheduler.on_trial_result(None, _Trial(9), milestone("match", 1.0)) == TrialScheduler.CONTINUE
-    assert scheduler.on_trial_result(None, _Trial(2), milestone("match", 0.5)) == TrialScheduler.CONTINUE
-    assert scheduler.on_trial_result(None, _Trial(10), milestone("match", 1.0)) == TrialScheduler.STOP
+    assert scheduler.on_trial_result(None, RayTrial(9), milestone("match", 1.0)) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, RayTrial(2), milestone("match", 0.5)) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, RayTrial(10), milestone("match", 1.0)) == TrialScheduler.STOP
 
 
 def test_a_point_of_a_grid_that_failed_is_tried_again(tmp_path: Path) -> None:
@@ -435,132 +365,6 @@ def test_a_point_of_a_grid_that_failed_is_tried_again(tmp_path: Path) -> None:
         world.searcher.on_trial_complete(name, end)
     again = World(tmp_path, **changes)
     assert again.searcher.suggest("d") == {"number": 3, "parameters": {"prompts.count": 2}}
-
-
-@pytest.mark.parametrize("selection", ["oracle", None])
-def test_a_warm_start_that_is_none_is_said_before_anything_is_written(tmp_path: Path, selection: str | None) -> None:
-    other = tmp_path / "other"
-    if selection:
-        other.mkdir()
-        base = {**SWEEP.base, "selection": selection}
-        tree = SWEEP.changed(**{"selection": selection, "base": base}).model_dump(mode="json", exclude_none=True)
-        (other / "sweep.yaml").write_text(yaml.safe_dump(tree))
-    with pytest.raises(UserError, match=r"warm_start: .*(by oracle|no sweep here)"):
-        launch(SWEEP.changed(warm_start=str(other)), tmp_path, None, lambda *_: None)
-    assert not (tmp_path / "s" / "sweep.yaml").exists() and not (tmp_path / "s" / "study.db").exists()
-
-
-def test_one_database_holds_one_sweep_of_a_name(tmp_path: Path) -> None:
-    sweep = SWEEP.changed(**{"study": f"sqlite:///{tmp_path / 'shared.db'}"})
-    open_study(tmp_path / "a" / "s", sweep)
-    (tmp_path / "b" / "s").mkdir(parents=True)
-    with pytest.raises(UserError, match="already holds a sweep 's'; launch with another --name"):
-        check_same(sweep, tmp_path / "b" / "s")
-
-
-def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
-    World(tmp_path, study="journal")
-    with (tmp_path / "study.journal").open("a") as journal:
-        journal.write('{"op_code": 4, "wor\n{}\n')
-    with pytest.raises(UserError, match=r"study\.journal has a damaged line"):
-        World(tmp_path, study="journal")
-
-
-def test_a_sweep_is_warm_started_with_the_keys_that_it_shares(tmp_path: Path) -> None:
-    first = tmp_path / "s"
-    first.mkdir()
-    other = SWEEP.changed(space={**SWEEP.space, "prompts.count": Dimension(int=(1, 4))}, sampler="random")
-    world = World(first, space=other.space, sampler="random")
-    (first / "sweep.yaml").write_text(yaml.safe_dump(other.model_dump(mode="json", exclude_none=True)))
-    best: list[tuple[float, float]] = []
-    for i in range(8):
-        suggestion = world.searcher.suggest(str(i))
-        assert isinstance(suggestion, dict)
-        weight = suggestion["parameters"]["match.lambda_b"]
-        best.append((weight, weight))
-        world.searcher.on_trial_complete(str(i), complete(weight))
-    second = tmp_path / "second"
-    second.mkdir()
-    warm = World(second, warm_start=str(first), space={"match.lambda_b": Dimension(float=(1, 4))})
-    given = [warm.searcher.suggest(str(i))["parameters"] for i in range(6)]  # type: ignore[index]
-    leading = [weight for weight, _ in sorted(best, reverse=True)][:5]
-    assert given == [{"match.lambda_b": weight} for weight in (1.0, *leading)]
-
-
-@pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = pytest.importorskip("pgserver").get_server(tmp_path_factory.mktemp("postgresql"))
-    yield server.get_uri()
-    server.cleanup()
-
-
-@pytest.mark.parametrize("where", ["", "journal", "postgresql"])
-def test_every_place_keeps_the_study(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    place = request.getfixturevalue(where) if where == "postgresql" else where
-    folder = tmp_path / f"of-{where}"
-    folder.mkdir()
-    world = World(folder, study=place, early_stopping="median")
-    for name, last in (("a", complete(50.0)), ("b", milestone("match", 10.0)), ("c", milestone("match", 20.0))):
-        world.searcher.suggest(name)
-        world.searcher.on_trial_result(name, last)
-        if name != "c":  # which is cut off
-            world.searcher.on_trial_complete(name, last)
-    before = world.study.get_trials()
-
-    world = World(folder, study=place, early_stopping="median")
-    assert [(t.state, t.params, t.user_attrs) for t in world.study.get_trials()] == [
-        (t.state, t.params, t.user_attrs) for t in before
-    ]
-    again = world.searcher.suggest("again")
-    assert isinstance(again, dict) and again["number"] == 2 and again["parameters"] == before[2].params
-    world.searcher.on_trial_complete("again", complete(60.0))
-    assert [t.number for t in ranked(world.study, SWEEP)] == [2, 0]
-    assert sorted(path.name for path in folder.glob("study.*")) == {"": ["study.db"], "journal": ["study.journal"]}.get(
-        where, []
-    )
-
-
-def test_a_study_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="study nowhere://x cannot be used"):
-        World(tmp_path, study="nowhere://x")
-
-
-def test_successive_halving_lets_the_best_third_go_on() -> None:
-    assert not asha().stops(1.0, [2.0, 3.0, 4.0])  # too few
-    others = [1.0, 2.0, 3.0, 4.0, 5.0]
-    assert [asha().stops(score, others) for score in (6.0, 4.5, 3.5)] == [False, False, True]
-
-
-def test_trials_that_share_a_result_are_one_score() -> None:
-    scheduler = MilestoneStopping(median(), "segment", {"match": {n: 40.0 for n in range(9)}})
-    assert scheduler.on_trial_result(None, _Trial(9), milestone("match", 39.0)) == TrialScheduler.CONTINUE
-
-
-def test_falling_behind_needs_enough_others() -> None:
-    assert not median().stops(1.0, [2.0, 3.0, 4.0])
-    assert median().stops(1.0, [2.0, 3.0, 4.0, 0.5])
-    assert not median().stops(2.5, [2.0, 3.0, 4.0, 0.5])
-
-
-class _Trial:
-    def __init__(self, number: int):
-        self.config = {"number": number}
-
-
-def test_the_scheduler_compares_the_same_milestone_only() -> None:
-    earlier = {"classify": {n: 10.0 + n for n in range(6)}, "match": {n: 40.0 + n for n in range(6)}}
-    scheduler = MilestoneStopping(median(), "segment", earlier)
-    decide = lambda number, stage, score: scheduler.on_trial_result(None, _Trial(number), milestone(stage, score))  # noqa: E731
-    assert decide(7, "classify", 14.0) == TrialScheduler.CONTINUE  # far below every score of match
-    assert decide(7, "match", 14.0) == TrialScheduler.STOP
-    assert decide(0, "match", 1.0) == TrialScheduler.CONTINUE  # the default is never stopped
-    assert decide(8, "refine", 1.0) == TrialScheduler.CONTINUE  # nobody has been there
-    assert scheduler.on_trial_result(None, _Trial(7), encode(Progress("match", 1, 9))) == TrialScheduler.CONTINUE
-
-
-def test_nobody_is_stopped_before_the_default_has_passed() -> None:
-    scheduler = MilestoneStopping(median(), "segment", {"match": {n: 40.0 + n for n in range(1, 7)}})
-    assert scheduler.on_trial_result(None, _Trial(7), milestone("match", 1.0)) == TrialScheduler.CONTINUE
 
 
 def test_a_store_that_fails_for_a_while_lacks_nothing_afterwards(

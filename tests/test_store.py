@@ -1,4 +1,4 @@
-"""One contract for every place that a store can be: folder, memory, a server that speaks S3, and one that fails."""
+"""The contract of a store at every place: folder, memory, a server that speaks S3, one that fails; then the rest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,12 +21,11 @@ from semples.digests import digest
 from semples.errors import UserError
 from semples.folders import MARKER
 from semples.lease import Holder, Place
-from semples.manifest import MARK, USED, read_mark
+from semples.manifest import MARK, USED
 from semples.pipeline.run import run
-from semples.store import WORK, Store, Write, make_key
-
-TTL = 2.0  # signs of life are given four times as often, also on a busy machine
-KEY, A, B, C, D = (make_key(of=name) for name in "kabcd")
+from semples.results import make_key
+from semples.store import WORK, Store
+from semples.testing.stores import KEY, TTL, A, B, Open, StoreContract, die, refuse, write
 
 
 class Faulty(MemoryFileSystem):
@@ -68,177 +66,18 @@ def s3() -> Iterator[str]:
     server.stop()
 
 
-Open = Callable[..., Store]
+class TestEveryPlace(StoreContract):
+    @pytest.fixture(params=["folder", "memory", "s3", "faulty"])
+    def place(self, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+        if request.param == "folder":
+            return str(tmp_path / "store")
+        return f"{request.getfixturevalue('s3') if request.param == 's3' else f'{request.param}://'}{tmp_path}"
 
-
-@pytest.fixture(params=["folder", "memory", "s3", "faulty"])
-def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    """Opens the same store from one more node: node(), node(quota=..., ttl=...)."""
-    opened: list[Store] = []
-    url = {"memory": f"memory://{tmp_path}", "faulty": f"faulty://{tmp_path}"}.get(request.param)
-    if request.param == "s3":
-        url = f"{request.getfixturevalue('s3')}{tmp_path}"
-
-    def open_store(**settings: Any) -> Store:
-        root = tmp_path / (f"node{len(opened)}" if url else "store")
-        opened.append(Store(root, url, **{"ttl": TTL, **settings}))
-        return opened[-1]
-
-    yield open_store
-    for store in opened:
-        store.close()
-
-
-def write(text: str, seconds: float = 1.0) -> Write:
-    def fill(out: Path) -> dict[str, Any]:
-        (out / "data.bin").write_text(text)
-        return {"metrics": {"x": 1.0}, "curves": [], "seconds": seconds}
-
-    return fill
-
-
-def refuse(out: Path) -> dict[str, Any]:
-    raise AssertionError("computed again")
-
-
-def stand_still(store: Store) -> None:
-    """No more signs of life."""
-    for holder in (store.here, store.there):
-        holder._end.set()
-        if holder._thread:
-            holder._thread.join()
-
-
-def die(store: Store) -> None:
-    """What is left of a process that is killed: nothing is given back."""
-    stand_still(store)
-    for holder in (store.here, store.there):
-        holder._leases.clear()
-        holder._uses.clear()
-        holder._thread = None
-
-
-def damage(store: Store, name: str, content: bytes | None) -> None:
-    """Change a file of the result behind the store's back."""
-    place = store.there.place
-    if content is None:
-        place.delete(f"{KEY}/{name}")
-    else:
-        place.write(f"{KEY}/{name}", content)
-
-
-def test_what_was_computed_is_found_everywhere(node: Open) -> None:
-    first, second = node(), node()
-    assert first.find(KEY) is None
-    folder, found = first.obtain(KEY, write("hello"))
-    assert not found and first.find(KEY) == folder
-    other, found = second.obtain(KEY, refuse)
-    assert found and (other / "data.bin").read_text() == "hello"
-    assert read_mark(other)["metrics"] == {"x": 1.0}
-    assert [(entry.key, entry.mark["bytes"]) for entry in second.entries()] == [(KEY, 5)]
-    assert second.verify() == {KEY: True}
-
-
-def test_a_failed_computation_is_no_result_and_goes_on_where_it_was(node: Open) -> None:
-    def fail(out: Path) -> dict[str, Any]:
-        (out / "checkpoint").write_text("half")
-        raise RuntimeError("killed")
-
-    def go_on(out: Path) -> dict[str, Any]:
-        assert (out / "checkpoint").read_text() == "half"
-        (out / "checkpoint").unlink()
-        return write("whole")(out)
-
-    store = node()
-    with pytest.raises(RuntimeError, match="killed"):
-        store.obtain(KEY, fail)
-    assert store.find(KEY) is None and store.entries() == []
-    folder, found = store.obtain(KEY, go_on)
-    assert not found and (folder / "data.bin").read_text() == "whole"
-
-
-@pytest.mark.parametrize("name, content", [("data.bin", b"hellO"), ("data.bin", None), (MARK, b"{")])
-def test_a_changed_result_is_noticed_and_computed_again(node: Open, name: str, content: bytes | None) -> None:
-    node().obtain(KEY, write("hello"))
-    damage(node(), name, content)
-    third = node()
-    assert third.find(KEY) is None
-    folder, found = third.obtain(KEY, write("hello"))
-    assert not found and (folder / "data.bin").read_text() == "hello"
-    assert node().verify() == {KEY: True}
-    damage(node(), name, content)
-    assert not any(node().verify().values()) and node().entries() == []
-
-
-def test_of_many_at_once_one_computes(node: Open) -> None:
-    computed, waited, results = [], [], []
-
-    def slow(out: Path) -> dict[str, Any]:
-        computed.append(out)
-        time.sleep(0.5)
-        return write("once")(out)
-
-    def ask(store: Store) -> None:
-        folder, _ = store.obtain(KEY, slow, waited.append)
-        results.append((folder / "data.bin").read_text())
-
-    stores = [node(ttl=60) for _ in range(5)]
-    threads = [threading.Thread(target=ask, args=(store,)) for store in stores]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(computed) == 1 and results == ["once"] * 5
-    assert waited and set(waited) <= {"unknown", *(store.there.id for store in stores)}
-
-
-@pytest.mark.parametrize("empty", [False, True])
-def test_when_the_holder_dies_another_takes_over(node: Open, empty: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    dead, heir, third = node(), node(), node()
-    assert dead.there.acquire(KEY)
-    die(dead)
-    if empty:  # killed between creating the lease and writing into it
-        damage_name = dead.there.place.names("leases")[0]
-        dead.there.place.write(f"leases/{damage_name}", b"")
-    # a clock that is ten minutes ahead changes nothing
-    clock = time.time
-    monkeypatch.setattr(time, "time", lambda: clock() + 600)
-    start = time.monotonic()
-    assert heir.obtain(KEY, write("right"))[1] is False
-    assert TTL * 0.9 < time.monotonic() - start < 30
-    assert third.obtain(KEY, refuse)[1]
-    assert heir.there.place.names("leases") == []
-
-
-def test_who_lives_keeps_the_lease(node: Open) -> None:
-    holder, other = node(), node()
-    assert holder.there.acquire(KEY)
-    for _ in range(8):
-        assert not other.there.acquire(KEY)
-        time.sleep(TTL / 5)
-    assert holder.there.holds(KEY)
-    holder.there.release(KEY)
-    assert other.there.acquire(KEY)
-
-
-def test_the_quota_keeps_what_costs_most(node: Open) -> None:
-    store = node(quota=1000e-9)
-    for i in range(6):
-        with node(quota=1000e-9) as writer:
-            writer.obtain(make_key(cheap=i), write("x" * 180, seconds=1))
-            writer.obtain(make_key(dear=i), write("y" * 180, seconds=100))
-        kept = {entry.key for entry in store.entries()}
-        assert sum(entry.mark["bytes"] for entry in store.entries()) <= 1000
-    assert len(kept & {make_key(dear=i) for i in range(6)}) >= 4
-    assert all((store.find(key) is not None) for key in kept)
-
-
-def test_who_leaves_uses_nothing_any_more(node: Open) -> None:
-    with node() as store:
-        store.obtain(A, write("x"))
-        place = store.here.place
-        assert place.names("uses") == [f"{A}.{store.here.id}"]
-    assert place.names("uses") == []
+    def test_runs_on_two_nodes_share_their_stages(self, node: Open, tiny: Config) -> None:
+        first = run(tiny, node(), lambda event: None, until="prompts")
+        second = run(tiny, node(), lambda event: None, until="prompts")
+        assert second.reused == ("classify", "match", "prompts") and second.metrics == first.metrics
+        assert {entry.mark["stage"] for entry in node().entries()} == set(second.reused)
 
 
 def test_a_result_that_goes_after_it_was_checked_is_computed_again(tmp_path: Path) -> None:
@@ -269,56 +108,6 @@ def test_what_the_dead_used_is_used_no_more(tmp_path: Path) -> None:
     other.close()
 
 
-def test_what_is_in_use_is_never_dropped(node: Open) -> None:
-    reader, writer = node(), node(quota=1000e-9)
-    folder, _ = reader.obtain(KEY, write("x" * 600, seconds=0.001))
-    dead = node()
-    dead.obtain(D, write("z" * 300, seconds=0.001))
-    die(dead)
-    for i in range(5):
-        writer.obtain(make_key(number=i), write("y" * 300, seconds=100))
-        time.sleep(TTL / 3)
-    if writer.here is writer.there:  # the copies of one node are no business of another
-        assert {KEY, D} & {entry.key for entry in writer.entries()} == {KEY}
-    assert (folder / "data.bin").read_text() == "x" * 600
-
-
-def test_pruning_drops_results_and_what_the_dead_left(node: Open) -> None:
-    def fail(out: Path) -> dict[str, Any]:
-        (out / "half").write_text("half")
-        raise RuntimeError
-
-    with node() as store:
-        store.obtain(A, write("x" * 100, seconds=1))
-        store.obtain(B, write("x" * 100, seconds=9))
-        with pytest.raises(RuntimeError):
-            store.obtain(C, fail)
-    dead = node()
-    dead.obtain(B, refuse)
-    assert dead.there.acquire(D)
-    die(dead)
-    with node() as store:
-        assert [entry.key for entry in store.prune(100)] == [A]
-        assert [entry.key for entry in store.entries()] == [B]
-        assert not (store.root / WORK).exists() or list((store.root / WORK).iterdir()) == []
-    with node() as store:
-        place = store.here.place
-        assert (place.names("holders"), place.names("uses")) == ([], [])
-
-
-def test_a_quota_keeps_a_training_that_can_go_on(node: Open) -> None:
-    def fail(out: Path) -> dict[str, Any]:
-        (out / "checkpoint").write_text("half")
-        raise RuntimeError
-
-    with node(quota=300e-9) as store:
-        with pytest.raises(RuntimeError):
-            store.obtain(A, fail)
-        for i in range(4):
-            store.obtain(make_key(number=i), write("x" * 200))
-        assert [path.name for path in (store.root / WORK).glob(f"{A}.*/*")] == ["checkpoint"]
-
-
 def test_what_is_no_result_is_left_alone(tmp_path: Path) -> None:
     Store(tmp_path).close()
     (tmp_path / "photos").mkdir()
@@ -343,28 +132,6 @@ def test_who_was_taken_for_dead_says_again_what_it_uses(tmp_path: Path) -> None:
     time.sleep(TTL / 2)
     assert other.in_use() == {KEY}
     stalled.close()
-
-
-def test_one_who_was_taken_for_dead_does_no_harm(node: Open) -> None:
-    """It stood still for longer than the lease lasts, and comes back while its heir computes, or after that."""
-    for when in ("while", "after"):
-        zombie, heir, key = node(), node(), make_key(when=when)
-
-        def stands_still(out: Path) -> dict[str, Any]:
-            (out / "data.bin").write_text("right")
-            stand_still(zombie)  # noqa: B023
-            if when == "after":  # noqa: B023
-                heir.obtain(key, write("right"))  # noqa: B023
-            else:
-                while not (number := heir.there.acquire(key)):  # noqa: B023
-                    time.sleep(0.1)
-                assert number == 2
-                heir.there.release(key)  # noqa: B023
-            return write("right")(out)
-
-        folder, _ = zombie.obtain(key, stands_still)
-        assert (folder / "data.bin").read_text() == "right"
-        assert node().find(key) is not None and set(node().verify().values()) == {True}
 
 
 def half(path: str, content: bytes) -> bytes | None:
@@ -431,14 +198,6 @@ def test_a_disk_that_fails_never_gives_a_wrong_result(tmp_path: Path, monkeypatc
         assert (store.obtain(KEY, write("right"))[0] / "data.bin").read_text() == "right"
 
 
-def test_a_lease_is_created_once_at_every_place(node: Open) -> None:
-    place = node().there.place
-    assert place.create("leases/x.1", b"a") and not place.create("leases/x.1", b"b")
-    assert place.read("leases/x.1") == b"a" and place.names("leases") == ["x.1"]
-    place.delete("leases/x.1")
-    assert place.read("leases/x.1") is None and place.create("leases/x.1", b"c")
-
-
 def test_a_holder_that_went_away_leaves_nothing(tmp_path: Path) -> None:
     place = Place.at(str(tmp_path))
     holder = Holder(place, TTL)
@@ -446,13 +205,6 @@ def test_a_holder_that_went_away_leaves_nothing(tmp_path: Path) -> None:
     assert holder.acquire("k") and Holder(place, TTL).in_use() == {"k"}
     holder.close()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-def test_runs_on_two_nodes_share_their_stages(node: Open, tiny: Config) -> None:
-    first = run(tiny, node(), lambda event: None, until="prompts")
-    second = run(tiny, node(), lambda event: None, until="prompts")
-    assert second.reused == ("classify", "match", "prompts") and second.metrics == first.metrics
-    assert {entry.mark["stage"] for entry in node().entries()} == set(second.reused)
 
 
 def test_keys_depend_on_content_not_on_order() -> None:
@@ -541,23 +293,6 @@ def test_a_manifest_of_version_0_1_0_is_read(tmp_path: Path) -> None:
         assert store.obtain(KEY, refuse)[1] and store.verify() == {KEY: True}
 
 
-def test_a_result_of_a_later_version_is_left_alone(node: Open) -> None:
-    with node() as store:
-        store.obtain(KEY, write("hello"))
-        store.obtain(A, write("other"))
-        place = store.there.place
-        mark = json.loads(place.read(f"{KEY}/{MARK}") or b"")
-        later = json.dumps({**mark, "format": 99, "how": "else"}).encode()
-        place.write(f"{KEY}/{MARK}", later)
-    with node() as store:
-        assert [entry.key for entry in store.entries()] == [A] and store.survey()[1] == []
-        assert set(store.verify()) == {A}
-        if store.here is store.there:
-            with pytest.raises(UserError, match=r"\(format 99\); this is .*, which reads up to format 2"):
-                store.obtain(KEY, refuse)
-    assert place.read(f"{KEY}/{MARK}") == later and place.read(f"{KEY}/data.bin") == b"hello"
-
-
 @pytest.mark.parametrize("key", ["../x", "/x", "", "A" * 32, "0" * 31, "0" * 33, "0" * 31 + "\n", "../" + "0" * 29])
 def test_a_key_that_is_none_is_never_a_path(tmp_path: Path, key: str) -> None:
     with Store(tmp_path / "store") as store:
@@ -613,20 +348,6 @@ def test_a_store_is_not_made_of_a_folder_of_somebody(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds files that no store has written \('photos'\)"):
         Store(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
-
-
-def test_reading_changes_nothing(node: Open) -> None:
-    with node() as store:
-        store.obtain(KEY, write("hello"))
-    place = store.there.place
-    before = sorted((name, place.read(f"{KEY}/{name}"), place.time(f"{KEY}/{name}")) for name in place.names(KEY))
-    with node(reading=True) as reader:
-        folder = reader.find(KEY)
-        assert folder and (folder / "data.bin").read_text() == "hello" and len(reader.entries()) == 1
-        assert reader.there.owner(KEY) is None and reader.find(A) is None
-    assert before == sorted(
-        (name, place.read(f"{KEY}/{name}"), place.time(f"{KEY}/{name}")) for name in place.names(KEY)
-    )
 
 
 @pytest.mark.parametrize("url", ["://", "s3://", "nosuch://x", "x://y://z", "http://127.0.0.1:1/x", "reference://x"])

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
 import itertools
-import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from timm.data import auto_augment
 from torch.utils.data import DataLoader, TensorDataset
 
 from semples.config import ClassifyConfig, RuntimeConfig, parse
@@ -61,14 +57,6 @@ def test_warm_up_of_less_than_a_step_is_none() -> None:
 
 def test_poly_is_a_power_of_what_is_left() -> None:
     assert (poly(0), poly(0.5), poly(1)) == pytest.approx((1, 0.5**0.9, 0))
-
-
-def test_the_released_augmentation_runs_at_its_highest_level() -> None:
-    policy = auto_augment.rand_augment_transform("rand-m10-n9-inc1", {})
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
-    random.seed(0)
-    for _ in range(200):
-        assert policy(image).size == (16, 16)
 
 
 def of_size(images: int, batch: int) -> list[list[int]]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from semples.config import CocoData, DataConfig, FolderData, VocData
-from semples.data import coco, find, folder, scenes, voc
+from semples.config import CocoData, DataConfig, FolderData, OtherData, VocData
+from semples.data import coco, find, scenes, voc
 from semples.data.archive import encode_mask
 from semples.data.check import Report, check
 from semples.data.dataset import Dataset
@@ -20,12 +20,6 @@ from semples.data.dataset import Dataset
 Write = Callable[[Path], DataConfig]  # writes the scenes into a folder in one of the layouts
 DATA = scenes.draw(24, 8, 8, 0)
 COCO_NUMBERS = coco.CATEGORIES[:8]
-
-
-def forget() -> None:
-    """Read again what was loaded before."""
-    for layout in (voc, coco, folder):
-        layout.load.cache_clear()
 
 
 def images(data: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, bool]]:
@@ -135,6 +129,15 @@ def write_coco_official(root: Path) -> DataConfig:
     return CocoData(root=str(root), classes=scenes.CLASSES, holdout=8)
 
 
+def write_tiles(root: Path) -> DataConfig:
+    """In the layout of tests/other_package."""
+    for name, (image, mask, _, _) in images(DATA).items():
+        save(root / "tiles", name, Image.fromarray(image))
+        save(root / "truth", name, encode_mask(mask))
+    (root / "names.txt").write_text("\n".join(DATA.classes))
+    return OtherData(kind="tiles", root=str(root), holdout=8, args={"every": 5})
+
+
 WRITERS = [
     write_voc, write_voc_with_xml, write_voc_with_masks_only, write_folder, write_coco_toco, write_coco_weaktr,
     write_coco_official,
@@ -170,7 +173,6 @@ def repaint(path: Path, values: Callable[[np.ndarray], np.ndarray]) -> None:
 
 def report_of(config: DataConfig) -> Report:
     """The report without the 72 categories of COCO that the scenes do not have."""
-    forget()
     report = check(config)
     problems = tuple(p for p in report.problems if "no training image shows the class" not in p)
     return Report(report.listing, report.images, report.counts, problems, report.remarks)

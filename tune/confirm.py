@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import ray
 from pydantic import BaseModel, ConfigDict, Field
 
-from semples.ablation import Spread, spread
 from semples.config import Config, parse, to_dict, with_changes
 from semples.errors import UserError, cut
 from semples.folders import claim
@@ -26,6 +25,7 @@ from semples.formats import Format, json_object
 from semples.output import RESULT, read_run, write_run
 from semples.pipeline.run import run
 from semples.secrets import pass_on, redact, reveal
+from semples.statistics import Spread, spread
 from semples.store import open_store
 from tune.cluster import joined, watched
 from tune.launch import MAX_FAILURES, catch_up

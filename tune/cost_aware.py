@@ -24,7 +24,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from semples.config import with_changes
-from semples.pipeline.graph import STAGES, covers
+from semples.pipeline.graph import covers, graph
 from tune.records import compute_seconds, is_duplicate, trial_record
 from tune.study import constraint_violations
 from tune.sweep_file import Sweep
@@ -42,12 +42,13 @@ REFIT = 1.25  # growth of the observations after which the process learns its sc
 def affecting(sweep: Sweep) -> dict[str, tuple[str, ...]]:
     """By stage up to the last one needed: the searched keys on which its result depends, through its inputs too."""
     base = sweep.base_config()
-    starts = sweep.space["refine.start"].bounds if "refine.start" in sweep.space else (base.refine.start,)
-    configs = [with_changes(base, {"refine.start": start}, "space") for start in starts]
+    # what a stage is made from may depend on a choice
+    choices = [{key: value} for key, dimension in sweep.space.items() for value in dimension.choice or ()]
+    graphs = [graph(with_changes(base, changes, "space")) for changes in ({}, *choices)]
     found: dict[str, set[str]] = {}
-    for name, stage in STAGES.items():
+    for name, stage in graphs[0].items():
         own = {key for key in sweep.space if covers(stage.reads(base), key)}
-        found[name] = own.union(*(found[i] for config in configs for i in stage.inputs(config)))
+        found[name] = own.union(*(found[source] for of in graphs for source in of[name].sources.values()))
         if name == sweep.last_stage:
             break
     return {name: tuple(key for key in sweep.space if key in own) for name, own in found.items()}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from semples.errors import UserError
-from semples.pipeline.graph import STAGES
+from semples.stage import Stage
 from tune.messages import Usage
 from tune.parts import HEADLINES, OBJECTIVE, Choice, create
 
@@ -44,25 +44,24 @@ def choosing(metrics: Mapping[str, float], selection: str) -> dict[str, float]:
     found = {}
     for name, value in metrics.items():
         words = name.split("/")
-        judge = words.pop(at) if words[at := int(words[0] in STAGES)] in JUDGES else "oracle"
+        at = next((i for i, word in enumerate(words[:-1][:2]) if word in JUDGES), None)  # the last one may be a class
+        judge = "oracle" if at is None else words.pop(at)
         if judge == selection:
             found["/".join(words)] = value
     return found
 
 
-def milestone_score(stage: str, metrics: Mapping[str, float], selection: str) -> float | None:
-    """By what trials are compared once a stage is done; None where it is no milestone. CAMs have no proxy."""
-    name = STAGES[stage].milestone
-    if name is None or (selection == "proxy" and not STAGES[stage].headline):
+def milestone_score(stage: Stage, metrics: Mapping[str, float], selection: str) -> float | None:
+    """By what trials are compared once a stage is done, from its own metrics; None where it is no milestone. CAMs have
+    no proxy."""
+    if stage.milestone is None or (selection == "proxy" and not stage.headline):
         return None
-    return choosing(metrics, selection)[name]
+    return choosing(metrics, selection)[stage.milestone]
 
 
 def metric(metric: str, stage: str, direction: Direction = "maximize") -> Objective:
-    """A metric of a stage, {name: metric, metric: pseudo_iou/dog, stage: masks} for one. Raises UserError for a stage
-    or a direction that there is not."""
-    if stage not in STAGES:
-        raise UserError(f"objective: '{stage}' is no stage; take one of {', '.join(STAGES)}")
+    """A metric of a stage, {name: metric, metric: pseudo_iou/dog, stage: masks} for one. Raises UserError for a
+    direction that there is not."""
     if direction not in ("maximize", "minimize"):
         raise UserError(f"objective: direction '{direction}' is neither maximize nor minimize")
 

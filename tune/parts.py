@@ -82,7 +82,7 @@ def check(kind: Kind, choice: Choice) -> None:
 def create(kind: Kind, choice: Choice, *given: Any) -> Any:
     """What the callable of that name makes of `given` and its settings. Raises UserError where there is none of that
     name, and for settings that it does not take."""
-    make = registry.find(kind.group, kind.own, choice.name, kind.key).load()
+    make = registry.load(registry.find(kind.group, kind.own, choice.name, kind.key), kind.key)
     try:
         inspect.signature(make).bind(*given, **choice.settings)
         return make(*given, **choice.settings)

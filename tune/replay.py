@@ -26,7 +26,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from semples.errors import UserError
-from semples.pipeline.graph import STAGES
+from semples.pipeline.graph import graph
 from tune.cost_aware import Space, affecting
 from tune.messages import Completed, Failed, Message, StageDone, State, Usage, encode
 from tune.parts import HEADLINES
@@ -97,11 +97,13 @@ class Table:
         self._measured: dict[str, dict[bytes, list[float]]] = {}
         self._models: dict[str, GaussianProcessRegressor] = {}
         self.seconds: dict[str, float] = {}
-        before = ""
+        before, stages = "", graph(self.sweep.base_config())
         for name in self.columns:
             rows = [row for row in self.rows if name in row["seconds"]]
+            if not rows:
+                raise UserError(f"{path}: no trial of this table has the stage '{name}', so it cannot be replayed")
             self.seconds[name] = float(np.mean([row["seconds"][name] for row in rows]))
-            if STAGES[name].milestone is None:
+            if stages[name].milestone is None:
                 continue
             distinct = {self._key(name, self._space.row(row["parameters"])): row for row in rows}
             self._measured[name] = {key: row["milestones"][name] for key, row in distinct.items()}
@@ -324,12 +326,9 @@ def _which(sweep: Sweep) -> int:
 def _last_message(trial: _Trial, sweep: Sweep) -> Message:
     if trial.injected_fault == "fail":
         return Failed("as the replay was told")
-    scores = {
-        milestone: plan.scores
-        for plan in trial.plan
-        if plan.scores and (milestone := STAGES[plan.stage].milestone) in HEADLINES
-    }
-    chosen, reported = ({name: of[which] for name, of in scores.items() if name} for which in (_which(sweep), 1))
+    milestones = {stage: metric for metric, stage in HEADLINES.items()}
+    scores = {milestones[plan.stage]: plan.scores for plan in trial.plan if plan.scores and plan.stage in milestones}
+    chosen, reported = ({name: of[which] for name, of in scores.items()} for which in (_which(sweep), 1))
     usage = Usage(sum(plan.seconds for plan in trial.plan))
     values = [objective.value(chosen, usage) for objective in sweep.objectives]
     if trial.injected_fault == "nan":

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from semples.errors import UserError
-from semples.pipeline.graph import STAGES
+from semples.pipeline.graph import graph
 from tune.messages import Began, Completed, Ended, Failed, Message, Placed, StageDone, State, TrialCallback, decode
 from tune.places import trial_folder
 from tune.records import (
@@ -39,7 +39,6 @@ from tune.sweep_file import Sweep
 from tune.tracking import Tracker
 from tune.unofficial import running_trials
 
-MILESTONES = tuple(name for name, stage in STAGES.items() if stage.milestone)
 REPEATS = 100  # suggestions in a row that were tried before, after which the space is taken to be exhausted
 # trials in a row that failed for one reason, after which it is taken to be none of theirs: before any of this launch
 # has come through, and later, when it may be a part of the space
@@ -82,6 +81,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         super().__init__()
         self._study, self._sweep, self._stopped = study, sweep, find_rule(sweep.early_stopping).reason
         self._tracker, self._start_run, self._on_event = tracker, start_run, on_event
+        self._stages = graph(sweep.base_config())
         self._live: dict[str, optuna.Trial] = {}
         self._runs: dict[str, str] = {}  # their keys, also where the study cannot be read any more
         self._begun = time.monotonic()
@@ -184,7 +184,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 self._spent += 0.0 if message.reused else message.seconds
                 if message.score is not None:
                     if len(self._sweep.objective) == 1:  # Optuna knows no intermediate values of several objectives
-                        trial.report(message.score, MILESTONES.index(stage))
+                        trial.report(message.score, self._milestones.index(stage))
                     self._tracker.tag(run, milestone=stage)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -212,7 +212,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         tracker.tag(run, reused=", ".join(name for name, stage in record.stages.items() if stage.reused))
         if end.state == State.COMPLETE:
             # what single stages report was logged when they were done
-            of_run = {k: v for k, v in end.metrics.items() if k.split("/")[0] not in STAGES}
+            of_run = {k: v for k, v in end.metrics.items() if k.split("/")[0] not in self._stages}
             usage = asdict(end.usage) if end.usage else {}
             tracker.log(run, [{**of_run, **usage, **self._sweep.by_objective(end.values)}])
         tracker.attach(run, *(out / f for f in ("config.yaml", "result.json", "gallery.png", "error.txt")))
@@ -227,6 +227,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if len(self._failures) == self._patience and len(set(self._failures)) == 1:
             self.failing = True
             self.exhausted = f"{self._patience} trials in a row failed for one reason: {end.reason}"
+
+    @property
+    def _milestones(self) -> list[str]:
+        return [name for name, stage in self._stages.items() if stage.milestone]
 
     @property
     def unfinished(self) -> bool:

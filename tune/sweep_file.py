@@ -37,7 +37,7 @@ from semples.config import (
 )
 from semples.errors import UserError, nearest
 from semples.formats import Format, renamed
-from semples.pipeline.graph import STAGES
+from semples.pipeline.graph import graph
 from tune import space
 from tune.objectives import Direction, Objective, find_objective
 from tune.parts import EARLY_STOPPING, OBJECTIVE, SAMPLER, TRACKERS, Choice, check, schema
@@ -256,7 +256,7 @@ class Sweep(Section):
     @property
     def last_stage(self) -> str:
         """The stage after which all objectives are known; what comes after it is not computed."""
-        return max((one.stage for one in self.objectives if one.stage), key=list(STAGES).index)
+        return max((one.stage for one in self.objectives if one.stage), key=list(graph(self.base_config())).index)
 
     @property
     def directions(self) -> list[Direction]:
@@ -309,6 +309,10 @@ def make_sweep(tree: Mapping[str, Any]) -> Sweep:
     config = parse({**base, "selection": sweep.selection}, "base")
     if config.selection == "proxy" and config.segment.train_on != "pseudo":
         raise UserError("base.segment.train_on: where no mask may choose (selection: proxy) none may train either")
+    stages = graph(config)
+    for one in sweep.objectives:
+        if one.stage and one.stage not in stages:
+            raise UserError(f"objective: '{one.stage}' is no stage; take one of {', '.join(stages)}")
     # a trial may run on another node and in another folder
     flat = dict(flatten(to_dict(config)))
     named = {key: Path(flat[key]) for key in FILES if flat.get(key)}

@@ -19,6 +19,7 @@ from semples.config import parse, with_changes
 from semples.errors import UserError, cut
 from semples.folders import claim
 from semples.output import RESULT, write_run
+from semples.pipeline.graph import graph
 from semples.pipeline.run import Event, run
 from semples.secrets import redact, reveal
 from semples.store import open_store
@@ -51,7 +52,7 @@ def run_trial(
     def report(event: Event) -> None:
         nonlocal last
         if event.metrics is not None:
-            score = milestone_score(event.stage, event.metrics, config.selection)
+            score = milestone_score(stages[event.stage], event.metrics, config.selection)
             send(StageDone(event.stage, event.metrics, event.curves, event.seconds, event.reused, score))
         elif time.monotonic() - last >= REPORT_EVERY:
             send(Progress(event.stage, event.epoch, event.epochs, event.waiting))
@@ -66,6 +67,7 @@ def run_trial(
         if not (sweep / SWEEP_FILE).exists():
             raise UserError(f"{sweep} is not visible on this node; launch with --out on a folder that all nodes share")
         config = with_changes(parse(base, "base"), suggestion["parameters"], "suggestion")
+        stages = graph(config)
         with open_store(reveal(store, "store"), sweep / STORE, quota) as results:
             result = run(config, results, report, until=until)
             with claim(out, "trial", adopt=True).publishing(last=RESULT) as new:

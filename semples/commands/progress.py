@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from semples.pipeline.graph import STAGES
-
 if TYPE_CHECKING:
     from semples.pipeline.run import Event
 
@@ -42,7 +40,7 @@ def bars(console: Console) -> Iterator[Report]:
             elif event.metrics is None:
                 note = "  ".join(f"{k} {v:.3f}" for k, v in event.values.items())
             else:
-                metric, done = STAGES[event.stage].milestone, total
+                metric, done = event.milestone, total
                 note = f"{metric} {event.metrics[metric]:.1f}" if metric in event.metrics else ""  # without masks
                 note += " (stored)" if event.reused else ""
             progress.update(tasks[name], completed=done, total=total, note=note)

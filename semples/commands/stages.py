@@ -16,7 +16,8 @@ from semples.commands.store import looking
 from semples.errors import UserError
 
 if TYPE_CHECKING:
-    from semples.store import Entry, Store
+    from semples.results import Entry
+    from semples.store import Store
 
 
 def stages(
@@ -44,10 +45,10 @@ def stages(
     """
     from semples.data import load_data
     from semples.output import STORE
-    from semples.pipeline.graph import STAGES
+    from semples.pipeline.graph import graph
     from semples.pipeline.keys import declared, differences, key_parts, recorded
     from semples.preflight import check
-    from semples.store import make_key
+    from semples.results import make_key
     from semples.training import resolve_device
 
     resolved = read(config, changes)
@@ -66,7 +67,10 @@ def stages(
             else:
                 print("\n".join(reasons) or "they are the same key")
             return
-        rows = [_row(name, key, STAGES[name].inputs(resolved), stored.get(key), store) for key, name in of_this.items()]
+        rows = [
+            _row(name, key, stage.sources.values(), stored.get(key), store)
+            for (key, name), stage in zip(of_this.items(), graph(resolved).values(), strict=True)
+        ]
     same = {declared(own, known) for own in parts.values()}
     others = sum(declared(own, known) in same for key, own in known.items() if key not in of_this)
     if json:

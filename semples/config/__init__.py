@@ -1,7 +1,7 @@
 """The configuration of one run: what its keys are (schema, data), and its YAML (tree)."""
 
 from semples.config.classes import COCO_CLASSES, VOC_CLASSES
-from semples.config.data import CocoData, DataConfig, FolderData, ScenesData, VocData
+from semples.config.data import CocoData, DataConfig, FolderData, OtherData, ScenesData, VocData
 from semples.config.schema import (
     UNIONS,
     AugmentConfig,
@@ -67,6 +67,7 @@ __all__ = [
     "HeatmapsConfig",
     "MasksConfig",
     "MatchConfig",
+    "OtherData",
     "OtherGenerator",
     "PromptsConfig",
     "RefineConfig",

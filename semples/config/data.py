@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from semples.config.classes import COCO_CLASSES, VOC_CLASSES
-from semples.config.section import Count, Images, Root, Section, Seed
+from semples.config.section import Args, Count, Images, Root, Section, Seed
 
 
 class ScenesData(Section):
@@ -88,4 +88,19 @@ class FolderData(Section):
     seed: Seed = Field(default=0, description="Seed that these images are drawn with.")
 
 
-DataConfig = ScenesData | VocData | CocoData | FolderData
+class OtherData(Section):
+    """A data set in a layout of another package."""
+
+    kind: str = Field(
+        description="Name of the layout in the entry point group semples.data.",
+        json_schema_extra={"not": {"enum": ["scenes", "voc", "coco", "folder"]}},
+    )
+    root: str = Field(default="", description="Folder of the data set, '' where the layout needs none.")
+    holdout: Images = Field(
+        default=50, description="Number of images with masks that choose; they leave the training set."
+    )
+    seed: Seed = Field(default=0, description="Seed that the holdout is drawn with.")
+    args: Args = Field(default={}, description="The layout's own settings.")
+
+
+DataConfig = ScenesData | VocData | CocoData | FolderData | OtherData

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from semples.config.data import CocoData, DataConfig, FolderData, ScenesData, VocData
+from semples.config.data import CocoData, FolderData, OtherData, ScenesData, VocData
 from semples.config.section import (
     NO_FLAG,
     Args,
@@ -111,9 +111,14 @@ class OtherGenerator(Section):
     args: Args = Field(default={}, description="The generator's own settings.")
 
 
-def _by_kind(value: Any) -> str:
-    kind = value.get("kind", "cnn") if isinstance(value, Mapping) else getattr(value, "kind", "cnn")
-    return str(kind) if kind in ("cnn", "weaktr") else "other"
+def _by_kind(*own: str) -> Discriminator:
+    """Which form of a section a value has: that of its kind, the first where it says none, else that of others."""
+
+    def tag(value: Any) -> str:
+        kind = value.get("kind", own[0]) if isinstance(value, Mapping) else getattr(value, "kind", own[0])
+        return str(kind) if kind in own else "other"
+
+    return Discriminator(tag)
 
 
 GeneratorConfig = CnnConfig | WeakTrConfig | OtherGenerator
@@ -346,15 +351,20 @@ class Config(Section):
         "reported figure uses; proxy, no mask at all, but what CLIP sees in the cut-outs of that subset, for data "
         "without masks; oracle, the evaluation masks themselves, as the released scripts do.",
     )
-    data: Annotated[DataConfig, Field(discriminator="kind")] = Field(
-        default=ScenesData(), description="The data set: images, image labels and the masks that there are."
-    )
+    data: Annotated[
+        Annotated[ScenesData, Tag("scenes")]
+        | Annotated[VocData, Tag("voc")]
+        | Annotated[CocoData, Tag("coco")]
+        | Annotated[FolderData, Tag("folder")]
+        | Annotated[OtherData, Tag("other")],
+        _by_kind("scenes", "voc", "coco", "folder"),
+    ] = Field(default=ScenesData(), description="The data set: images, image labels and the masks that there are.")
     clip: ClipConfig = Field(default=ClipConfig(), description="The CLIP model that judges and teaches.")
     generator: Annotated[
         Annotated[CnnConfig, Tag("cnn")]
         | Annotated[WeakTrConfig, Tag("weaktr")]
         | Annotated[OtherGenerator, Tag("other")],
-        Discriminator(_by_kind),
+        _by_kind("cnn", "weaktr"),
     ] = Field(default=CnnConfig(), description="The mask generator: an image in, one CAM a class out.")
     augment: AugmentConfig = Field(default=AugmentConfig(), description="What is done to training images.")
     classify: ClassifyConfig = Field(
@@ -366,16 +376,16 @@ class Config(Section):
     heatmaps: HeatmapsConfig = Field(default=HeatmapsConfig(), description="Stage e: heatmaps over views of an image.")
     masks: MasksConfig = Field(default=MasksConfig(), description="Stage f: pseudo masks of the heatmaps.")
     segment: SegmentConfig = Field(default=SegmentConfig(), description="Stage g: the segmentation network.")
+    stages: dict[str, Args] = Field(
+        default={},
+        description="Stages of other packages that a run has besides those of the method: by their names in the entry "
+        "point group semples.stages their settings, {} for none.",
+    )
     runtime: RuntimeConfig = Field(default=RuntimeConfig(), description="Where and how numbers are computed.")
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _scenes_by_default(cls, data: Any) -> Any:
-        return {"kind": "scenes", **data} if isinstance(data, Mapping) else data
 
 
 # the sections that have several forms, by their kind; the first is the default
 UNIONS: dict[str, dict[str, type[Section]]] = {
-    "data": {"scenes": ScenesData, "voc": VocData, "coco": CocoData, "folder": FolderData},
+    "data": {"scenes": ScenesData, "voc": VocData, "coco": CocoData, "folder": FolderData, "other": OtherData},
     "generator": {"cnn": CnnConfig, "weaktr": WeakTrConfig, "other": OtherGenerator},
 }

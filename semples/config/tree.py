@@ -9,10 +9,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from semples import strict_yaml
-from semples.config.schema import UNIONS, Config, OtherGenerator
+from semples.config.schema import UNIONS, Config
 from semples.config.section import Section, flatten
 from semples.errors import UserError, cut, nearest, quoted
 from semples.formats import Format, renamed
+from semples.manifest import STAGE
+from semples.stage import find
 
 PRESETS = Path(__file__).parent.parent / "presets"
 # keys of version 0.1.0, and what they are called now
@@ -44,24 +46,50 @@ def keys(config: Config) -> list[str]:
 def parse(tree: Mapping[str, Any], source: str) -> Config:
     """Validate a nested mapping; `source` names it in errors. Raises UserError for the first thing wrong."""
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         raise UserError(_explain(error, source)) from None
+    if not config.stages:
+        return config
+    settings = {name: _settings(name, given, source) for name, given in config.stages.items()}
+    return config.model_copy(update={"stages": settings})
 
 
-def _explain(error: ValidationError, source: str) -> str:
+def _settings(name: str, given: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """All settings of a stage of another package. Raises UserError where it is unknown or does not take these."""
+    if name in Config.model_fields or not STAGE.fullmatch(name):
+        raise UserError(
+            f"{source}: stages.{cut(name)} cannot be the name of a stage; it needs one of letters a-z and _ that no "
+            "section of the configuration has"
+        )
+    model = find(name).settings or Section
+    try:
+        return model.model_validate(given).model_dump(mode="json")
+    except ValidationError as error:
+        raise UserError(_explain(error, source, ("stages", name), model)) from None
+
+
+def _explain(
+    error: ValidationError, source: str, at: tuple[str, ...] = (), members: type[Section] | None = None
+) -> str:
+    """The first thing wrong, as a sentence. at: the section that was validated, where it was not all; members: its
+    model."""
     first = error.errors()[0]
-    location, members = [str(p) for p in first["loc"]], None
+    location = [*at, *map(str, first["loc"])]
     # pydantic puts the chosen union member into the location: data.scenes.train
     if len(location) > 1 and location[0] in UNIONS and location[1] in UNIONS[location[0]]:
         members = UNIONS[location[0]][location.pop(1)]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
-        if members is OtherGenerator:
-            return f"{source}: unknown key '{key}': only the kinds cnn and weaktr have it, others have kind and args"
+        if members and members is UNIONS.get(location[0], {}).get("other"):
+            *own, last = [kind for kind in UNIONS[location[0]] if kind != "other"]
+            return (
+                f"{source}: unknown key '{key}': only the kinds {', '.join(own)} and {last} can have it, others have "
+                f"{', '.join(members.model_fields)}"
+            )
         known = set(keys(Config()))
         if members:
-            known = {f"{location[0]}.{name}" for name in members.model_fields}
+            known = {".".join([*location[:-1], name]) for name in members.model_fields}
         sections = {".".join(k.split(".")[:i]) for k in known for i in range(1, k.count(".") + 1)}
         if key in known and len(location) == 1:
             section, _, rest = key.partition(".")
@@ -90,7 +118,8 @@ def override(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
             if not isinstance(node.setdefault(part, {}), dict):
                 raise UserError(f"key '{key}': '{part}' is a value, not a section")
             node = node[part]
-        if last == "kind" and path and node.get("kind", next(iter(UNIONS.get(path[-1], [""])))) != changes[key]:
+        forms = UNIONS.get(path[-1]) if path and last == "kind" else None
+        if forms and node.get("kind", next(iter(forms))) != changes[key]:
             node.clear()
         node[last] = changes[key]
     return result

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from semples import data, registry
-from semples.config import DataConfig, ScenesData, parse
+from semples.config import DataConfig, ScenesData, override, parse
 from semples.data import coco
 from semples.data.contradictions import Seen, compare, look
 from semples.data.files import read_image, read_truth
@@ -26,7 +26,8 @@ def recognise(root: Path, changes: Mapping[str, Any] = {}) -> DataConfig:
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the one that holds the data set")
-    layouts = {kind: entry.load() for kind, entry in registry.known(data.GROUP, data.LAYOUTS).items()}
+    found = registry.known(data.GROUP, data.LAYOUTS)
+    layouts = {kind: registry.load(entry, "data.kind") for kind, entry in found.items()}
     kind = next((kind for kind, of in layouts.items() if hasattr(of, "recognises") and of.recognises(root)), None)
     if kind is None:
         raise UserError(
@@ -34,7 +35,8 @@ def recognise(root: Path, changes: Mapping[str, Any] = {}) -> DataConfig:
             "or SegmentationClass/train2014/ (COCO), or images/ with labels.csv or masks/ (a plain folder)"
             f"{coco.unknown_annotations(root)}"
         )
-    return parse({"data": {"kind": kind, "root": str(root), **changes}}, "data check").data
+    section = {"data": {"kind": kind, "root": str(root)}}
+    return parse(override(section, {f"data.{key}": value for key, value in changes.items()}), "data check").data
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,10 @@ class _Found:
 
 def check(config: DataConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> Report:
     """Read every label, image and mask. Raises UserError where not even the lists can be read."""
-    if isinstance(config, ScenesData):
-        raise UserError("scenes are drawn: there is nothing to check")
-    listing: Listing = data.find(config.kind).load().read_listing(config)
+    layout = data.layout(config)
+    if isinstance(config, ScenesData) or not hasattr(layout, "read_listing"):
+        raise UserError(f"data of the kind {cut(config.kind)} lists no files, so there is nothing to check")
+    listing: Listing = layout.read_listing(config)
     problems: list[str] = [*listing.problems, *listing.doubts]
     try:
         chosen, train = draw_holdout(listing, config.holdout, config.seed)

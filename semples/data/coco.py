@@ -22,7 +22,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +78,6 @@ def read_listing(config: CocoData) -> Listing:
     return replace(listing, measured=measured)
 
 
-@lru_cache(maxsize=2)
 def load(config: CocoData) -> Dataset:
     """The data set of a folder in one of these layouts."""
     return assemble(read_listing(config), config.holdout, config.seed)

@@ -17,7 +17,6 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,7 +111,6 @@ def read_listing(config: FolderData) -> Listing:
     )
 
 
-@lru_cache(maxsize=4)
 def load(config: FolderData) -> Dataset:
     """The data set of a folder in this layout."""
     return assemble(read_listing(config), config.holdout, config.seed)

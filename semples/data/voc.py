@@ -14,7 +14,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -87,7 +86,6 @@ def read_listing(config: VocData) -> Listing:
     )
 
 
-@lru_cache(maxsize=4)
 def load(config: VocData) -> Dataset:
     """The data set of a folder in this layout."""
     return assemble(read_listing(config), config.holdout, config.seed)

@@ -69,7 +69,8 @@ def build(config: GeneratorConfig, classes: int, initial: bool = False) -> Any:
 
     Raises UserError for an unknown kind or backbone.
     """
-    return find(config.kind).load()(config, classes, initial).to(memory_format=torch.channels_last)
+    generator = registry.load(find(config.kind), "generator.kind")(config, classes, initial)
+    return generator.to(memory_format=torch.channels_last)
 
 
 def content(config: GeneratorConfig) -> str:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from semples.errors import UserError
 from semples.generators.backbone import create_backbone
+from semples.timm_parts import attention_heads, attention_of, give_class_tokens, is_plain_transformer
 
 if TYPE_CHECKING:
     from semples.config import WeakTrConfig
@@ -63,27 +63,19 @@ class WeakTr(nn.Module):
         super().__init__()
         pretrained = initial and config.pretrained and not config.weights
         body = create_backbone(config.backbone, pretrained, {"num_classes": 0, "dynamic_img_size": True}, config.args)
-        plain = isinstance(body, VisionTransformer) and body.num_prefix_tokens == 1 and body.cls_token is not None
-        if not plain or body.no_embed_class or body.pos_embed is None:
+        if not is_plain_transformer(body):
             raise UserError(
                 f"generator.backbone '{config.backbone}' is no plain vision transformer with a class token and learned "
                 "positions; take deit_small_patch16_224 or another ViT of timm"
             )
-        # one class token a class, each with a position: copies of the only one
-        body.cls_token = nn.Parameter(body.cls_token.detach().repeat(1, classes, 1))
-        positions = body.pos_embed.detach()
-        body.pos_embed = nn.Parameter(torch.cat([positions[:, :1].repeat(1, classes, 1), positions[:, 1:]], 1))
-        body.num_prefix_tokens = classes
-        body.norm = nn.Identity()
+        give_class_tokens(body, classes)
         self.body, self.classes = body, classes
-        self.heads = body.blocks[0].attn.num_heads
+        self.heads = attention_heads(body)
         self.head = nn.Conv2d(body.embed_dim, classes, 3, padding=1)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         if self.head.bias is not None:
             nn.init.zeros_(self.head.bias)
         self.fusion = Fusion(self.heads * len(body.blocks), body.embed_dim // self.heads, config.reduction, config.pool)
-        for block in body.blocks:
-            block.attn.fused_attn = False  # the fused kernel does not show its attention maps
         if initial and config.weights:
             self._load_official(Path(config.weights).expanduser())
 
@@ -94,18 +86,8 @@ class WeakTr(nn.Module):
         grid = [max(1, round(side / patch)) for side, patch in zip(images.shape[2:], (ph, pw), strict=True)]
         if images.shape[2:] != (grid[0] * ph, grid[1] * pw):
             images = F.interpolate(images, (grid[0] * ph, grid[1] * pw), mode="bilinear", align_corners=False)
-        attention: list[Tensor] = []
-        outputs: list[Tensor] = []
-        hooks = []
-        for block in self.body.blocks:
-            dropout, layer = block.attn.attn_drop, block.attn
-            hooks.append(dropout.register_forward_hook(lambda _, args, out: attention.append(args[0].detach())))
-            hooks.append(layer.register_forward_hook(lambda _, args, out: outputs.append(out.detach())))
-        try:
+        with attention_of(self.body) as (attention, outputs):
             tokens = self.body.forward_features(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
         patches = tokens[:, self.classes :].transpose(1, 2).unflatten(2, grid)
         by_head = torch.stack([out.unflatten(2, (-1, self.heads)).permute(0, 3, 1, 2) for out in outputs], 2)
         return tokens[:, : self.classes], patches, by_head.flatten(1, 2), *attention
@@ -116,7 +98,7 @@ class WeakTr(nn.Module):
         k = self.classes
         coarse = self.head(patches)
         w = self.fusion(outputs).unflatten(1, (self.heads, len(attention)))
-        fused = sum(torch.einsum("bh,bhij->bij", w[:, :, i], a) for i, a in enumerate(attention))
+        fused: Any = sum(torch.einsum("bh,bhij->bij", w[:, :, i], a) for i, a in enumerate(attention))
         fused = fused / (self.heads * len(attention))
         cross, affinity = fused[:, :k, k:], fused[:, k:, k:]
         cam = cross * F.relu(coarse).flatten(2)

@@ -13,9 +13,10 @@ from semples import data, generators
 from semples.clip import weights_file
 from semples.config import Config, Section, flatten, to_dict
 from semples.digests import file_digest
-from semples.pipeline.graph import ALWAYS, STAGES, Stage, covers
+from semples.pipeline.graph import ALWAYS, covers, graph
+from semples.results import Entry, make_key
 from semples.sources import Origin, origin
-from semples.store import Entry, make_key
+from semples.stage import Stage
 
 COMPUTING = ("code", "libraries", "stream", "version")  # parts that tell how; "version" is what 0.1.0 had for them
 
@@ -27,7 +28,7 @@ def key_parts(config: Config, fingerprint: str) -> dict[str, dict[str, Any]]:
     weights = weights_file(config.clip)
     content = {"clip": file_digest(weights) if weights else "", "generator": generators.content(config.generator)}
     result: dict[str, dict[str, Any]] = {}
-    for name, stage in STAGES.items():
+    for name, stage in graph(config).items():
         reads = stage.reads(config)
         made_by = _origin(stage, config, reads)
         result[name] = {
@@ -36,7 +37,7 @@ def key_parts(config: Config, fingerprint: str) -> dict[str, dict[str, Any]]:
             "code": made_by.code,
             "libraries": made_by.libraries,
             "parameters": {k: v for k, v in flat.items() if covers(reads, k)},
-            "inputs": {i: make_key(**result[i]) for i in stage.inputs(config)},
+            "inputs": {key: make_key(**result[source]) for key, source in stage.sources.items()},
             "files": {section: sha for section, sha in content.items() if section in reads},
             "data": fingerprint,
             "seed": config.seed,
@@ -72,13 +73,15 @@ class View:
         if covers(self._reads, key):
             return value
         if any(read.startswith(f"{key}.") for read in self._reads):
+            if isinstance(value, Mapping):
+                return {own: of for own, of in value.items() if covers(self._reads, f"{key}.{own}")}
             return View(value, self._stage, self._reads, f"{key}.")
         raise AttributeError(f"stage {self._stage} reads {key}, which its `reads` does not name")
 
 
 def view(config: Config, stage: str) -> Config:
     """What a stage is given as its configuration."""
-    return cast(Config, View(config, stage, (*STAGES[stage].reads(config), *ALWAYS)))
+    return cast(Config, View(config, stage, (*graph(config)[stage].reads(config), *ALWAYS)))
 
 
 def recorded(entries: Iterable[Entry]) -> dict[str, dict[str, Any]]:

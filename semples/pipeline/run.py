@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,12 @@ from semples.config import Config
 from semples.data import load_data
 from semples.data.dataset import Dataset
 from semples.manifest import read_mark
-from semples.pipeline.graph import STAGES
+from semples.pipeline.graph import graph, latest
 from semples.pipeline.keys import declared, key_parts, recorded, view
+from semples.results import make_key
+from semples.stage import Stage
 from semples.stopwatch import running
-from semples.store import Store, make_key
+from semples.store import Store
 from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
 
 AGAIN = 3  # times that lost results are computed again
@@ -33,7 +35,8 @@ Reuse = Literal["exact", "declared"]
 class Event:
     """Progress of a run. While a stage computes: epoch of epochs (0 when it begins) and the values of that epoch. While
     another process computes it: who, in `waiting`. When it is done: also its final `metrics`, its whole `curves` (one
-    mapping an epoch), the `seconds` that it took to compute, and whether it was `reused`."""
+    mapping an epoch), the `seconds` that it took to compute, whether it was `reused`, and its `milestone`, the metric
+    by which trials are compared then, "" where there is none."""
 
     stage: str
     epoch: int
@@ -44,22 +47,22 @@ class Event:
     seconds: float = 0.0
     reused: bool = False
     waiting: str = ""
+    milestone: str = ""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: resolved configuration, all metrics (mIoU in points; `STAGE/name` for what several stages
-    report), result folders and seconds by stage, names of reused stages, the data's fingerprint. gpu_gb: the most GPU
-    memory that a stage took when it was computed, 0 without a GPU. libraries: by stage, the versions with which its
-    result was computed."""
+    """A finished run: resolved configuration, the data as they were when it began, all metrics (mIoU in points;
+    `STAGE/name` for what several stages report), result folders and seconds by stage, names of reused stages. gpu_gb:
+    the most GPU memory that a stage took when it was computed, 0 without a GPU. libraries: by stage, the versions with
+    which its result was computed."""
 
     config: Config
+    data: Dataset
     metrics: dict[str, float]
     folders: dict[str, Path]
     seconds: dict[str, float]
     reused: tuple[str, ...]
-    fingerprint: str
-    classes: tuple[str, ...]
     gpu_gb: float
     libraries: dict[str, dict[str, str]]
     reuse: Reuse
@@ -72,8 +75,8 @@ class Result:
             "seconds": self.seconds,
             "reused": list(self.reused),
             "keys": {name: folder.name for name, folder in self.folders.items()},
-            "data": self.fingerprint,
-            "classes": list(self.classes),
+            "data": self.data.fingerprint,
+            "classes": list(self.data.classes),
             "versions": {"semples-tune": version("semples-tune"), **self._versions()},
             **({"reuse": self.reuse} if self.reuse != "exact" else {}),
         }
@@ -88,9 +91,10 @@ class Result:
 
 
 def run(
-    config: Config, store: Store, report: Callable[[Event], None], until: str = "segment", reuse: Reuse = "exact"
+    config: Config, store: Store, report: Callable[[Event], None], until: str | None = None, reuse: Reuse = "exact"
 ) -> Result:
-    """Compute the stages up to `until` whose results the store lacks, in order.
+    """Compute the stages up to `until` (and what refines its result; None = all) whose results the store lacks, in
+    order.
 
     report: called after every epoch and every stage. reuse: "declared" also takes stored results of other code and
     other versions of libraries, if configuration and data are the same. A result that is deleted or damaged while it is
@@ -115,7 +119,7 @@ def _run_stages(
     data: Dataset,
     store: Store,
     report: Callable[[Event], None],
-    until: str,
+    until: str | None,
     reuse: Reuse,
     folders: dict[str, Path],
 ) -> Result:
@@ -128,17 +132,23 @@ def _run_stages(
     libraries: dict[str, dict[str, str]] = {}
     reused: list[str] = []
     gpu_gb = 0.0
-    for name, stage in STAGES.items():
-        inputs = {i: folders[i] for i in stage.inputs(config)}
+    stages = graph(config)
+    end = latest(config, {name: name for name in stages}).get(until or "")
+    for name, stage in stages.items():
+        inputs = {key: folders[source] for key, source in stage.sources.items()}
         parts = {**all_parts[name], "inputs": {i: folder.name for i, folder in inputs.items()}}
         key = make_key(**parts)
         if alike and key not in known:
             key = alike.get(declared(parts, known), key)
 
         def compute(
-            out: Path, name: str = name, inputs: dict[str, Path] = inputs, parts: dict[str, Any] = parts
+            out: Path,
+            name: str = name,
+            stage: Stage = stage,
+            inputs: dict[str, Path] = inputs,
+            parts: dict[str, Any] = parts,
         ) -> dict[str, Any]:
-            return _compute(name, config, data, inputs, out, report) | {"stage": name, "key": parts}
+            return _compute(name, stage, config, data, inputs, out, report) | {"stage": name, "key": parts}
 
         def wait(owner: str, name: str = name) -> None:
             report(Event(name, 0, 1, waiting=owner))
@@ -154,16 +164,21 @@ def _run_stages(
         for metric, value in mark["metrics"].items():
             metrics[metric if stage.headline else f"{name}/{metric}"] = value
         curves = tuple(mark["curves"])
-        report(Event(name, len(curves), len(curves), {}, mark["metrics"], curves, mark["seconds"], found))
-        if name == until:
+        done = Event(name, len(curves), len(curves), {}, mark["metrics"], curves, mark["seconds"], found)
+        report(replace(done, milestone=stage.milestone or ""))
+        if name == end:
             break
-    return Result(
-        config, metrics, folders, seconds, tuple(reused), data.fingerprint, data.classes, gpu_gb, libraries, reuse
-    )
+    return Result(config, data, metrics, folders, seconds, tuple(reused), gpu_gb, libraries, reuse)
 
 
 def _compute(
-    name: str, config: Config, data: Dataset, inputs: dict[str, Path], out: Path, report: Callable[[Event], None]
+    name: str,
+    stage: Stage,
+    config: Config,
+    data: Dataset,
+    inputs: dict[str, Path],
+    out: Path,
+    report: Callable[[Event], None],
 ) -> dict[str, Any]:
     """Run one stage into the folder `out`, or go on with it where an earlier attempt left its checkpoint there; what is
     recorded with its result."""
@@ -188,9 +203,9 @@ def _compute(
     on_gpu = config.runtime.device == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    seed_stream(config.seed, STAGES[name].stream or name)
+    seed_stream(config.seed, stage.stream or name)
     with running() as watch:
-        metrics = STAGES[name].load()(view(config, name), data, inputs, out, log)
+        metrics = stage.load()(view(config, name), data, inputs, out, log)
     metrics = {metric: value for metric, value in metrics.items() if math.isfinite(value)}  # no IoU of absent classes
     for path in (spent, out / CHECKPOINT):
         path.unlink(missing_ok=True)

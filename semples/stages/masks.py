@@ -17,6 +17,7 @@ from semples.data.dataset import IGNORE, Dataset, Split
 from semples.metrics import confusion, iou, miou
 from semples.proxy import agreement
 from semples.stages.heatmaps import FILES, read_heatmaps
+from semples.stages.prompts import load_prompts
 
 if TYPE_CHECKING:
     from semples.config import Config, MasksConfig
@@ -96,7 +97,8 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
     metrics = {"pseudo_miou": miou(counts["train"]), "holdout/pseudo_miou": miou(counts["holdout"])}
     if config.selection == "proxy":
         made, names = archive.Reader(out / FILES["holdout"]), data.holdout.names
-        metrics["proxy/pseudo_miou"] = agreement(config, data, inputs["prompts"], lambda i: made.read(names[i]))
+        learned = load_prompts(inputs["prompts"])
+        metrics["proxy/pseudo_miou"] = agreement(config, data, learned, lambda i: made.read(names[i]))
     per_class = iou(counts["train"])
     return metrics | {
         f"pseudo_iou/{c}": float(v) for c, v in zip(("background", *data.classes), per_class, strict=True)

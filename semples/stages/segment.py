@@ -23,6 +23,7 @@ from semples.images import IMAGENET_MEAN, IMAGENET_STD, enlarge, normalise_pixel
 from semples.metrics import confusion, iou, miou
 from semples.proxy import agreement
 from semples.stages.heatmaps import FILES
+from semples.stages.prompts import load_prompts
 from semples.training import Pair, autocast, batches, cosine, fit, poly, put_weights, save_weights
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def train_on(
     proxy = {}
     if config.selection == "proxy" and prompts:
         masks_of = [predict(network, data.holdout.image(i), runtime, settings.test) for i in range(len(data.holdout))]
-        proxy = {"proxy/seg_miou": agreement(config, data, prompts, masks_of.__getitem__)}
+        proxy = {"proxy/seg_miou": agreement(config, data, load_prompts(prompts), masks_of.__getitem__)}
     return best["weights"], {
         **proxy,
         "seg_miou": miou(counts),

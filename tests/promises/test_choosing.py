@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import SMALL
-from torch import nn
-from trees import WRITERS, Write, forget, load
+from torch import Tensor, nn
+from trees import WRITERS, Write, load
 
 import tune.confirm
 import tune.trial
@@ -31,6 +32,7 @@ from semples.pipeline.graph import STAGES
 from semples.pipeline.run import Event, Result, run
 from semples.stages import masks, segment
 from semples.stages.heatmaps import FILES, choose_threshold
+from semples.stages.prompts import load_prompts
 from semples.store import Store
 from semples.training import load_weights
 from tune.confirm import DEFAULT, confirm
@@ -176,7 +178,6 @@ def test_the_network_is_that_of_the_epoch_that_is_best_by_what_may_choose(
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_no_image_both_chooses_and_is_reported(write: Write, tmp_path: Path) -> None:
-    forget()
     data: Dataset = load(write(tmp_path))
     holdout, train, test = ({*split.names} for split in (data.holdout, data.train, data.test))
     assert len(holdout) == 8 and holdout.isdisjoint(train | test) and train.isdisjoint(test)
@@ -294,9 +295,9 @@ def test_clip_judges_the_holdouts_images_by_their_own_masks(
     for module, stage in ((masks, "masks"), (segment, "segment")):
 
         def keep(
-            config: Config, data: Dataset, prompts: Path, mask: Callable[[int], np.ndarray], stage: str = stage
+            config: Config, data: Dataset, prompts: Tensor, mask: Callable[[int], np.ndarray], stage: str = stage
         ) -> float:
-            assert prompts == small_run.folders["prompts"]
+            assert torch.equal(prompts, load_prompts(small_run.folders["prompts"]))
             judged[stage] = [mask(i) for i in range(len(data.holdout))]
             return 7.0
 

@@ -28,7 +28,8 @@ from semples.pipeline import run as executor
 from semples.pipeline.graph import STAGES
 from semples.pipeline.keys import declared, differences, key_parts, stage_keys, view
 from semples.pipeline.run import Result, run
-from semples.store import Store, make_key
+from semples.results import make_key
+from semples.store import Store
 
 CONFIG = parse(SMALL, "small")
 ALL = ["classify", "match", "prompts", "refine", "heatmaps", "masks", "segment"]
@@ -265,7 +266,7 @@ def test_they_are_taken_where_that_is_asked_for_and_the_run_says_so(other_code: 
 def test_even_then_the_result_of_this_code_comes_first(small_run: Result, tmp_path: Path, used: float | None) -> None:
     """Whether it was used before the other or after it."""
     shutil.copytree(next(iter(small_run.folders.values())).parent, tmp_path / "store")
-    parts = key_parts(small_run.config, small_run.fingerprint)["classify"]
+    parts = key_parts(small_run.config, small_run.data.fingerprint)["classify"]
 
     def write(out: Path) -> dict[str, Any]:
         (out / "file").touch()
@@ -296,7 +297,7 @@ def test_what_is_then_made_from_them_has_their_keys(other_code: Path, monkeypatc
     assert [*made] == ["masks", "segment"]
     for name, inputs in made.items():
         assert stored[result.folders[name].name]["inputs"] == inputs
-    assert made["masks"]["heatmaps"] != stage_keys(config, result.fingerprint)["heatmaps"]
+    assert made["masks"]["heatmaps"] != stage_keys(config, result.data.fingerprint)["heatmaps"]
 
 
 def test_results_are_alike_where_only_code_and_libraries_differ() -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from semples import ablation
-from semples.ablation import DIFFERENCES, STEPS, ablate, differences, figures, spread, table
+from semples.ablation import DIFFERENCES, STEPS, ablate, differences, figures, table
 from semples.config import Config, with_changes
 from semples.errors import UserError
 from semples.pipeline.run import Event
+from semples.statistics import spread
 from tune.confirm import DEFAULT, judge
 
 

@@ -15,7 +15,6 @@ from PIL import Image
 from trees import (
     DATA,
     WRITERS,
-    forget,
     images,
     load,
     mask_files,
@@ -36,11 +35,6 @@ from semples.data.files import mask_file, read_mask
 from semples.data.labels import classes_in, labels_from_table
 
 CLASSES = ("boat", "player", "tv monitor")
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    forget()
 
 
 def write_small_voc(root: Path, annotations: dict[str, str], classes: tuple[str, ...] = CLASSES) -> VocData:
@@ -188,7 +182,6 @@ def test_the_test_set_of_roboflow_is_test_where_it_is_there_and_else_valid(tmp_p
         shutil.copy(tmp_path / "valid" / entry["file_name"], tmp_path / "test" / f"of-{entry['file_name']}")
         entry["file_name"] = f"of-{entry['file_name']}"
     (tmp_path / "test" / "_annotations.coco.json").write_text(json.dumps(content))
-    forget()
     assert load(config).test.names == tuple(f"of-{name}" for name in DATA.test.names)
 
 
@@ -197,7 +190,6 @@ def test_the_holdout_is_drawn_by_the_seed_of_the_data_and_leaves_the_training_se
     config = write(tmp_path)
     parts = []
     for seed in (0, 0, 1):
-        forget()
         data = load(config.model_copy(update={"seed": seed, "holdout": 7}))
         parts.append([{*split.names} for split in (data.train, data.holdout, data.test)])
         assert [len(part) for part in parts[-1]] == [25, 7, 8] and not parts[-1][0] & parts[-1][1]
@@ -213,7 +205,6 @@ def test_a_test_set_that_is_drawn_is_apart_from_the_holdout(tmp_path: Path) -> N
     (tmp_path / "labels.csv").write_text("\n".join(line.rpartition(",")[0] for line in lines))
     drawn = []
     for seed in (0, 0, 1):
-        forget()
         data = load(FolderData(root=str(tmp_path), holdout=10, test=10, seed=seed))
         names = [{*split.names} for split in (data.train, data.holdout, data.test)]
         assert [len(n) for n in names] == [20, 10, 10] and len(set.union(*names)) == 40
@@ -241,8 +232,6 @@ def test_names_that_are_meant_to_be_left_out_change_nothing(write: Any, tmp_path
     if write is write_voc_with_xml:
         for path in (tmp_path / "Annotations").iterdir():
             path.write_text(path.read_text().replace("</annotation>", an_object("rudder") + "</annotation>"))
-        forget()
         assert any("'rudder' (in 40 images)" in problem for problem in report_of(config).problems)
-    forget()
     after = load(config.model_copy(update={"ignore": ("rudder",)}))
     assert (after.train.labels == before.train.labels).all() and after.classes == before.classes

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semples import crf, generators, proxy
+from semples import generators, proxy
 from semples.clip import load_clip
-from semples.config import ClipConfig, CnnConfig, Config, CrfConfig, WeakTrConfig, parse
+from semples.config import ClipConfig, CnnConfig, Config, WeakTrConfig, parse
 from semples.data.dataset import Dataset, Split
 from semples.images import minmax
 from semples.stages import classify, cutouts, match, prompts, refine
@@ -338,16 +338,15 @@ def test_the_loss_reaches_the_generator(stage: Callable[..., Any], module: Any) 
 
 
 def test_the_proxy_praises_cut_outs_of_the_label_and_blames_those_of_the_prompt(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pictures = np.random.default_rng(0).integers(130, 256, (2, 6, 8, 3)).astype(np.uint8)
     truth = np.zeros((2, 6, 8), np.uint8)
     truth[0, :3, :4], truth[0, 4:, 5:], truth[1, 2:5, 1:6], truth[1, 0] = 1, 3, 2, 255
     labels = np.array([[True, False, True], [False, True, False]])
     holdout = Split(("a", "b"), labels, pictures.__getitem__, lambda i: None, ())
-    save_weights({"prompts": LEARNED}, tmp_path / prompts.WEIGHTS)
     monkeypatch.setattr(proxy, "load_clip", lambda *a: MeanColour())
-    got = proxy.agreement(CONFIG, Dataset(CLASSES, SPLIT, holdout, SPLIT, ""), tmp_path, truth.__getitem__)
+    got = proxy.agreement(CONFIG, Dataset(CLASSES, SPLIT, holdout, SPLIT, ""), LEARNED, truth.__getitem__)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     scores = []
     for i, k in PAIRS:
@@ -357,58 +356,6 @@ def test_the_proxy_praises_cut_outs_of_the_label_and_blames_those_of_the_prompt(
         u = unit(LEARNED[k, 0, 0])
         scores.append(100 * (cosine(f, label(k)) - cosine(b, label(k)) - cosine(f, u) + cosine(b, u)))
     assert got == pytest.approx(sum(scores) / 3, abs=1e-3) and abs(got) > 0.5
-
-
-SETTINGS = CrfConfig(
-    iterations=7,
-    gt_prob=0.8,
-    gaussian_sxy=2,
-    gaussian_compat=3,
-    bilateral_sxy=31,
-    bilateral_srgb=11,
-    bilateral_compat=13,
-)
-
-
-class RecordingCrf:
-    """In the place of the dense CRF: keeps what it is given, and answers with the labels that go in."""
-
-    calls: dict[str, Any]
-
-    def __init__(self, *size: int):
-        RecordingCrf.calls = {"size": size}
-
-    def setUnaryEnergy(self, unary: np.ndarray) -> None:  # noqa: N802
-        self.calls["unary"] = unary
-
-    def addPairwiseGaussian(self, sxy: float, compat: float) -> None:  # noqa: N802
-        self.calls["gaussian"] = (sxy, compat)
-
-    def addPairwiseBilateral(self, sxy: float, srgb: float, rgbim: np.ndarray, compat: float) -> None:  # noqa: N802
-        self.calls["bilateral"] = (sxy, srgb, compat)
-        self.calls["image"] = rgbim
-
-    def inference(self, iterations: int) -> np.ndarray:
-        self.calls["iterations"] = iterations
-        return np.asarray(-self.calls["unary"])
-
-
-@pytest.mark.parametrize("smooth", ["labels", "probabilities"])
-def test_the_crf_gets_every_setting_under_its_name(monkeypatch: pytest.MonkeyPatch, smooth: str) -> None:
-    monkeypatch.setattr(crf, "DenseCRF2D", RecordingCrf)
-    image = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
-    labels = np.arange(24).reshape(4, 6) % 3
-    if smooth == "labels":
-        result, sure = crf.smooth_labels(labels, image, 3, SETTINGS), 0.8
-    else:
-        sure = 0.6
-        result = crf.smooth_probabilities((0.4 * np.eye(3)[:, labels] + 0.2).astype(np.float32), image, SETTINGS)
-    calls = RecordingCrf.calls
-    assert calls["size"] == (6, 4, 3) and calls["iterations"] == 7 and (calls["image"] == image).all()
-    assert calls["gaussian"] == (2, 3) and calls["bilateral"] == (31, 11, 13)
-    expected = np.where(np.eye(3)[:, labels.ravel()] == 1, sure, (1 - sure) / 2)
-    assert np.exp(-calls["unary"]) == pytest.approx(expected, rel=1e-4)
-    assert (result == labels).all()
 
 
 def test_the_min_max_is_of_each_map_alone() -> None:

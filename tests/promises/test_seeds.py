@@ -17,10 +17,10 @@ import optuna
 import pytest
 import torch
 from conftest import SMALL
-from trees import Write, forget, load, write_coco_toco, write_folder, write_voc
+from trees import Write, load, write_coco_toco, write_folder, write_voc
 
 from semples import ablation
-from semples.clip import load_clip
+from semples.clip import load_clip, loaded
 from semples.config import ClipConfig, parse, with_changes
 from semples.data import coco, load_data, scenes
 from semples.data.listing import draw_test
@@ -106,7 +106,7 @@ def test_random_weights_of_clip_are_the_same_for_whoever_asks_first() -> None:
 
     def weights(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        load_clip.cache_clear()
+        loaded.cache_clear()
         before = torch.get_rng_state()
         clip = load_clip(ClipConfig(pretrained=""))
         assert torch.equal(torch.get_rng_state(), before)
@@ -127,10 +127,8 @@ def test_every_split_of_the_scenes_is_drawn_from_the_seed() -> None:
 @pytest.mark.parametrize("write", [write_voc, write_coco_toco, write_folder])
 def test_the_holdout_is_drawn_from_the_seed(write: Write, tmp_path: Path) -> None:
     config = write(tmp_path)
-    forget()
     holdouts = [load(config.model_copy(update={"seed": seed})).holdout.names for seed in range(4)]
     assert len({*holdouts}) == 4
-    forget()
     assert [load(config.model_copy(update={"seed": seed})).holdout.names for seed in range(4)] == holdouts
 
 

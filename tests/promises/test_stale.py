@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import SMALL
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from trees import (
     WRITERS,
     Write,
-    forget,
     image_files,
     load,
     mask_files,
@@ -37,15 +38,17 @@ from trees import (
 )
 
 from semples import generators
-from semples.config import DataConfig, parse, to_dict, with_changes
+from semples.clip import load_clip
+from semples.config import ClipConfig, DataConfig, parse, to_dict, with_changes
 from semples.data import digests, scenes
 from semples.digests import digest
 from semples.pipeline.keys import differences, key_parts, stage_keys
-from semples.store import make_key
+from semples.pipeline.run import Result
+from semples.pretrained import MINIATURE_WEIGHTS
+from semples.results import make_key
 
 
 def fingerprint(config: DataConfig) -> str:
-    forget()
     return load(config).fingerprint
 
 
@@ -82,7 +85,6 @@ def test_data_are_the_same_wherever_and_whenever_they_were_written(
 @pytest.mark.parametrize("write", WRITERS)
 def test_an_image_counts_in_every_split(write: Write, split: str, written: Written, tmp_path: Path) -> None:
     config = written(write, tmp_path)
-    forget()
     data = load(config)
     name = getattr(data, split).names[2]
     (path,) = [path for path in image_files(tmp_path) if path.stem.endswith(name)]
@@ -97,21 +99,15 @@ def test_an_image_counts_in_every_split(write: Write, split: str, written: Writt
 def test_a_mask_counts_in_every_split(write: Write, split: str, written: Written, tmp_path: Path) -> None:
     """One pixel that nothing else tells of: labels stay as they are."""
     config = written(write, tmp_path)
-    forget()
     data = load(config)
     name = getattr(data, split).names[2]
     (path,) = [path for path in mask_files(tmp_path) if path.stem.endswith(name)]
     mask = np.array(Image.open(path))
     i, j = np.argwhere(mask == 0)[0]
     repaint(path, lambda values: np.where((np.indices(values.shape) == [[[i]], [[j]]]).all(0), 255, values))
-    changed = load_again(config)
+    changed = load(config)
     assert (changed.train.labels == data.train.labels).all()
     assert changed.fingerprint != data.fingerprint
-
-
-def load_again(config: DataConfig) -> Any:
-    forget()
-    return load(config)
 
 
 def of_table(root: Path, name: str) -> None:
@@ -152,12 +148,12 @@ def test_image_labels_count(
     write: Write, change: Callable[[Path, str], None], split: str, written: Written, tmp_path: Path
 ) -> None:
     config = written(write, tmp_path)
-    before = load_again(config)
+    before = load(config)
     names = getattr(before, split).names
     labels = getattr(before, split).labels
     boat = scenes.CLASSES.index("boat")
     change(tmp_path, next(name for name, of in zip(names, labels, strict=True) if not of[boat]))
-    after = load_again(config)
+    after = load(config)
     assert (getattr(after, split).labels != labels).any() and getattr(after, split).names == names
     assert after.fingerprint != before.fingerprint
 
@@ -335,3 +331,32 @@ def test_why_two_results_differ_is_told_by_the_parts_that_do() -> None:
     known = {make_key(**part): part for of in parts for part in of.values()}
     assert differences(parts[0]["prompts"], parts[1]["prompts"], known) == ["seed: 0, 3", "match.lambda_b: 1.0, 2.0"]
     assert differences(parts[0]["match"], parts[0]["match"], known) == []
+
+
+def test_a_run_sees_what_was_changed_since_the_last_one_in_its_process(
+    written: Written, tmp_path: Path, run_in: Callable[..., Result]
+) -> None:
+    """As in a notebook. What was stored for other data stays valid for them."""
+    data = written(write_folder, tmp_path / "data")
+    config = parse({**SMALL, "data": data.model_dump(mode="json")}, "test")
+    first = run_in(config, until="classify")
+    assert run_in(config, until="classify").reused == ("classify",)
+    path = min(image_files(tmp_path / "data"))
+    before = path.read_bytes()
+    Image.fromarray(255 - np.array(Image.open(path))).save(path)
+    changed = run_in(config, until="classify")
+    assert changed.reused == () and changed.data.fingerprint != first.data.fingerprint
+    path.write_bytes(before)
+    assert run_in(config, until="classify").folders == first.folders
+
+
+def test_clip_is_loaded_again_where_its_weights_have_changed(tmp_path: Path) -> None:
+    path = tmp_path / "clip.safetensors"
+    weights = load_file(MINIATURE_WEIGHTS)
+    save_file(weights, path)
+    config = ClipConfig(pretrained=str(path))
+    first = load_clip(config)
+    assert load_clip(config) is first
+    name = next(name for name in weights if name.endswith("token_embedding.weight"))
+    save_file({**weights, name: weights[name].flip(0).contiguous()}, path)
+    assert not torch.allclose(load_clip(config).embed_labels(["boat"]), first.embed_labels(["boat"]), atol=1e-3)

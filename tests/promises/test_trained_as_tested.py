@@ -5,7 +5,7 @@ that is kept, and probabilities, not scores, are averaged."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,53 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from one_colour import COLOUR, CONFIG, NORMAL, PLAIN, Listener, dataset, split_of
+from test_network_training import train_by_a_course
 from torch import Tensor, nn
 
 from semples import generators, proxy
 from semples.clip import load_clip
-from semples.config import ClipConfig, Config, parse, with_changes
+from semples.config import ClipConfig, with_changes
 from semples.data import archive
-from semples.data.dataset import IGNORE, Dataset, Split
+from semples.data.dataset import IGNORE, Split
 from semples.images import normalise_pixels
 from semples.stages import heatmaps, masks, segment
-from semples.training import LabelledImages, cosine, label_batches, poly, save_weights
-
-CLASSES = ("a", "b", "c")
-CONFIG: Config = parse(
-    {
-        "runtime": {"device": "cpu"},
-        "masks": {"crf": {"iterations": 0}},
-        "segment": {"batch": 2, "epochs": 4, "test": {"crf": {"iterations": 0}}},
-    },
-    "trained as tested",
-)
-COLOUR = (200, 90, 30)
-PLAIN = np.full((64, 96, 3), COLOUR, np.uint8)  # of one colour, so that a crop of it is the same numbers
-NORMAL = torch.tensor(
-    [(c / 255 - m) / s for c, m, s in zip(COLOUR, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)]
-)
-
-
-def split_of(*images: np.ndarray, truth: tuple[np.ndarray | None, ...] = (), name: str = "i") -> Split:
-    count = len(images)
-    labels = np.array([[True, i % 2 == 1, False] for i in range(count)])
-    of = truth or (None,) * count
-    names = tuple(f"{name}{i}" for i in range(count))
-    return Split(names, labels, images.__getitem__, of.__getitem__, tuple(i for i in range(count) if of[i] is not None))
-
-
-class Listener(nn.Module):
-    """In the place of a generator or network: keeps what it is shown, and whether it is in training mode."""
-
-    def __init__(self, outputs: int):
-        super().__init__()
-        self.outputs, self.shown, self.modes = outputs, list[Tensor](), list[bool]()
-        self.weight = nn.Parameter(torch.ones(outputs, 3))
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.shown.append(images.detach().clone())
-        self.modes.append(self.training)
-        return torch.einsum("kc,bchw->bkhw", self.weight, images)
+from semples.training import LabelledImages, label_batches, save_weights
 
 
 def shown_to_the_classifier() -> Tensor:
@@ -88,10 +53,6 @@ def shown_to_the_generator_for_heatmaps() -> Tensor:
     return generator.shown[0][0]
 
 
-def dataset(train: Split, holdout: Split | None = None, test: Split | None = None) -> Dataset:
-    return Dataset(CLASSES, train, holdout or train, test or train, "")
-
-
 SHOWN: list[Callable[[], Tensor]] = [
     shown_to_the_classifier, shown_to_the_prompts, shown_to_the_network_in_training, shown_to_the_network_at_test,
     shown_to_the_generator_for_heatmaps,
@@ -105,7 +66,7 @@ def test_an_image_is_the_same_numbers_wherever_it_is_shown(shown: Callable[[], T
     assert torch.allclose(image, NORMAL.view(3, 1, 1).expand_as(image), atol=1e-4)
 
 
-def test_the_proxy_shows_clip_the_same_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_proxy_shows_clip_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Tensor] = []
 
     def embed(images: Tensor) -> Tensor:
@@ -116,8 +77,8 @@ def test_the_proxy_shows_clip_the_same_numbers(monkeypatch: pytest.MonkeyPatch, 
         embed_images=embed, embed_labels=lambda names: torch.ones(3, 2), embed_prompts=lambda p: torch.ones(3, 1, 2)
     )
     monkeypatch.setattr(proxy, "load_clip", lambda *a: clip)
-    monkeypatch.setattr(proxy, "load_prompts", lambda folder: torch.ones(3, 1, 1, 2))
-    proxy.agreement(CONFIG, dataset(split_of(PLAIN)), tmp_path, lambda i: np.ones((64, 96), np.uint8))
+    prompts = torch.ones(3, 1, 1, 2)
+    proxy.agreement(CONFIG, dataset(split_of(PLAIN)), prompts, lambda i: np.ones((64, 96), np.uint8))
     assert torch.allclose(shown[0][0], NORMAL.view(3, 1, 1).expand(3, 64, 96), atol=1e-4) and not shown[1].any()
 
 
@@ -152,106 +113,6 @@ def test_at_one_scale_the_network_sees_every_pixel_and_no_others() -> None:
 def with_flip(flip: bool, **changes: Any) -> Any:
     more = {f"segment.test.{key}": value for key, value in changes.items()}
     return with_changes(CONFIG, {"segment.test.flip": flip, **more}, "test").segment.test
-
-
-class Course(SimpleNamespace):
-    """What train_on did: the losses of the training, the network, the pairs and settings it was called with."""
-
-
-def train_by_a_course(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, course: list[float], changes: dict[str, Any] | None = None
-) -> Course:
-    """Train a stand-in whose weight is the number of the epoch; after each it has the mIoU of the course."""
-    seen = Course(network=Listener(4), judged=[], logged=[])
-    holdout, test = split_of(PLAIN, name="h"), split_of(PLAIN, PLAIN, name="v")
-    data = dataset(split_of(PLAIN, PLAIN, PLAIN, PLAIN, name="t"), holdout, test)
-    config = with_changes(CONFIG, changes or {}, "test")
-
-    def fit(name: str, model: Any, loader: Any, *rest: Any, **more: Any) -> Iterator[dict[str, float]]:
-        seen.loader, seen.losses, seen.schedule = loader, rest[2], rest[4]
-        for epoch in range(1, len(course) + 1):
-            with torch.no_grad():
-                model.weight.fill_(epoch)
-            seen.training = model.training
-            yield {"loss": 1.0}
-
-    def evaluate(network: Any, split: Split, classes: int, runtime: Any, test: Any = None) -> np.ndarray:
-        network.eval()
-        epoch = int(network.weight[0, 0])
-        seen.judged.append((split.names[0][0], test, epoch))
-        share = round(course[epoch - 1])  # of 100 pixels of class 1 that many are found, and none elsewhere
-        return np.diag([0, share, 0, 0]) + np.array([[0, 0, 0, 0], [0, 0, 0, 100 - share], [0] * 4, [0] * 4])
-
-    monkeypatch.setattr(segment, "build_network", lambda *a, **k: seen.network)
-    monkeypatch.setattr(segment, "fit", fit)
-    monkeypatch.setattr(segment, "evaluate", evaluate)
-    seen.weights, seen.metrics = segment.train_on(
-        lambda i: np.full((64, 96), i, np.uint8), range(4), config, data, None, tmp_path,
-        lambda epoch, epochs, **values: seen.logged.append((epoch, epochs, values)),
-    )  # fmt: skip
-    seen.config = config
-    return seen
-
-
-COURSES = [([10, 40, 30, 20], 2), ([50, 40, 30], 1), ([10, 20, 30, 40], 4), ([10, 40, 20, 40], 2), ([0, 0], 1)]
-
-
-@pytest.mark.parametrize(("course", "best"), COURSES, ids=str)
-def test_the_best_epoch_is_kept_with_its_weights(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, course: list[float], best: int
-) -> None:
-    seen = train_by_a_course(monkeypatch, tmp_path, course)
-    assert seen.metrics["seg_epoch"] == best and bool((seen.weights["weight"] == best).all())
-    # classes 1 and 3 occur: the second is predicted and never true
-    assert seen.metrics["seg_miou"] == seen.metrics["holdout/seg_miou"] == pytest.approx(course[best - 1] / 2)
-    assert seen.metrics["seg_iou/a"] == pytest.approx(course[best - 1]) and math.isnan(seen.metrics["seg_iou/b"])
-    assert [values[segment.JUDGED] for _, _, values in seen.logged] == pytest.approx([c / 2 for c in course])
-
-
-def test_figures_are_of_the_network_as_it_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Epochs are compared at one scale, the kept one is measured with all that `segment.test` says."""
-    seen = train_by_a_course(monkeypatch, tmp_path, [10, 40, 30], {"segment.test.scales": [0.5, 1.0]})
-    assert seen.judged[:3] == [("h", None, epoch) for epoch in (1, 2, 3)]
-    assert seen.judged[3:] == [(part, seen.config.segment.test, 2) for part in ("v", "h")]
-
-
-def test_after_it_was_judged_the_network_goes_on_learning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert train_by_a_course(monkeypatch, tmp_path, [10, 20]).training
-
-
-@pytest.mark.parametrize(("name", "schedule"), [("cosine", cosine), ("poly", poly)])
-def test_the_learning_rate_falls_as_is_asked(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, schedule: Any
-) -> None:
-    assert train_by_a_course(monkeypatch, tmp_path, [10], {"segment.schedule": name}).schedule is schedule
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_the_network_learns_every_pixel_but_those_of_255(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, smoothing: float
-) -> None:
-    seen = train_by_a_course(monkeypatch, tmp_path, [10], {"segment.label_smoothing": smoothing})
-    torch.manual_seed(0)
-    images = torch.randn(2, 3, 4, 5, requires_grad=True)
-    target = torch.arange(40).view(2, 4, 5) % 4
-    target[0, 1:3], target[1, 3] = IGNORE, IGNORE
-    seen.network.weight = nn.Parameter(torch.randn(4, 3))
-    loss = seen.losses(images, target)["loss"]
-    scores = torch.einsum("kc,bchw->bkhw", seen.network.weight, images).log_softmax(1)
-    terms = []
-    for i, y, x in (target != IGNORE).nonzero().tolist():
-        wanted = torch.full((4,), smoothing / 4)
-        wanted[target[i, y, x]] += 1 - smoothing
-        terms.append(-float((wanted * scores[i, :, y, x].detach()).sum()))
-    assert loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-4)
-    loss.backward()
-    assert images.grad is not None
-    assert bool(((images.grad != 0).any(1) == (target != IGNORE)).all())
-
-
-def test_a_batch_of_nothing_but_255_teaches_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    seen = train_by_a_course(monkeypatch, tmp_path, [10])
-    assert seen.losses(torch.randn(2, 3, 4, 4), torch.full((2, 4, 4), IGNORE))["loss"].item() == 0
 
 
 def test_values_of_masks_are_untouched_by_crops() -> None:

@@ -1,0 +1,87 @@
+"""What a stage is: data about it, and where its code is. Those of the method stand in semples.pipeline.graph.
+
+Another package adds one by an entry point of the group `semples.stages`, an object `Stage`; a run has it where the
+section `stages` of the configuration names it, with its settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from semples import registry
+from semples.errors import UserError, cut, quoted
+
+if TYPE_CHECKING:
+    from semples.config import Config, Section
+    from semples.data.dataset import Dataset
+    from semples.log import Log
+
+GROUP = "semples.stages"
+
+
+class Run(Protocol):
+    """The shape of every stage's `run`, see semples.stages."""
+
+    def __call__(
+        self, config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log
+    ) -> dict[str, float]: ...
+
+
+def fixed(*names: str) -> Callable[[Config], tuple[str, ...]]:
+    """The same names under every configuration."""
+    return lambda config: names
+
+
+def nothing(config: Config) -> tuple[str, ...]:
+    """No name."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """module: where its `run` is. inputs: the stages whose results it is made from. reads: sections or single keys of
+    the configuration; besides these it is given seed, selection and runtime, and nothing else. milestone: the metric by
+    which trials are compared once this stage is done. headline: its metrics are those of the run, under their own
+    names. stream: the stage whose random stream it repeats, instead of one of its own.
+
+    Of other packages: refines, the stage of the method whose result it is given, too, and gives again in the same form:
+    whoever reads that result reads this one instead. settings: the model of its section, `stages.NAME`, which it is
+    given besides what it reads, as `config.stages[NAME]`; None = it has no settings.
+
+    sources: by input the stage of a run that makes it; known where the stage is one of a run's graph.
+    """
+
+    module: str
+    inputs: Callable[[Config], tuple[str, ...]] = nothing
+    reads: Callable[[Config], tuple[str, ...]] = nothing
+    milestone: str | None = None
+    headline: bool = False
+    stream: str = ""
+    refines: str = ""
+    settings: type[Section] | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def load(self) -> Run:
+        """What computes it. Raises UserError where the module of another package has none."""
+        try:
+            run: Run = import_module(self.module).run
+        except (ImportError, AttributeError) as error:
+            if self.module.partition(".")[0] == __name__.partition(".")[0]:
+                raise  # is no fault of who installed something
+            raise UserError(
+                f"stages: {cut(self.module)} is no module with a `run`, as a stage of another package must have "
+                f"({cut(str(error), 200)}); mend that package, or take its stage out of `stages`"
+            ) from None
+        return run
+
+
+def find(name: str) -> Stage:
+    """The stage of another package that has this name. Raises UserError where there is none."""
+    found = registry.load(registry.find(GROUP, {}, name, "stages:"), "stages:")
+    if not isinstance(found, Stage):
+        raise UserError(f"stages.{cut(name)}: its package gives {quoted(found)} and no Stage of semples.stage; mend it")
+    return found
