@@ -45,7 +45,7 @@ import semples.pipeline.run
 import semples.preflight
 import semples.pretrain
 import tune.commands.app
-import tune.launch
+import tune.driver
 from semples.config import ClipConfig
 from semples.data import scenes, voc
 from semples.data.scenes import CLASSES

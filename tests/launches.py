@@ -21,7 +21,7 @@ from semples.errors import UserError
 from semples.pipeline.graph import STAGES, Stage
 from semples.pipeline.run import run
 from tune.cost_aware import affecting
-from tune.launch import launch
+from tune.driver import launch
 from tune.records import is_duplicate
 from tune.replay import Replay, StagePlan, replay
 from tune.study import load_study
@@ -89,9 +89,9 @@ class Machine:
         self._report: Callable[..., None]
         node = SimpleNamespace(get_node_id=lambda: "0123456789abcdef")
         for name, value in {
-            "tune.launch.joined": lambda resources, address: nullcontext(""),
-            "tune.launch.watched": lambda give_up, logs: nullcontext(),
-            "tune.launch.check": lambda config: None,
+            "tune.driver.joined": lambda resources, address: nullcontext(""),
+            "tune.driver.watched": lambda give_up, logs: nullcontext(),
+            "tune.driver.check": lambda config: None,
             "tune.trial.ray": SimpleNamespace(
                 util=SimpleNamespace(get_node_ip_address=lambda: "10.0.0.7"), get_runtime_context=lambda: node
             ),
@@ -100,7 +100,7 @@ class Machine:
         }.items():
             patch.setattr(name, value)
         if not mlflow:
-            patch.setattr("tune.launch.Store", lambda uri, folder: NoMlflow())
+            patch.setattr("tune.driver.Store", lambda uri, folder: NoMlflow())
         patch.setattr(ray_tune, "with_parameters", self._with_parameters)
         patch.setattr(ray_tune, "with_resources", self._with_resources)
         patch.setattr(ray_tune, "Tuner", self._tuner)

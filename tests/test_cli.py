@@ -219,7 +219,7 @@ def test_written_scenes_run_as_a_voc_tree(command: Command) -> None:
         (["run", "data.kind=coco", "data.root=none"], "data.root 'none' is no COCO 2014 folder"),
         (
             ["run", "generator.kind=sam", "generator.out_indices=[1]"],
-            "generator.out_indices': only the kinds cnn and weaktr have it",
+            "generator.out_indices': only the kinds cnn and weaktr can have it",
         ),
         (["run", "generator.kind=sam"], "generator.kind 'sam' is neither cnn, weaktr"),
         (["run", "generator.out_indices=[4, 1]"], "from the finest to the coarsest"),

@@ -15,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 from searches import SWEEP, RayTrial, World, complete, milestone
 
 from semples.errors import UserError
-from tune.launch import trials_to_go
+from tune.driver import trials_to_go
 from tune.messages import Began, Completed, Ended, Failed, Progress, Usage, encode
 from tune.mlflow_writer import Store, unwritten
 from tune.records import is_duplicate, run_of, trial_record

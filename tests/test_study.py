@@ -13,7 +13,7 @@ from optuna.exceptions import StorageInternalError
 from searches import SWEEP, World, complete, milestone
 
 from semples.errors import UserError
-from tune.launch import launch
+from tune.driver import launch
 from tune.space import Dimension
 from tune.study import ranked
 from tune.sweep_folder import check_same

@@ -26,7 +26,7 @@ from semples.config import dump, parse
 from semples.errors import UserError
 from semples.folders import MARKER, claim
 from semples.guard import guard
-from tune.launch import launch
+from tune.driver import launch
 from tune.mlflow_writer import Store, Writer
 from tune.study import load_study, study_exists
 from tune.sweep_folder import SERIES, alone, check_same, load_launched, moved, record

@@ -1,12 +1,48 @@
-"""The search over `semples`: Ray Tune, Optuna and MLflow."""
+"""The search over `semples`: Ray Tune, Optuna and MLflow.
 
-import os
+    done = tune.launch("scenes", {"trials": 20}, out="sweeps")
+    done.trials.sort_values("objective/seg_miou")      # a DataFrame
+    semples.run(done.best)
+    tune.load("sweeps/scenes").figures
 
-# Ray reads these when it is first imported, so they stand before every module that imports it
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same in a trial as here
-# pages of Ray's state, of which tune.cluster says a sentence
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Raylet is terminated|memory pressure|worker died")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+Each of these is imported when it is first used: importing the package alone takes no time, and changes nothing in the
+process.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semples.errors import UserError
+    from tune.api import SweepResults, launch, load
+    from tune.messages import Event
+    from tune.sweep_file import Sweep
+
+    __version__: str
+
+__all__ = ["Event", "Sweep", "SweepResults", "UserError", "__version__", "launch", "load"]
+
+# module and name by public name
+_PLACES = {
+    "Event": ("tune.messages", "Event"),
+    "Sweep": ("tune.sweep_file", "Sweep"),
+    "SweepResults": ("tune.api", "SweepResults"),
+    "UserError": ("semples.errors", "UserError"),
+    "__version__": ("semples.formats", "VERSION"),
+    "launch": ("tune.api", "launch"),
+    "load": ("tune.api", "load"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, own = _PLACES[name]
+    value = globals()[name] = getattr(import_module(module), own)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

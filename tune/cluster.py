@@ -119,7 +119,6 @@ class Lives(ray_tune.Callback):  # type: ignore[misc]
 
     def __init__(self, on_event: TrialCallback):
         self._on_event = on_event
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles its callbacks into snapshots that are never read here

@@ -28,7 +28,7 @@ from semples.secrets import pass_on, redact, reveal
 from semples.statistics import Spread, spread
 from semples.store import open_store
 from tune.cluster import joined, watched
-from tune.launch import MAX_FAILURES, catch_up
+from tune.driver import MAX_FAILURES, catch_up
 from tune.messages import Usage
 from tune.mlflow_writer import Store
 from tune.objectives import Direction, choosing

@@ -19,12 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# a call of the writer fails soon, and the entry is tried again later
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -32,9 +26,6 @@ from mlflow.exceptions import MlflowException
 from semples.errors import UserError, cut
 from semples.secrets import hint, redact
 from tune.tracking import EXPERIMENT, KEY, PARENT, QUEUE
-
-# what it has to say is in the warnings below
-logging.getLogger("mlflow").setLevel(logging.CRITICAL)
 
 log = logging.getLogger(__name__)
 

@@ -350,14 +350,19 @@ def load_sweep(path: Path, changes: Mapping[str, Any] = {}) -> Sweep:
 
     Raises UserError for anything that a trial would stumble over.
     """
-    tree = FORMAT.read(read_yaml(path), str(path))
+    return parse_sweep(read_yaml(path), str(path), changes)
+
+
+def parse_sweep(content: Mapping[str, Any], source: str, changes: Mapping[str, Any] = {}) -> Sweep:
+    """The same of the content of a sweep file, which errors call `source`."""
+    tree = FORMAT.read(content, source)
     if of_space := [key for key in changes if key.split(".")[0] == "space"]:
         raise UserError(f"{of_space[0]}: the space is changed in the sweep file, not on the command line")
     own = {k: v for k, v in changes.items() if k.split(".")[0] in {*Sweep.model_fields, *OWN_RENAMED}}
     of_base = {f"base.{k}": v for k, v in changes.items() if k not in own}
     # base may be written nested or dotted
     if not isinstance(tree.get("base") or {}, dict):
-        raise UserError(f"{path}: base = {tree['base']!r} is not allowed: give keys; a preset goes into preset")
+        raise UserError(f"{source}: base = {tree['base']!r} is not allowed: give keys; a preset goes into preset")
     tree["base"] = override({}, dict(flatten(tree.get("base") or {})))
     try:
         sweep = make_sweep(override(tree, {**own, **of_base}))
@@ -365,12 +370,12 @@ def load_sweep(path: Path, changes: Mapping[str, Any] = {}) -> Sweep:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if part not in ("str", "int", "float", "bool"))
         if first["type"] == "missing":
-            raise UserError(f"{path}: key '{key}' is missing; give it a value") from None
+            raise UserError(f"{source}: key '{key}' is missing; give it a value") from None
         if first["type"] == "extra_forbidden":
             known = nearest(key, Sweep.model_fields, OWN_RENAMED)
-            raise UserError(f"{path}: unknown key '{key}'{known}") from None
+            raise UserError(f"{source}: unknown key '{key}'{known}") from None
         what = f"{key} is not allowed: " if key else ""
-        raise UserError(f"{path}: {what}{reason(error)}") from None
+        raise UserError(f"{source}: {what}{reason(error)}") from None
     chosen = [(SAMPLER, sweep.sampler), (EARLY_STOPPING, sweep.early_stopping)]
     for kind, choice in [*chosen, *((TRACKERS, tracker) for tracker in sweep.trackers)]:
         check(kind, choice)

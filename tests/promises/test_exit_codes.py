@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "semples store du": ("semples.store.Store.survey", ("store",)),
     "semples store verify": ("semples.store.Store.verify", ("store",)),
     "semples store prune": ("semples.store.Store.prune", ("store", "--keep", "0")),
-    "semples-tune launch": ("tune.launch.launch", ("s.yaml",)),
+    "semples-tune launch": ("tune.driver.launch", ("s.yaml",)),
     "semples-tune status": ("tune.sweep_folder.load_launched", ("s",)),
     "semples-tune best": ("tune.sweep_folder.load_launched", ("s",)),
     "semples-tune confirm": ("tune.confirm.confirm", ("s",)),

@@ -24,7 +24,7 @@ from semples.config import override
 from semples.errors import UserError
 from semples.store import GB
 from tune.cost_aware import CostAwareSampler
-from tune.launch import MAX_FAILURES
+from tune.driver import MAX_FAILURES
 from tune.messages import Completed, Failed, Usage, encode
 from tune.records import is_duplicate
 from tune.scheduler import MilestoneStopping

@@ -16,7 +16,7 @@ from PIL import Image
 
 from semples.errors import UserError
 from semples.folders import MARKER, claim, kind_of
-from tune.launch import launch
+from tune.driver import launch
 from tune.study import load_study
 from tune.sweep_folder import load_launched
 

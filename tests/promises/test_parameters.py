@@ -27,7 +27,7 @@ from semples.config import Config, flatten, load, to_dict, with_changes
 from semples.output import read_run
 from semples.pipeline.graph import STAGES
 from tune.confirm import DEFAULT, confirm, finalists, run_again
-from tune.launch import launch
+from tune.driver import launch
 from tune.messages import Usage
 from tune.objectives import choosing
 from tune.records import trial_record

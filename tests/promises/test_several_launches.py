@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from semples.errors import UserError
 from semples.folders import claim, kind_of
-from tune.launch import DONE, trials_to_go
+from tune.driver import DONE, trials_to_go
 from tune.places import STORE
 from tune.records import compute_seconds, is_duplicate, trial_record
 from tune.replay import TrialEnd

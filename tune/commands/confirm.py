@@ -26,7 +26,7 @@ def confirm(
     asked for later.
     """
     from semples.output import STAMPS
-    from tune.confirm import confirm
+    from tune.environment import quiet, variables
     from tune.sweep_folder import load_launched
 
     folder = sweep_folder(out, name).resolve()
@@ -35,7 +35,11 @@ def confirm(
     def on_run(finalist: str, seed: int, problem: str) -> None:
         say(f"{finalist}, seed {seed}: {problem or 'done'}")
 
-    verdict = confirm(sweep, folder, top, seeds, address, on_run)
+    with variables():
+        from tune.confirm import confirm
+
+        with quiet():
+            verdict = confirm(sweep, folder, top, seeds, address, on_run)
     title = f"{sweep.name}: {verdict.metric} over {seeds} seeds ({STAMPS[sweep.selection]})"
     table = Table("finalist", "what chose, mean", "reported, mean", "min - max", "over default", title=title)
     for finalist, reported in verdict.reported.items():

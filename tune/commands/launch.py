@@ -37,7 +37,7 @@ def launch(
     (data.train, segment.epochs, ...). Ctrl-C ends the sweep in order.
     """
     from semples.config import assignments
-    from tune.launch import launch
+    from tune.api import launch
     from tune.places import BEST
     from tune.study import load_study, ranked, study_exists, succeeded
     from tune.summary import summarise
@@ -61,11 +61,12 @@ def launch(
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as progress:
-        why = launch(asked, out, address, ProgressReporter(progress, spec, done, best_value))
-    show(summarise(load_study(folder, spec), spec))
-    if not why:
+        reporter = ProgressReporter(progress, spec, done, best_value)
+        results = launch(asked, out=out, address=address, on_event=reporter)
+    show(summarise(results.study, results.sweep))
+    if not results.ended:
         raise typer.Exit(INTERRUPTED)
-    say(f"ended: {why}")
+    say(f"ended: {results.ended}")
     best = folder / BEST
     if best.exists():  # written by launch
         say(f"best configuration: {best}  (again: semples run {word(best)})")

@@ -26,6 +26,7 @@ def replay(
     """
     from semples.config import assignments
     from semples.errors import nearest
+    from tune.environment import quiet
     from tune.replay import PROFILES, TABLE, Table, replay
     from tune.summary import summarise
 
@@ -36,6 +37,7 @@ def replay(
     if profile not in PROFILES:
         raise UserError(f"--profile '{profile}' is none{nearest(profile, PROFILES)}; take {' or '.join(PROFILES)}")
     table = Table(TABLE, settings)
-    done = replay(table.sweep, table, workers, profile, reuse)
+    with quiet():
+        done = replay(table.sweep, table, workers, profile, reuse)
     show(summarise(done.study, table.sweep))
     say(f"{done.ends[-1].clock / 60:.1f} minutes on {workers} virtual workers")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
-import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from semples.preflight import check
 from semples.secrets import pass_on, reveal
 from semples.store import open_store
 from tune.cluster import Lives, joined, watched
+from tune.environment import termination_interrupts
 from tune.messages import TrialCallback
 from tune.mlflow_writer import Store, Writer, entries, unwritten, written
 from tune.places import BEST, STORE, SWEEP_FILE
@@ -118,10 +117,8 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
                 _say_what_waits(store, writer.close(3))  # Ray does not wait much longer
 
             ended_before, locked = len(finished(study)), False
-            # Ray ends in order on SIGINT alone
-            signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
             try:
-                with watched(give_up, logs):
+                with watched(give_up, logs), termination_interrupts():
                     _fit(sweep, study, searcher, rule, to_dict(base), folder, missing, on_event, logs)
             except Exception as error:
                 if (cause := _of_study(error)) is None:
