@@ -108,9 +108,11 @@ def state() -> tuple[Any, ...]:
 
 
 @pytest.fixture
-def own_settings() -> Iterator[None]:
+def own_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that is set in another way than a run sets it."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     torch.set_num_threads(2)
+    torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.benchmark = True
     yield
     torch.backends.cudnn.benchmark = False

@@ -102,6 +102,7 @@ def test_status_and_best_as_json_say_what_the_words_say(tmp_path: Path, command:
     assert (facts["trials"], facts["done"], facts["seconds_saved"]) == (9, 2, 0)
     first, second = facts["best"]
     assert (first["trial"], first["default"], first["objective"]) == (1, False, {"seg_miou": 60.0})
+    assert 1 < first["parameters"]["match.lambda_b"] <= 4
     assert first["metrics"] == {"pseudo_miou": 50.0, "seg_miou": 59.0}  # as given to the study by `complete`
     assert (second["trial"], second["default"], second["parameters"]) == (0, True, {"match.lambda_b": 1.0})
     code, text, err = command("best", "--out", out, "--trial", 0, "--json")

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 
 from semples.commands.options import Changes, ConfigFile, StorePlace, home, read
-from semples.commands.progress import bars
 from semples.errors import UserError
 
 TABLE = "ablation.md"
@@ -35,6 +34,7 @@ def ablate(
     An interrupted ablation goes on where it was when the same command is given again.
     """
     from semples import ablation
+    from semples.commands.progress import bars
     from semples.folders import claim
     from semples.output import STORE, data_folder
     from semples.preflight import check

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from semples.commands.options import AsJson, print_json
-from semples.commands.progress import COLUMNS
 from semples.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,6 +38,9 @@ def check(
     With --json: layout, labels_from, classes (names); images (of each part: all, with_mask, by_class),
     selection, data (the section), command (a run of it), remarks and problems (all of them, one sentence each).
     """
+    from rich.progress import Progress
+
+    from semples.commands.progress import COLUMNS
     from semples.config import assignments
     from semples.data.check import check as check_data
     from semples.data.check import recognise

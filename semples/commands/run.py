@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 
 from semples.commands.options import Changes, ConfigFile, StorePlace, StoreQuota, home, read
-from semples.commands.progress import bars
 
 
 def run(
@@ -34,6 +33,7 @@ def run(
     An interrupted run goes on where it was when the same command is given again.
     """
     import semples
+    from semples.commands.progress import bars
     from semples.output import CONFIG, GALLERY, RESULT, headline
 
     resolved = read(config, changes)

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.progress import Progress, TaskID, TextColumn
 
 from semples.commands.options import home
-from semples.commands.progress import COLUMNS
 
 app = typer.Typer(help="The built-in world `scenes` and its miniature CLIP.", no_args_is_help=True)
 MOST_SCENES, MOST_SEED = 100_000, 2**32 - 1
@@ -54,7 +52,10 @@ def pretrain(
     minutes on two cores) and measure what they can do."""
     from dataclasses import replace
 
+    from rich.progress import Progress, TaskID, TextColumn
+
     from semples import pretrain
+    from semples.commands.progress import COLUMNS
     from semples.folders import claim
     from semples.pretrained import MINIATURE_WEIGHTS, SCENES_VIT_WEIGHTS
 

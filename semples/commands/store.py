@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from shlex import quote
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +25,8 @@ Place = Annotated[str, typer.Argument(metavar="PLACE", help="A store: a folder o
 @contextmanager
 def looking(place: str, reading: bool = True) -> Iterator[Store]:
     """The store at a place; copies of what is read of a URL go when the command ends."""
+    from tempfile import TemporaryDirectory
+
     from semples.store import open_store
 
     with TemporaryDirectory() as copies, open_store(place, Path(copies), reading=reading) as store:

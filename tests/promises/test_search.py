@@ -21,6 +21,7 @@ from semples.config import find_config, load
 from semples.errors import UserError
 from tune.commands import screen
 from tune.commands.options import sweep_folder
+from tune.commands.progress import ProgressReporter
 from tune.cost_aware import CostAwareSampler, Costs, Space, affecting
 from tune.messages import Began, Ended, Event, Progress, Restarted, StageDone, State
 from tune.records import compute_seconds, is_duplicate, trial_record
@@ -200,7 +201,7 @@ def shown(sweep: Sweep, *events: tuple[int, Event]) -> list[str]:
         console = Console(record=True, width=200, file=io.StringIO())
         patch.setattr(screen, "console", console)
         with rich_progress.Progress(console=console, disable=True) as progress:
-            on_screen = screen.ProgressReporter(progress, sweep, 2, 41.0)
+            on_screen = ProgressReporter(progress, sweep, 2, 41.0)
             for number, event in events:
                 on_screen(number, event)
             (bar,) = [task for task in progress.tasks if task.description == "sweep"]

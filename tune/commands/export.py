@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -24,6 +22,9 @@ def export(
 
     `semples run TO/config.yaml` repeats it, `semples predict --run TO IMAGE...` uses its network.
     """
+    import shutil
+    from tempfile import TemporaryDirectory
+
     from semples.folders import claim
     from semples.output import CONFIG, GALLERY, RESULT, WEIGHTS, read_run, write_weights
     from semples.secrets import reveal

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from semples.commands.options import Changes
 from semples.guard import INTERRUPTED
 from semples.secrets import redact
 from tune.commands.options import Out, word
-from tune.commands.screen import ProgressReporter, console, extent, say, show
+from tune.commands.screen import console, extent, say, show
 
 
 def launch(
@@ -36,8 +35,12 @@ def launch(
     KEY=VALUE changes the sweep file (trials, resources.gpu, ...) or the configuration that every trial starts from
     (data.train, segment.epochs, ...). Ctrl-C ends the sweep in order.
     """
+    from rich.progress import Progress, TextColumn
+
+    from semples.commands.progress import COLUMNS
     from semples.config import assignments
     from tune.api import launch
+    from tune.commands.progress import ProgressReporter
     from tune.places import BEST
     from tune.study import load_study, ranked, study_exists, succeeded
     from tune.summary import summarise
@@ -59,8 +62,7 @@ def launch(
         f"sweep '{spec.name}': {extent(spec)} ({done} trials done), objective "
         f"{' and '.join(one.metric for one in spec.objectives)}, chosen on {spec.selection}; folder {folder}"
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as progress:
+    with Progress(*COLUMNS, TextColumn("{task.fields[note]}", markup=False), console=console) as progress:
         reporter = ProgressReporter(progress, spec, done, best_value)
         results = launch(asked, out=out, address=address, on_event=reporter)
     show(summarise(results.study, results.sweep))

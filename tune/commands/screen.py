@@ -1,16 +1,11 @@
-"""What a sweep shows in the terminal while it runs, and at its end."""
+"""What a sweep shows in the terminal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich import progress as bars
 from rich.console import Console
-from rich.progress import TaskID
 from rich.table import Table
-
-from tune.messages import Began, Ended, Event, Progress, Restarted, StageDone, State
-from tune.parts import HEADLINES
 
 if TYPE_CHECKING:
     from tune.summary import Summary
@@ -24,50 +19,6 @@ def say(line: str) -> None:
     console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-class ProgressReporter:
-    """Prints a line for every milestone and end of a trial below a bar for the sweep and one for each running trial."""
-
-    def __init__(self, progress: bars.Progress, sweep: Sweep, done: int, best: float | None):
-        self._progress = progress
-        # what chooses, not what is reported
-        self._objectives = [f"{sweep.selection}/{one.metric}" if one.stage else one.metric for one in sweep.objectives]
-        self._better = max if sweep.directions[0] == "maximize" else min
-        self._what = "proxy" if sweep.selection == "proxy" else f"{sweep.selection} mIoU"
-        self._sweep = progress.add_task("sweep", total=sweep.trials, completed=done, note="")
-        self._bars: dict[int, TaskID] = {}
-        self._best = best
-
-    def __call__(self, number: int, event: Event) -> None:
-        match event:
-            case Began():
-                self._bars[number] = self._progress.add_task(f"trial {number}", total=None, note="starting")
-            case Restarted(reason):
-                say(f"trial {number:3d}  again     {reason}")
-            case Progress(stage, epoch, epochs, waiting):
-                note = f"{stage}, waiting for {waiting}" if waiting else stage
-                self._progress.update(self._bars[number], completed=epoch, total=max(epochs, 1), note=note)
-            case StageDone(stage):
-                total = max(len(event.curves), 1)
-                self._progress.update(self._bars[number], completed=total, total=total, note=stage)
-                if event.score is not None:
-                    how = "stored" if event.reused else "computed"
-                    say(f"trial {number:3d}  {stage:<9} {self._what} {event.score:.1f} ({how})")
-            case Ended():
-                self._progress.remove_task(self._bars.pop(number))
-                self._progress.advance(self._sweep)
-                say(f"trial {number:3d}  {event.state:<9} {self._how(event)}")
-
-    def _how(self, end: Ended) -> str:
-        note = end.reason
-        if end.state == State.COMPLETE:
-            named = zip(self._objectives, end.values, strict=True)
-            note = ", ".join(f"{name} {value:.1f}" for name, value in named)
-            value = end.values[0]
-            self._best = value if self._best is None else self._better(self._best, value)
-            note += f", best {self._best:.1f}" if len(self._objectives) == 1 else ""
-        return f"{note}, computed {end.seconds_computed:.0f} s, saved {end.seconds_saved:.0f} s"
-
-
 def extent(sweep: Sweep) -> str:
     """When a sweep ends, in words."""
     parts = [f"{sweep.trials} trials"] if sweep.trials else []
@@ -79,6 +30,7 @@ def extent(sweep: Sweep) -> str:
 def show(summary: Summary) -> None:
     """The best trials as a table, and how many ended how."""
     from semples.output import STAMPS
+    from tune.parts import HEADLINES
     from tune.summary import TOP
 
     several = len(summary.objective) > 1

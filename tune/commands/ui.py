@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +20,8 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
 ) -> None:
     """Serve the MLflow UI on the store of these sweeps. Ctrl-C ends it."""
+    import socket
+
     from tune.sweep_folder import load_launched, moved, tracking_uri
 
     try:
