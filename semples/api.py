@@ -33,6 +33,7 @@ from semples.output import (
     write_run,
     write_weights,
 )  # fmt: skip
+from semples.pipeline.graph import latest
 from semples.pipeline.run import Event, Result, Reuse
 from semples.pipeline.run import run as run_pipeline
 from semples.preflight import check
@@ -97,8 +98,9 @@ def run(
         with open_store(place or str(folder / STORE), folder / STORE, quota) as opened:
             result = run_pipeline(resolved, opened, report or (lambda event: None), reuse=reuse)
             with own.publishing(replaced=(MASKS,), last=RESULT) as new:
-                write_masks(result.folders, new)
-                write_weights(result.folders, new)
+                folders = latest(result.config, result.folders)
+                write_masks(folders, new)
+                write_weights(folders, new)
                 write_run(result, new)
     return result
 

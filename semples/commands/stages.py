@@ -67,10 +67,8 @@ def stages(
             else:
                 print("\n".join(reasons) or "they are the same key")
             return
-        rows = [
-            _row(name, key, stage.sources.values(), stored.get(key), store)
-            for (key, name), stage in zip(of_this.items(), graph(resolved).values(), strict=True)
-        ]
+        made = graph(resolved)
+        rows = [_row(name, key, made[name].sources.values(), stored.get(key), store) for key, name in of_this.items()]
     same = {declared(own, known) for own in parts.values()}
     others = sum(declared(own, known) in same for key, own in known.items() if key not in of_this)
     if json:

@@ -69,8 +69,8 @@ def usage(place: Place) -> None:
     table = Table("stage", "results", "MB", "seconds")
     with existing(place) as store:
         entries, damaged = store.survey()
-    others = {str(stage) for entry in entries if (stage := entry.mark.get("stage")) and stage not in STAGES}
-    for name in (*STAGES, *sorted(others), "all"):
+    others = sorted({entry.mark.get("stage", "-") for entry in entries} - {*STAGES})  # of other packages
+    for name in (*STAGES, *others, "all"):
         marks = [entry.mark for entry in entries if name in (entry.mark.get("stage"), "all")]
         size, seconds = (sum(mark[what] for mark in marks) for what in ("bytes", "seconds"))
         table.add_row(name, str(len(marks)), f"{size / 1e6:.2f}", f"{seconds:.1f}")

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -35,8 +35,8 @@ Reuse = Literal["exact", "declared"]
 class Event:
     """Progress of a run. While a stage computes: epoch of epochs (0 when it begins) and the values of that epoch. While
     another process computes it: who, in `waiting`. When it is done: also its final `metrics`, its whole `curves` (one
-    mapping an epoch), the `seconds` that it took to compute, whether it was `reused`, and its `milestone`, the metric
-    by which trials are compared then, "" where there is none."""
+    mapping an epoch), the `seconds` that it took to compute, whether it was `reused`, and the stage's `milestone`, the
+    metric by which runs are compared there, if it has one."""
 
     stage: str
     epoch: int
@@ -47,7 +47,7 @@ class Event:
     seconds: float = 0.0
     reused: bool = False
     waiting: str = ""
-    milestone: str = ""
+    milestone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,12 @@ def _run_stages(
         for metric, value in mark["metrics"].items():
             metrics[metric if stage.headline else f"{name}/{metric}"] = value
         curves = tuple(mark["curves"])
-        done = Event(name, len(curves), len(curves), {}, mark["metrics"], curves, mark["seconds"], found)
-        report(replace(done, milestone=stage.milestone or ""))
+        report(
+            Event(
+                name, len(curves), len(curves), {}, mark["metrics"], curves, mark["seconds"], found,
+                milestone=stage.milestone,
+            )
+        )  # fmt: skip
         if name == end:
             break
     return Result(config, data, metrics, folders, seconds, tuple(reused), gpu_gb, libraries, reuse)
