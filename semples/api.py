@@ -20,23 +20,12 @@ from semples.data.archive import encode_mask
 from semples.data.files import read_image
 from semples.errors import UserError
 from semples.folders import claim
-from semples.output import (
-    CONFIG,
-    GALLERY,
-    MASKS,
-    RESULT,
-    STORE,
-    WEIGHTS,
-    data_folder,
-    read_run,
-    write_masks,
-    write_run,
-    write_weights,
-)  # fmt: skip
+from semples.output import WEIGHTS, write_masks, write_run, write_weights
 from semples.pipeline.graph import latest
 from semples.pipeline.run import Event, Result, Reuse
 from semples.pipeline.run import run as run_pipeline
 from semples.preflight import check
+from semples.run_folder import CONFIG, GALLERY, MASKS, RESULT, STORE, data_folder, read_run
 from semples.stages import segment
 from semples.store import open_store
 from semples.training import prepare, resolve_device

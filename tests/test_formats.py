@@ -18,7 +18,7 @@ from semples.config import RENAMED, CnnConfig, Config, dump, load, read_yaml
 from semples.errors import UserError
 from semples.formats import WRITTEN_BY
 from semples.manifest import NewerError, intact, parse, read_mark, seal
-from semples.output import RESULT_FORMAT, read_run
+from semples.run_folder import RESULT_FORMAT, read_run
 from tune import confirm, sweep_file
 from tune.confirm import read_verdict
 from tune.samplers import create_sampler

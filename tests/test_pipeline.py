@@ -17,10 +17,11 @@ from semples.crf import smooth_labels, smooth_probabilities
 from semples.data import load_data
 from semples.errors import UserError
 from semples.manifest import read_mark
-from semples.output import headline, read_run, write_masks, write_run, write_weights
+from semples.output import write_masks, write_run, write_weights
 from semples.pipeline.graph import STAGES
 from semples.pipeline.keys import stage_keys
 from semples.pipeline.run import Event, Result, run
+from semples.run_folder import headline, read_run
 from semples.stages import heatmaps, segment
 from semples.stages.masks import label_pixels, make_mask
 from semples.store import WORK, Store

@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 
 from semples.config import FORMAT, parse
 from semples.folders import MARKER
-from semples.output import read_run
+from semples.run_folder import read_run
 from tune.records import trial_record
 from tune.study import is_default, load_study, ranked
 from tune.sweep_folder import load_launched

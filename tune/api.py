@@ -11,7 +11,7 @@ import optuna
 
 from semples.config import Config
 from semples.errors import UserError
-from semples.output import read_run
+from semples.run_folder import read_run
 from tune.environment import quiet, variables
 from tune.messages import TrialCallback
 from tune.places import trial_folder

@@ -22,8 +22,9 @@ from semples.config import Config, parse, to_dict, with_changes
 from semples.errors import UserError, cut
 from semples.folders import claim
 from semples.formats import Format, json_object
-from semples.output import RESULT, read_run, write_run
+from semples.output import write_run
 from semples.pipeline.run import run
+from semples.run_folder import RESULT, read_run
 from semples.secrets import pass_on, redact, reveal
 from semples.statistics import Spread, spread
 from semples.store import open_store

@@ -22,7 +22,7 @@ from semples.config import dump, read_yaml, reason
 from semples.errors import UserError, cut
 from semples.folders import claim, overlap
 from semples.lease import local_folder
-from semples.output import headline, read_run
+from semples.run_folder import headline, read_run
 from semples.secrets import conceal, reveal
 from tune.parts import HEADLINES
 from tune.places import BEST, STORE, SWEEP_FILE, trial_folder

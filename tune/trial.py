@@ -18,9 +18,10 @@ from ray import tune as ray_tune
 from semples.config import parse, with_changes
 from semples.errors import UserError, cut
 from semples.folders import claim
-from semples.output import RESULT, write_run
+from semples.output import write_run
 from semples.pipeline.graph import graph
 from semples.pipeline.run import Event, run
+from semples.run_folder import RESULT
 from semples.secrets import redact, reveal
 from semples.store import open_store
 from tune.messages import Completed, Failed, Message, Placed, Progress, StageDone, Usage, encode

@@ -36,8 +36,8 @@ def ablate(
     from semples import ablation
     from semples.commands.progress import bars
     from semples.folders import claim
-    from semples.output import STORE, data_folder
     from semples.preflight import check
+    from semples.run_folder import STORE, data_folder
     from semples.store import open_store
 
     resolved = read(config, changes)

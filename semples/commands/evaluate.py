@@ -25,7 +25,7 @@ def evaluate(
 
     from semples.data.files import read_mask
     from semples.metrics import confusion, iou, precision, recall
-    from semples.output import read_run
+    from semples.run_folder import read_run
 
     def names_in(folder: Path) -> set[str]:
         found = {p.name for p in folder.iterdir()} if folder.is_dir() else set()

@@ -23,7 +23,7 @@ def prompts(
     import torch
 
     from semples.clip import load_clip
-    from semples.output import read_run
+    from semples.run_folder import read_run
     from semples.stages.prompts import WEIGHTS, load_prompts
     from semples.vocabulary import NOUNS
 

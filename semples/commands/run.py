@@ -34,7 +34,7 @@ def run(
     """
     import semples
     from semples.commands.progress import bars
-    from semples.output import CONFIG, GALLERY, RESULT, headline
+    from semples.run_folder import CONFIG, GALLERY, RESULT, headline
 
     resolved = read(config, changes)
     console = Console(markup=False)

@@ -26,7 +26,7 @@ def write(
     from semples.config import FORMAT
     from semples.data import scenes, voc
     from semples.folders import claim
-    from semples.output import CONFIG
+    from semples.run_folder import CONFIG
 
     mine = claim(folder, "data set", (*voc.WRITTEN, CONFIG))
     data = scenes.draw(train, holdout, test, seed)

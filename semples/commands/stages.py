@@ -44,11 +44,11 @@ def stages(
     bytes, last_used in seconds since 1970, seconds) and others, their number; with --why: differences, as sentences.
     """
     from semples.data import load_data
-    from semples.output import STORE
     from semples.pipeline.graph import graph
     from semples.pipeline.keys import declared, differences, key_parts, recorded
     from semples.preflight import check
     from semples.results import make_key
+    from semples.run_folder import STORE
     from semples.training import resolve_device
 
     resolved = read(config, changes)

@@ -24,8 +24,8 @@ from launches import Machine
 from mlflow import MlflowClient
 
 from semples.config import Config, flatten, load, to_dict, with_changes
-from semples.output import read_run
 from semples.pipeline.graph import STAGES
+from semples.run_folder import read_run
 from tune.confirm import DEFAULT, confirm, finalists, run_again
 from tune.driver import launch
 from tune.messages import Usage

@@ -15,7 +15,7 @@ def best(name: Name = None, trial: Number = None, out: Out = Path("sweeps"), jso
     has it, nested).
     """
     from semples.config import FORMAT, to_dict
-    from semples.output import read_run
+    from semples.run_folder import read_run
     from tune.places import trial_folder
     from tune.sweep_folder import load_launched, trial_config_yaml
 

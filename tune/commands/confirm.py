@@ -25,7 +25,7 @@ def confirm(
     default is above 0 with 95% confidence. Finished runs are kept, so the same command goes on, and more --seeds can be
     asked for later.
     """
-    from semples.output import STAMPS
+    from semples.run_folder import STAMPS
     from tune.environment import quiet, variables
     from tune.sweep_folder import load_launched
 

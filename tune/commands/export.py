@@ -26,7 +26,8 @@ def export(
     from tempfile import TemporaryDirectory
 
     from semples.folders import claim
-    from semples.output import CONFIG, GALLERY, RESULT, WEIGHTS, read_run, write_weights
+    from semples.output import WEIGHTS, write_weights
+    from semples.run_folder import CONFIG, GALLERY, RESULT, read_run
     from semples.secrets import reveal
     from semples.store import open_store
     from tune.places import trial_folder

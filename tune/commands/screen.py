@@ -29,7 +29,7 @@ def extent(sweep: Sweep) -> str:
 
 def show(summary: Summary) -> None:
     """The best trials as a table, and how many ended how."""
-    from semples.output import STAMPS
+    from semples.run_folder import STAMPS
     from tune.parts import HEADLINES
     from tune.summary import TOP
 
