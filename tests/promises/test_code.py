@@ -284,7 +284,9 @@ def test_what_is_then_made_from_them_has_their_keys(other_code: Path, monkeypatc
     """Another background score: the masks are new, made from heatmaps of other code, and say so."""
     made: dict[str, Any] = {}
 
-    def compute(name: str, config: Any, data: Any, inputs: dict[str, Path], out: Path, report: Any) -> dict[str, Any]:
+    def compute(
+        name: str, stage: Any, config: Any, data: Any, inputs: dict[str, Path], out: Path, report: Any
+    ) -> dict[str, Any]:
         (out / "file").write_text(name)
         made[name] = {i: folder.name for i, folder in inputs.items()}
         return {"metrics": {}, "curves": [], "seconds": 1.0}
