@@ -53,7 +53,11 @@ def test_every_key_can_be_set_from_the_command_line() -> None:
         (["masks.background=1.5"], "masks.background = 1.5 is not allowed: input should be less than or equal to 1"),
         (["prompts.count=0"], "prompts.count = 0 is not allowed"),
         (["match.lr=fast"], "match.lr = 'fast' is not allowed"),
-        (["data.kind=imagenet"], "data"),
+        (["data.kind=[voc]"], r"data.kind = \['voc'\] is not allowed"),
+        (
+            ["data.kind=sun", "data.train=4"],
+            "unknown key 'data.train': only the kinds scenes, voc, coco and folder can",
+        ),
         (["data.kind=voc"], "key 'data.root' is missing"),
         (["data.trian=4"], r"unknown key 'data.trian' \(did you mean 'data.train'\?\)"),
         (["lambda_b"], "not of the form key=value"),

@@ -19,7 +19,7 @@ from trees import (
 
 from semples.config import DataConfig, OtherData, ScenesData
 from semples.data import layout, load_data
-from semples.data.check import recognise
+from semples.data.check import check, recognise
 from semples.errors import UserError
 from semples.testing.layouts import LayoutContract
 
@@ -70,3 +70,10 @@ def test_a_package_that_gives_no_layout_is_named(other_package: Path, module: st
     file.write_text(file.read_text().replace("tiles = other_layout", f"tiles = {module}"))
     with pytest.raises(UserError, match=message):
         layout(OtherData(kind="tiles"))
+
+
+def test_data_that_list_no_files_cannot_be_looked_through(other_package: Path) -> None:
+    (other_package / "other_layout.py").write_text("def load(config): ...")
+    for config in (ScenesData(), OtherData(kind="tiles")):
+        with pytest.raises(UserError, match=f"data of the kind {config.kind} lists no files"):
+            check(config)

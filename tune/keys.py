@@ -9,7 +9,8 @@ from semples.keys import config_schema, schema_of, walk
 from tune.space import is_shared
 from tune.sweep_file import FORMAT, Sweep
 
-ARGS = r"^(generator|segment)\.args\."  # keys of other libraries
+# keys of other libraries and packages
+ARGS, DATA_ARGS = r"^((generator|segment)\.args|stages)\.", r"^data\.args\."
 
 
 def sweep_keys() -> dict[str, Any]:
@@ -32,7 +33,7 @@ def sweep_schema() -> dict[str, Any]:
             searched[key.name] = {"$ref": "#/$defs/Dimension", "description": key.schema.get("description", "")}
     base = {
         "properties": properties | {name: one[0] if len(one) == 1 else {"anyOf": one} for name, one in dotted.items()},
-        "patternProperties": {ARGS: {}},
+        "patternProperties": {ARGS: {}, DATA_ARGS: {}},
         "additionalProperties": False,
     }
     space = {
