@@ -378,7 +378,10 @@ def parse_sweep(content: Mapping[str, Any], source: str, changes: Mapping[str, A
         raise UserError(f"{source}: {what}{reason(error)}") from None
     chosen = [(SAMPLER, sweep.sampler), (EARLY_STOPPING, sweep.early_stopping)]
     for kind, choice in [*chosen, *((TRACKERS, tracker) for tracker in sweep.trackers)]:
-        check(kind, choice)
+        try:
+            check(kind, choice)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
     sweep.distributions()
     if sweep.is_grid:
         next(sweep.grid())
