@@ -51,6 +51,7 @@ bench: .venv/installed  ## measure the figures of the README (long)
 	$(BIN)/python benchmarks/real.py --json benchmarks/real.json
 	$(BIN)/python benchmarks/proxy.py --json benchmarks/proxy.json
 	$(BIN)/python benchmarks/attack.py --json benchmarks/attack.json
+	$(BIN)/python benchmarks/startup.py --json benchmarks/startup.json
 
 clean:  ## remove the virtual environment and caches; runs and sweeps stay
 	rm -rf .venv .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants *.egg-info

@@ -39,9 +39,9 @@ from attack_cases import cases
 from PIL import Image
 
 import semples.ablation
+import semples.api
 import semples.clip
 import semples.commands.app
-import semples.pipeline.run
 import semples.preflight
 import semples.pretrain
 import tune.commands.app
@@ -310,7 +310,7 @@ def main() -> None:
             make_world(world)
         torch.set_num_threads(1)
         semples.clip.load_clip(ClipConfig())  # once, for all children
-        semples.pipeline.run.run = begin  # type: ignore[assignment]
+        semples.api.run_pipeline = begin  # type: ignore[assignment]
         semples.ablation.ablate = begin  # type: ignore[assignment]
         semples.pretrain.train_clip = semples.pretrain.train_backbone = begin  # type: ignore[assignment]
         ray.init = begin

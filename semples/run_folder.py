@@ -1,4 +1,4 @@
-"""The folder of a finished run, as those who read it see it; semples.output writes it."""
+"""The folder of a finished run: the names of its files, and what they say. Read without torch."""
 
 from __future__ import annotations
 

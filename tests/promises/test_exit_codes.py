@@ -26,11 +26,11 @@ from tune.sweep_folder import load_launched
 
 # of every command the call that does its work, and words with which it comes so far
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "semples run": ("semples.pipeline.run.run", ("tiny.yaml", "--out", "r")),
+    "semples run": ("semples.api.run_pipeline", ("tiny.yaml", "--out", "r")),
     "semples ablate": ("semples.ablation.ablate", ("tiny.yaml", "--seeds", "1", "--out", "a")),
     "semples stages": ("semples.pipeline.keys.key_parts", ("tiny.yaml",)),
-    "semples predict": ("semples.output.read_run", ("x.png", "--run", "nowhere")),
-    "semples prompts": ("semples.output.read_run", ("nowhere",)),
+    "semples predict": ("semples.api.read_run", ("x.png", "--run", "nowhere")),
+    "semples prompts": ("semples.run_folder.read_run", ("nowhere",)),
     "semples evaluate": ("semples.data.files.read_mask", ("masks", "masks")),
     "semples data check": ("semples.data.check.recognise", ("masks",)),
     "semples scenes write": ("semples.data.voc.write", ("w", "--train", "9", "--holdout", "9", "--test", "9")),

@@ -38,7 +38,7 @@ def network(command: Command, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     Path("run").mkdir()
     Path("run/network.safetensors").write_text("x")
-    monkeypatch.setattr("semples.output.read_run", lambda folder: (Config(), {"classes": ["a", "b"]}))
+    monkeypatch.setattr("semples.api.read_run", lambda folder: (Config(), {"classes": ["a", "b"]}))
     monkeypatch.setattr("semples.stages.segment.load_network", lambda *words: Anything())
     monkeypatch.setattr("semples.stages.segment.predict", predict)
     for i, name in enumerate(("a/photo.png", "b/photo.jpg", "a/other.png")):

@@ -131,7 +131,8 @@ def a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
         asked.append((test, image.shape, config.segment.test))
         return np.pad(np.full((1, 1), 2, np.uint8), ((0, image.shape[0] - 1), (0, image.shape[1] - 1)))
 
-    monkeypatch.setattr(output, "read_run", lambda folder: (config, {"classes": CLASSES}))
+    for reader in ("semples.api.read_run", "semples.run_folder.read_run"):
+        monkeypatch.setattr(reader, lambda folder: (config, {"classes": CLASSES}))
     monkeypatch.setattr(segment, "load_network", lambda *a: SimpleNamespace(to=lambda device: None))
     monkeypatch.setattr(segment, "predict", predict)
     (tmp_path / "r").mkdir()
