@@ -12,6 +12,7 @@ import pytest
 import yaml
 from conftest import SMALL, Command
 from jsonschema import Draft202012Validator
+from pydantic import BaseModel
 from trees import write_tiles
 
 from semples.config import Config, parse, read_config, with_changes
@@ -125,6 +126,13 @@ def test_a_package_that_gives_no_stage_is_named(other_package: Path, entry: str,
     file.write_text(file.read_text().replace("count = other_count:STAGE", f"count = {entry}"))
     with pytest.raises(UserError, match=message):
         parse({"stages": {"count": {}}}, "test")
+
+
+@pytest.mark.parametrize("settings", [BaseModel, {"radius": 3}])
+def test_settings_that_are_no_section_are_named(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semples.config.tree.find", lambda name: Stage("other", settings=settings))
+    with pytest.raises(UserError, match=r"stages\.mine: its settings .* are no Section of semples\.config"):
+        parse({"stages": {"mine": {}}}, "test")
 
 
 @pytest.mark.parametrize("module", ["other_nowhere", "other_layout"])

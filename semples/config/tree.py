@@ -63,6 +63,10 @@ def _settings(name: str, given: Mapping[str, Any], source: str) -> dict[str, Any
             "section of the configuration has"
         )
     model = find(name).settings or Section
+    if not (isinstance(model, type) and issubclass(model, Section)):  # whose unknown keys are an error
+        raise UserError(
+            f"stages.{name}: its settings {quoted(model)} are no Section of semples.config; mend its package"
+        )
     try:
         return model.model_validate(given).model_dump(mode="json")
     except ValidationError as error:
