@@ -21,6 +21,7 @@ from semples.data.files import read_image
 from semples.errors import UserError
 from semples.folders import claim
 from semples.output import WEIGHTS, write_masks, write_run, write_weights
+from semples.pipeline.graph import latest
 from semples.pipeline.run import Event, Result, Reuse
 from semples.pipeline.run import run as run_pipeline
 from semples.preflight import check

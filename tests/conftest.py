@@ -16,6 +16,7 @@ import tune.commands.app
 from semples.config import Config, parse
 from semples.pipeline.run import Event, Result, run
 from semples.store import Store
+from tune.environment import quiet
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -49,6 +50,13 @@ SMALL: dict[str, Any] = {
 def one_thread() -> None:
     """Tests run side by side, and what one asked torch for is not left to the next."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def libraries_are_quiet() -> Iterator[None]:
+    """As they are where a command works; a test says what else it wants."""
+    with quiet():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from semples.errors import UserError
 from semples.secrets import reveal
 from tune import cluster
 from tune.cluster import MODE, OWN_TOKEN, PATIENCE, TOKEN, TOKEN_PATH, Lives, joined
+from tune.messages import Event, Restarted
 from tune.sweep_file import Resources
 from tune.sweep_folder import without_secrets
 
@@ -102,11 +103,11 @@ def test_an_address_that_is_none_is_said_at_once(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_trial_that_is_started_again_is_said_with_its_reason() -> None:
-    said: list[tuple[int, dict[str, Any]]] = []
+    said: list[tuple[int, Event]] = []
     for error in ("OutOfMemoryError: memory pressure", "ActorDiedError"):
         trial = SimpleNamespace(config={"number": 3}, get_pickled_error=lambda error=error: error)
-        Lives(lambda number, report: said.append((number, report))).on_trial_recover(0, [], trial)
-    assert said == [(3, {"again": "its node ran out of memory"}), (3, {"again": "its process or node died"})]
+        Lives(lambda *of_trial: said.append(of_trial)).on_trial_recover(0, [], trial)
+    assert said == [(3, Restarted("its node ran out of memory")), (3, Restarted("its process or node died"))]
 
 
 def test_a_sweep_is_written_without_its_passwords() -> None:

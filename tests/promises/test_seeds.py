@@ -66,7 +66,7 @@ def test_one_seed_is_the_same_bits_and_another_seed_others_in_every_stage_that_d
         config, out = small_run.config.model_copy(update={"seed": seed}), tmp_path / str(seed)
         out.mkdir()
         draw()
-        _compute(stage, config, data, small_run.folders, out, lambda event: None)
+        _compute(stage, STAGES[stage], config, data, small_run.folders, out, lambda event: None)
         return {path.name: file_digest(path) for path in out.iterdir()}
 
     before = read_mark(small_run.folders[stage])["files"]

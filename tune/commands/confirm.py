@@ -26,7 +26,7 @@ def confirm(
     asked for later.
     """
     from semples.run_folder import STAMPS
-    from tune.confirm import confirm
+    from tune.environment import quiet, variables
     from tune.sweep_folder import load_launched
 
     folder = sweep_folder(out, name).resolve()
