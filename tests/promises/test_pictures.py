@@ -91,7 +91,8 @@ def gallery(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Dataset, d
     monkeypatch.setattr(segment, "predict", predict)
     monkeypatch.setattr(figures, "gallery", draw)
     folders = {stage: tmp_path / stage for stage in ("heatmaps", "masks", "segment")}
-    result: Any = SimpleNamespace(config=config, folders=folders, metrics={"pseudo_miou": 41.24, "seg_miou": 53.06})
+    metrics = {"pseudo_miou": 41.24, "seg_miou": 53.06}
+    result: Any = SimpleNamespace(config=config, data=data, folders=folders, metrics=metrics)
     output._draw_gallery(result, tmp_path / "gallery.png")
     drawn["test"] = config.segment.test
     return data, drawn
