@@ -99,7 +99,7 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         made, names = archive.Reader(out / FILES["holdout"]), data.holdout.names
         learned = load_prompts(inputs["prompts"])
         metrics["proxy/pseudo_miou"] = agreement(config, data, learned, lambda i: made.read(names[i]))
-    per_class = iou(counts["train"])
-    return metrics | {
-        f"pseudo_iou/{c}": float(v) for c, v in zip(("background", *data.classes), per_class, strict=True)
-    }
+    for prefix, of in (("", counts["train"]), ("holdout/", counts["holdout"])):
+        per_class = zip(("background", *data.classes), iou(of), strict=True)
+        metrics |= {f"{prefix}pseudo_iou/{name}": float(value) for name, value in per_class}
+    return metrics

@@ -169,18 +169,19 @@ def train_on(
                 best.update(weights=weights, score=values[JUDGED], epoch=epoch)
         log(epoch, settings.epochs, **values)
     network.load_state_dict(best["weights"])
-    counts = evaluate(network, data.test, classes, runtime, settings.test)
-    per_class = zip(("background", *data.classes), iou(counts), strict=True)
-    proxy = {}
+    proxy, metrics = {}, {}
+    for prefix, split in (("", data.test), ("holdout/", data.holdout)):
+        counts = evaluate(network, split, classes, runtime, settings.test)
+        metrics[f"{prefix}seg_miou"] = miou(counts)
+        per_class = zip(("background", *data.classes), iou(counts), strict=True)
+        metrics |= {f"{prefix}seg_iou/{name}": float(value) for name, value in per_class}
     if config.selection == "proxy" and prompts:
         masks_of = [predict(network, data.holdout.image(i), runtime, settings.test) for i in range(len(data.holdout))]
         proxy = {"proxy/seg_miou": agreement(config, data, load_prompts(prompts), masks_of.__getitem__)}
     return best["weights"], {
         **proxy,
-        "seg_miou": miou(counts),
-        "holdout/seg_miou": miou(evaluate(network, data.holdout, classes, runtime, settings.test)),
+        **metrics,
         "seg_epoch": float(best["epoch"]),
-        **{f"seg_iou/{c}": float(v) for c, v in per_class},
     }
 
 
