@@ -35,9 +35,13 @@ def test_what_is_kept_of_a_trial_is_remembered(study: optuna.Study) -> None:
     trial = study.ask()
     assert not last(study).started
     keep_run(trial, "k-0000")
-    keep_stage(trial, StageDone("masks", {"pseudo_miou": 9.0}, ({"loss": 1.0},), 3.0, True, 0.0))
+    keep_stage(trial, StageDone("match", {"cam_miou": 33.0}, ({"loss": 1.0},), 20.0, False, 33.0))
+    keep_stage(trial, StageDone("masks", {}, (), 3.0, True, 0.0))
     keep_stage(trial, StageDone("prompts", {}, (), 4.0, False))
-    stages = {"masks": StageRecord(3.0, True, 0.0), "prompts": StageRecord(4.0, False)}
+    stages = {
+        "match": StageRecord(20.0, False, 33.0), "masks": StageRecord(3.0, True, 0.0),
+        "prompts": StageRecord(4.0, False),
+    }  # fmt: skip
     assert last(study) == TrialRecord(State.RUNNING, "", stages, {}, None, None, "k-0000", True)
     assert last(study).last_milestone == ("masks", 0.0)
     keep_end(trial, Ended(State.COMPLETE, "", (60.5,), {"pseudo_miou": 61.0}, Usage(7.0, 1.5)))

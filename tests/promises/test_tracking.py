@@ -230,9 +230,9 @@ class Diary:
 
     def __getattr__(self, call):
         def tell(*words, **named):
-            if len(self.told) == self.most:
-                raise ConnectionError("the pen is dry")
             self.told.append(call)
+            if len(self.told) == self.most + 1:
+                raise ConnectionError("the pen is dry, for once")
             self.file.write_text(" ".join(self.told))
         return tell
 """
