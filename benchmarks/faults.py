@@ -4,18 +4,19 @@
 
 A fault is an edit of a few lines with the promise that it breaks and the tests that should notice. The tests run in a
 fork of this process, which has the libraries loaded, in a copy of the tree in memory, two at a time. First they all run
-on the code as it is, where they must pass. WORD: only faults whose file of faults, edited file or promise contains one
-of the words; --show: print what each run printed.
+on the code as it is, where they must pass. A run that computes for over 120 s hangs, and so does one that is not done
+after 600 s; it is ended. WORD: only faults whose file of faults, edited file or promise contains one of the words;
+--show: print what each run printed.
 
-Figures: faults; noticed, their share that makes a test fail (a run that takes over 120 s is one, too); unexplained,
-faults that go unnoticed though tests/faults/ does not say why they may; tests, those that are named;
-never_failed, those of tests/promises/ that no fault makes fail (a table of cases counts as one test). Some 700 faults,
-so it takes long.
+Figures: faults; noticed, their share that makes a test fail, or hang; by_limit, how many hang; unexplained, faults that
+go unnoticed though tests/faults/ does not say why they may; tests, those that are named; never_failed, those of
+tests/promises/ that no fault makes fail (a table of cases counts as one test). Some 700 faults, so it takes long.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -33,7 +34,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-AT_ONCE, PATIENCE = 2, 120.0
+AT_ONCE = 2
+COMPUTES, LASTS = 120.0, 600.0  # seconds of processors, and of the clock, after which a run hangs
+SOUND = 20  # times as long for the run of all tests on the code as it is
 COPIED = ("semples", "tune", "tests", "benchmarks", "pyproject.toml", "cluster.yaml", "README.md", "Makefile")
 # loaded before the tests are forked, so that no run spends its time on them
 LIBRARIES = (
@@ -94,7 +97,7 @@ class Recorder:
 @dataclass
 class Run:
     """Tests that run in a process of their own, and, once it has ended, what became of them. broken: the tests could
-    not even be collected, or the process died."""
+    not even be collected, or the process died. hung: it was ended."""
 
     fault: Fault | None
     tree: Path
@@ -108,6 +111,33 @@ class Run:
     @property
     def noticed(self) -> bool:
         return bool(self.failed or self.broken or self.hung)
+
+    @property
+    def word(self) -> str:
+        """What became of it."""
+        if self.hung:
+            return "by limit"
+        if self.noticed:
+            return "noticed"
+        return "not noticed, explained" if self.fault and self.fault.unnoticed else "NOT NOTICED"
+
+    @property
+    def over(self) -> bool:
+        """Whether it has taken more than it may."""
+        times, lasted = 1 if self.fault else SOUND, time.monotonic() - self.begun
+        if lasted * (os.cpu_count() or 1) < times * COMPUTES:  # not even on all processors
+            return False
+        return lasted > times * LASTS or computed(self.process) > times * COMPUTES
+
+
+def computed(group: int) -> float:
+    """Seconds of the processors that the processes of a group, and those that these have waited for, took so far."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # of one that ends just now
+            _, _, of_group, *others = stat.read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, others[8:12])) if int(of_group) == group else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def start(fault: Fault | None, tests: tuple[str, ...], tree: Path) -> Run:
@@ -173,11 +203,11 @@ def run_all(work: list[tuple[Fault | None, tuple[str, ...]]], trees: list[Path],
             fault, tests = left.pop(0)
             run = start(fault, tests, free.pop())
             running[run.process] = run
-        time.sleep(0.02)
+        time.sleep(0.05)
         for process, run in list(running.items()):
-            hung = time.monotonic() - run.begun > (PATIENCE if run.fault else 20 * PATIENCE)
+            hung = False
             if os.waitpid(process, os.WNOHANG) == (0, 0):
-                if not hung:
+                if not (hung := run.over):
                     continue
                 os.killpg(process, signal.SIGKILL)
                 os.waitpid(process, 0)
@@ -186,8 +216,7 @@ def run_all(work: list[tuple[Fault | None, tuple[str, ...]]], trees: list[Path],
             free.append(run.tree)
             seconds = time.monotonic() - run.begun
             if run.fault:
-                word = "noticed" if run.noticed else "not noticed, explained" if run.fault.unnoticed else "NOT NOTICED"
-                print(f"{seconds:5.1f} s  {word:12} {run.fault.kind}: {run.fault.breaks}", flush=True)
+                print(f"{seconds:5.1f} s  {run.word:12} {run.fault.kind}: {run.fault.breaks}", flush=True)
             if show:
                 print(Path(f"{run.tree}.log").read_text(), flush=True)
     return done
@@ -225,6 +254,7 @@ def main() -> None:
     figures = {
         "faults": len(runs),
         "noticed": round(sum(run.noticed for run in runs) / max(1, len(runs)), 3),
+        "by_limit": sum(run.hung for run in runs),
         "unexplained": len(unexplained),
         "tests": len(tests),
         "never_failed": len(never),

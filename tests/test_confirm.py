@@ -49,6 +49,17 @@ def test_what_chooses_makes_the_leader_and_what_is_reported_makes_the_winner() -
     assert "no winner: trial 1 leads" in verdict.sentence
 
 
+def test_where_less_is_better_the_least_leads_and_wins() -> None:
+    values = {
+        DEFAULT: [(9.0, 9.0), (8.0, 8.0)],
+        "trial 1": [(5.0, 5.1), (4.0, 4.0)],
+        "trial 2": [(9.9, 1.0), (9.9, 2.0)],
+    }
+    verdict = judge("label_cosine", values, "minimize")
+    assert verdict.leader == verdict.winner == "trial 1"
+    assert verdict.over_default["trial 1"].mean == pytest.approx(3.95) and verdict.over_others["trial 2"].mean < 0
+
+
 def test_the_default_may_lead() -> None:
     verdict = judge(METRIC, {DEFAULT: [(60.0, 60.0), (61.0, 61.0)], "trial 1": [(50.0, 50.0), (51.0, 51.5)]})
     assert verdict.winner == "" and "no finalist is better" in verdict.sentence

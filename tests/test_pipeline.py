@@ -246,7 +246,7 @@ def test_masks_are_the_same_however_many_processes_make_them(small: Config, run_
         config = with_changes(small, {"runtime.workers": workers}, "test")
         metrics = STAGES["masks"].load()(config, data, result.folders, out, lambda *a, **k: None)
         made.append(((out / "train.zip").read_bytes(), metrics))
-    assert made[0] == made[1]
+    assert made[0][0] == made[1][0] and repr(made[0][1]) == repr(made[1][1])  # IoU of what is nowhere is NaN
 
 
 @pytest.mark.gpu

@@ -201,6 +201,31 @@ def test_what_is_probed_lies_in_the_dimension(tree: dict[str, Any]) -> None:
         assert not dimension.contains(low - 1) and not dimension.contains(high + 1)
 
 
+@MANY
+@given(dimensions("prompts.epochs") | dimensions("match.lambda_b") | dimensions("prompts.init"), st.integers(0, 99))
+def test_what_is_suggested_is_of_the_dimension(tree: dict[str, Any], seed: int) -> None:
+    dimension = Dimension.model_validate(tree)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+    trial = study.ask()
+    dimension.suggest(trial, "key")
+    assert trial.distributions == {"key": dimension.distribution()} and dimension.contains(trial.params["key"])
+
+
+def test_a_dimension_contains_what_it_can_give_and_nothing_else() -> None:
+    whole, even = Dimension(int=(1, 8)), Dimension(int=(2, 8), step=2)
+    tenths, free = Dimension(float=(0.1, 0.5), step=0.1), Dimension(float=(0.1, 0.5))
+    words = Dimension(choice=("word", "normal"))
+    cases: list[tuple[Dimension, tuple[Any, ...], tuple[Any, ...]]] = [
+        (whole, (1, 5, 8), (0, 9, 2.5, True, "4", None)),
+        (even, (2, 4, 8), (3, 1, 10)),
+        (tenths, (0.1, 0.1 + 0.2, 0.5), (0.25, 0.0, 0.6)),
+        (free, (0.1, 0.123, 0.5), (0.09, 0.51, "0.2")),
+        (words, ("word", "normal"), ("words", 1)),
+    ]
+    for dimension, values, others in cases:
+        assert all(map(dimension.contains, values)) and not any(map(dimension.contains, others)), dimension
+
+
 WORD = st.text("abcXYZ019-_.~", min_size=1, max_size=12)
 SECRET = st.text("abcXYZ019-_.~!$*+:@", min_size=6, max_size=20).map(lambda text: f"Q{text}Q")  # no part of a word
 

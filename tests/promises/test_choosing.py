@@ -35,9 +35,9 @@ from semples.stages.heatmaps import FILES, choose_threshold
 from semples.stages.prompts import load_prompts
 from semples.store import Store
 from semples.training import load_weights
-from tune.confirm import DEFAULT, confirm
+from tune.confirm import DEFAULT, Verdict, confirm, read_verdict
 from tune.messages import Completed, Message, StageDone
-from tune.objectives import find_objective
+from tune.objectives import choosing, find_objective
 from tune.parts import Choice
 from tune.sweep_file import make_sweep
 from tune.trial import run_trial
@@ -224,21 +224,25 @@ def test_a_trial_is_stopped_and_ranked_by_what_may_choose(
     assert isinstance(sent[-1], Completed) and sent[-1].values == (3.0 + shift, 2.0 + shift, 7.0)
 
 
-@pytest.mark.parametrize("selection", ["holdout", "proxy", "oracle"])
-def test_confirm_takes_seeds_that_no_trial_had_and_tells_what_chooses_from_what_is_reported(
-    selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every finalist with the same seeds; the leader is chosen, the winner by what is reported."""
-    sweep = make_sweep(
-        {
-            "name": "s",
-            "selection": selection,
-            "objective": "pseudo_miou",
-            "trials": 3,
-            "base": {"seed": 5},
-            "space": {"match.lambda_b": {"float": [1, 4]}},
-        }
-    )
+def test_a_class_may_be_called_like_what_chooses() -> None:
+    metrics = {
+        "pseudo_iou/holdout": 1.0, "holdout/pseudo_iou/holdout": 2.0, "proxy/pseudo_iou/holdout": 3.0,
+        "match/cam_iou/proxy": 4.0, "match/holdout/cam_iou/proxy": 5.0,
+    }  # fmt: skip
+    assert {selection: choosing(metrics, selection) for selection in SHIFT} == {
+        "oracle": {"pseudo_iou/holdout": 1.0, "match/cam_iou/proxy": 4.0},
+        "holdout": {"pseudo_iou/holdout": 2.0, "match/cam_iou/proxy": 5.0},
+        "proxy": {"pseudo_iou/holdout": 3.0},
+    }
+
+
+def confirmed(
+    folder: Path, patch: pytest.MonkeyPatch, metrics: dict[str, float], **changes: Any
+) -> tuple[Verdict, list[Config]]:
+    """The verdict on the default and a trial 7 of which every metric is higher by 1, and what ran for it; a metric is
+    what `metrics` says and the seed."""
+    tree = {"name": "s", "objective": "pseudo_miou", "trials": 3, "base": {"seed": 5}}
+    sweep = make_sweep({**tree, "space": {"match.lambda_b": {"float": [1, 4]}}, **changes})
     default = sweep.base_config()
     configs = {DEFAULT: default, "trial 7": with_changes(default, {"match.lambda_b": 2.0}, "test")}
     ran: list[Config] = []
@@ -248,21 +252,46 @@ def test_confirm_takes_seeds_that_no_trial_had_and_tells_what_chooses_from_what_
         return ""
 
     def measured(folder: Path) -> tuple[None, dict[str, Any]]:
-        better = folder.parent.name == "trial-7"
-        return None, {"metrics": {name: value + better + float(folder.name) for name, value in ALL.items()}}
+        more = (folder.parent.name == "trial-7") + float(folder.name)
+        return None, {"metrics": {name: value + more for name, value in metrics.items()}}
 
     task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *a: (start(*a), str(a[1]))))
     ray = SimpleNamespace(remote=lambda _: task, wait=lambda w: (w[:1], w[1:]), get=lambda r: r[0], exceptions=None)
     for name, stub in (("ray", ray), ("joined", nothing), ("watched", nothing), ("read_run", measured)):
-        monkeypatch.setattr(tune.confirm, name, stub)
-    monkeypatch.setattr(tune.confirm, "finalists", lambda *_: configs)
-    monkeypatch.setattr(tune.confirm, "_track", lambda *_: None)
-    verdict = confirm(sweep, tmp_path, 1, 3, None, lambda *_: None)
+        patch.setattr(tune.confirm, name, stub)
+    patch.setattr(tune.confirm, "finalists", lambda *_: configs)
+    patch.setattr(tune.confirm, "_track", lambda *_: None)
+    return confirm(sweep, folder, 1, 3, None, lambda *_: None), ran
+
+
+@pytest.mark.parametrize("selection", ["holdout", "proxy", "oracle"])
+def test_confirm_takes_seeds_that_no_trial_had_and_tells_what_chooses_from_what_is_reported(
+    selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every finalist with the same seeds; the leader is chosen, the winner by what is reported."""
+    verdict, ran = confirmed(tmp_path, monkeypatch, ALL, selection=selection)
     assert sorted((c.match.lambda_b, c.seed) for c in ran) == [(b, seed) for b in (1.0, 2.0) for seed in (6, 7, 8)]
     assert all(config.selection == selection for config in ran)
     assert verdict.chosen[DEFAULT].mean == 2.0 + SHIFT[selection] + 7
     assert verdict.reported[DEFAULT].mean == 2.0 + 7 and verdict.metric == "pseudo_miou"
     assert verdict.over_default["trial 7"].mean == 1.0
+
+
+def test_where_less_is_better_confirm_says_so_and_whoever_reads_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = {"name": "metric", "metric": "pseudo_miou", "stage": "masks", "direction": "minimize"}
+    verdict, _ = confirmed(tmp_path, monkeypatch, ALL, selection="holdout", objective=objective)
+    assert verdict.leader == DEFAULT and verdict.over_default["trial 7"].mean == -1.0
+    assert read_verdict(tmp_path) == verdict
+
+
+def test_where_there_are_no_masks_confirm_reports_what_clip_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict, _ = confirmed(tmp_path, monkeypatch, {"proxy/pseudo_miou": 22.0}, selection="proxy")
+    assert verdict.metric == "proxy/pseudo_miou" and verdict.reported == verdict.chosen
+    assert verdict.reported[DEFAULT].mean == 29.0
 
 
 def test_the_figures_are_those_of_the_weights_that_are_kept(

@@ -51,7 +51,7 @@ def trial(
 
 def test_a_sampler_follows_its_seed() -> None:
     judge = lambda p: 40.0 + p["masks.background"]  # noqa: E731
-    for sampler in ("cost-aware", "tpe", "random", "sobol", "nsga2"):
+    for sampler in ("cost-aware", "tpe", "random", "sobol", "nsga2", "nsga3", "gp", "cmaes"):
         sweep = sweep_of(sampler=sampler, space=SPACE, trials=4)
         first, same, other = (
             [t.params for t in go(sweep.changed(seed=seed), judge=judge).study.get_trials()] for seed in (3, 3, 4)
@@ -233,6 +233,13 @@ def test_the_screen_says_what_chooses_and_which_is_the_best() -> None:
         (0, Began({})), (0, Ended(State.COMPLETE, values=(40.0, 9.0), **spent)),
     )  # fmt: skip
     assert several[0] == "trial   0  COMPLETE  oracle/seg_miou 40.0, seconds 9.0, computed 60 s, saved 7 s"
+
+
+def test_where_less_is_better_the_screen_says_the_least() -> None:
+    objective = {"name": "metric", "metric": "label_cosine", "stage": "masks", "direction": "minimize"}
+    told = [(n, event) for n in (2, 3) for event in (Began({}), Ended(State.COMPLETE, values=(38.0 + n,)))]
+    lines = shown(sweep_of(objective=objective), *told)
+    assert [line.partition("_cosine ")[2][:15] for line in lines[:2]] == ["40.0, best 40.0", "41.0, best 40.0"]
 
 
 def test_the_end_of_a_sweep_says_how_its_trials_ended() -> None:

@@ -9,8 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from launches import Machine, launched, own
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from packages import install
+from tune.launch import DONE
 
 from tune import mlflow_writer
 from tune.mlflow_writer import HopelessError, Store, Writer, entries, unwritten, written
@@ -218,6 +221,38 @@ def test_numbers_arrive_as_they_are(tmp_path: Path, mlflow: Mlflow) -> None:
     assert {p.key: p.value for p in points} == {"a": 0.1 + 0.2, "b": 1e-300, "c": 12345678901.0}
     assert {p.timestamp for p in points} == {list(entries(tmp_path))[-1][1]["time"]}
     assert all(json.loads(line) for line in (tmp_path / QUEUE).read_text().split("\n") if line)
+
+
+DIARY = """
+class Diary:
+    def __init__(self, folder, file="diary.txt", most=10**6):
+        self.file, self.most, self.told = folder / file, most, []
+
+    def __getattr__(self, call):
+        def tell(*words, **named):
+            self.told.append(call)
+            if len(self.told) == self.most + 1:
+                raise ConnectionError("the pen is dry, for once")
+            self.file.write_text(" ".join(self.told))
+        return tell
+"""
+
+
+def test_a_tracker_of_another_package_that_fails_is_left_out_and_the_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one is told all that MLflow is told, in the same order."""
+    names = {"diary": "of_diaries:Diary", "torn": "of_diaries:Diary"}
+    install(tmp_path / "site", "diaries", "1.0", {"tune.trackers": names})
+    (tmp_path / "site" / "of_diaries.py").write_text(DIARY)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    Machine(monkeypatch)
+    out, torn = tmp_path / "out", {"name": "torn", "file": "torn.txt", "most": 3}
+    why, study = launched(out, trials=2, trackers=[torn, "diary"])
+    assert why == DONE and len(own(study)) == 2
+    told = [entry["what"] for _, entry in entries(out / "s")]
+    assert len(told) > 20 and (out / "s" / "diary.txt").read_text().split() == told
+    assert (out / "s" / "torn.txt").read_text().split() == told[:3]
 
 
 def test_of_two_writers_one_works_and_the_other_sees_what_it_wrote(tmp_path: Path, mlflow: Mlflow) -> None:
