@@ -36,8 +36,8 @@ def load(entry: EntryPoint, key: str) -> Any:
     try:
         return entry.load()
     except (ImportError, AttributeError) as error:
-        if entry.module.partition(".")[0] == __name__.partition(".")[0]:
-            raise  # is no fault of who installed something
+        if entry.dist is None:
+            raise  # it is one of our own
         raise UserError(
             f"{key} '{cut(entry.name)}': its package gives no {entry.value} ({cut(str(error), 200)}); mend or remove it"
         ) from None
