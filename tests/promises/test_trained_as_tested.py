@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -176,6 +177,24 @@ def test_the_value_of_a_class_is_its_place_in_the_names_and_1(tmp_path: Path) ->
     assert math.isnan(metrics["pseudo_iou/b"]) and metrics["pseudo_iou/background"] == pytest.approx(ground)
     assert metrics["pseudo_miou"] == pytest.approx((ground + 100 + 0) / 3)
     assert {*np.unique(archive.Reader(tmp_path / "train.zip").read("x")).tolist()} == {0, 1}
+
+
+def test_figures_of_a_class_on_the_holdout_are_of_the_holdout(tmp_path: Path) -> None:
+    """Of its images and its masks: a sweep may be for them."""
+    image, maps = np.zeros((1, 4, 3), np.uint8), np.array([[255, 255, 0, 0]], np.uint8)
+    seen, held = (
+        Split(
+            ("x",), np.array([[True, False, False]]), lambda i: image, lambda i, t=truth: np.array([t], np.uint8), (0,)
+        )
+        for truth in ([1, 1, 0, 0], [1, 0, 0, 0])
+    )
+    (tmp_path / "heatmaps").mkdir()
+    for part in heatmaps.FILES.values():
+        archive.write(tmp_path / "heatmaps" / part, [("x", archive.encode_mask(maps))])
+    data = replace(dataset(seen), holdout=held)
+    metrics = masks.run(CONFIG, data, {"heatmaps": tmp_path / "heatmaps"}, tmp_path, lambda *a, **k: None)
+    assert metrics["pseudo_iou/a"] == 100 and metrics["holdout/pseudo_iou/a"] == 50
+    assert metrics["holdout/pseudo_iou/background"] == pytest.approx(200 / 3)
 
 
 def test_pixels_that_a_pseudo_mask_leaves_open_count_as_background(tmp_path: Path) -> None:
