@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from semples.errors import UserError, cut, quoted
 from semples.secrets import hint, redact, reveal
+from tune.sqlite_file import SCHEMA, opened, read_studies, schema
 from tune.sweep_file import Sweep
 
 STUDY, JOURNAL = "study.db", "study.journal"
@@ -64,10 +65,14 @@ def open_storage(folder: Path, sweep: Sweep, reading: bool = False) -> BaseStora
         there = os.path.lexists(folder / JOURNAL)
         return JournalStorage(JournalFileBackend(str(folder / JOURNAL))) if there or not reading else None
     whole = reveal(sweep.study, "study")
-    url = sqlalchemy.make_url(whole) if whole else None
-    if url is None or (url.get_backend_name() == "sqlite" and url.database and url.database[:1] != ":"):
-        file = Path(url.database or "") if url else folder / STUDY
-        if url and not file.parent.is_dir():
+    if not whole:
+        return _open_file(folder / STUDY, reading)
+    import sqlalchemy  # noqa: PLC0415 - takes a while, and a file in the sweep's folder is read without
+
+    url = sqlalchemy.make_url(whole)
+    if url.get_backend_name() == "sqlite" and url.database and url.database[:1] != ":":
+        file = Path(url.database)
+        if not file.parent.is_dir():
             raise UserError(f"{file}: there is no folder {file.parent} for a study; make it or name another")
         return _open_file(file, reading)
     options = {"pool_pre_ping": True}  # a connection that the server closed is opened again
@@ -76,22 +81,29 @@ def open_storage(folder: Path, sweep: Sweep, reading: bool = False) -> BaseStora
     return RDBStorage(whole, options, skip_table_creation=reading)
 
 
-def _open_file(file: Path, reading: bool) -> RDBStorage | None:
-    options = {"connect_args": {"timeout": LOCKED}}
+def _open_file(file: Path, reading: bool) -> BaseStorage | None:
     if os.path.lexists(file) and not file.is_file():
         raise UserError(f"{file}: is no plain file, and so no study; take it away or put back what was there")
     if not reading:
-        return RDBStorage(_url(file, "rwc"), options)
+        return RDBStorage(_url(file, "rwc"), {"connect_args": {"timeout": LOCKED}})
     if not os.path.lexists(file):
         return None
     try:
-        there = _has_tables(_url(file, "ro"), options)
-    except sqlalchemy.exc.OperationalError:
+        return _read_file(file)
+    except sqlite3.OperationalError:
         if not Path(f"{file}-journal").is_file():
             raise
-        file = _copied(file)  # SQLite would end the change of a process that was killed, in the file itself
-        there = _has_tables(_url(file, "ro"), options)
-    return RDBStorage(_url(file, "ro"), options, skip_table_creation=True) if there else None
+        return _read_file(_copied(file))  # SQLite would end the change of a process that was killed, in the file itself
+
+
+def _read_file(file: Path) -> BaseStorage | None:
+    with opened(file, LOCKED) as db:
+        number = schema(db)
+        if number == SCHEMA:
+            return read_studies(db)
+    if number is None:
+        return None
+    return RDBStorage(_url(file, "ro"), {"connect_args": {"timeout": LOCKED}}, skip_table_creation=True)
 
 
 def _copied(file: Path) -> Path:
@@ -100,7 +112,8 @@ def _copied(file: Path) -> Path:
     copy = Path(_copies[-1].name) / file.name
     for suffix in ("-journal", ""):
         shutil.copyfile(f"{file}{suffix}", f"{copy}{suffix}")
-    _has_tables(_url(copy, "rw"), {})
+    with opened(copy, LOCKED, "rw") as db:
+        schema(db)
     return copy
 
 
@@ -109,6 +122,8 @@ def _url(file: Path, mode: str) -> str:
 
 
 def _has_tables(url: str, options: dict[str, Any]) -> bool:
+    import sqlalchemy  # noqa: PLC0415 - as above
+
     engine = sqlalchemy.create_engine(url, **options)
     try:
         return sqlalchemy.inspect(engine).has_table("studies")
