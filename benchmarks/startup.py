@@ -23,6 +23,7 @@ from pathlib import Path
 
 from semples.config import dump, with_changes
 from semples.run_folder import CONFIG, RESULT, RESULT_FORMAT
+from tune.environment import quiet
 from tune.places import trial_folder
 from tune.replay import TABLE, Table, replay
 from tune.study import create_study, ranked
@@ -68,7 +69,8 @@ def main() -> None:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     scratch = Path(tempfile.mkdtemp(dir=memory))
     try:
-        make_sweep(scratch / "s", arguments.trials)
+        with quiet():
+            make_sweep(scratch / "s", arguments.trials)
         semples, tune, looked_at = PROGRAM.format("semples"), PROGRAM.format("tune"), ("s", "--out", str(scratch))
         calls = {
             "help_cpu_s": (tune, "--help"),

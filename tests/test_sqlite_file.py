@@ -91,3 +91,12 @@ def test_looking_at_a_sweep_loads_none_of_the_heavy_libraries() -> None:
     code = "import sys, tune.summary, tune.sweep_folder, semples.run_folder; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "ray", "mlflow", "sqlalchemy", "alembic", "matplotlib", "sklearn", "scipy"} & {*loaded}
+
+
+def test_nothing_is_said_while_it_is_read(file: Path) -> None:
+    code = (
+        "import sys, pathlib; from tune.sqlite_file import opened, read_studies\n"
+        "with opened(pathlib.Path(sys.argv[1]), 1.0) as db: read_studies(db)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -21,6 +21,8 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tune.environment import quiet
+
 SCHEMA = 12  # number that Optuna gives to its tables as they are read here
 NOT_FINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 
@@ -51,7 +53,8 @@ def read_studies(db: sqlite3.Connection) -> InMemoryStorage:
         directions = db.execute(
             "SELECT direction FROM study_directions WHERE study_id = ? ORDER BY objective", (study,)
         )
-        copy = storage.create_new_study([StudyDirection[direction] for (direction,) in directions], name)
+        with quiet():  # Optuna would say that there is a new study
+            copy = storage.create_new_study([StudyDirection[direction] for (direction,) in directions], name)
         for trial in trials[study]:
             storage.create_new_trial(copy, trial)
     return storage
