@@ -13,9 +13,9 @@ from launches import Machine, launched, own
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from packages import install
-from tune.launch import DONE
 
 from tune import mlflow_writer
+from tune.driver import DONE
 from tune.mlflow_writer import HopelessError, Store, Writer, entries, unwritten, written
 from tune.tracking import KEY, PARENT, QUEUE, STATUS, MlflowQueue
 
