@@ -27,6 +27,7 @@ def export(
 
     from semples.folders import claim
     from semples.output import WEIGHTS, write_weights
+    from semples.pipeline.graph import latest
     from semples.run_folder import CONFIG, GALLERY, RESULT, read_run
     from semples.secrets import reveal
     from semples.store import open_store
@@ -37,7 +38,7 @@ def export(
     sweep = load_launched(folder)
     number = chosen_trial(folder, sweep, trial)
     source = trial_folder(folder, number)
-    _, result = read_run(source)
+    config, result = read_run(source)
     place = store_place(sweep, folder)
     files = (CONFIG, GALLERY, RESULT)
     exported = claim(to, "export", (*files, *WEIGHTS.values()))
@@ -48,7 +49,7 @@ def export(
                 f"{place}: the result of '{missing[0]}' is gone; compute it with: semples run {word(source / CONFIG)}"
             )
         with exported.publishing(last=RESULT) as new:
-            write_weights({stage: found for stage, found in folders.items() if found}, new)
+            write_weights(latest(config, {stage: found for stage, found in folders.items() if found}), new)
             for file in files:
                 shutil.copyfile(source / file, new / file)
     print(f"trial {number} of '{folder.name}' in {to}; use it with: semples predict --run {word(to)} IMAGE...")
