@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -203,6 +203,8 @@ def test_what_is_probed_lies_in_the_dimension(tree: dict[str, Any]) -> None:
 
 @MANY
 @given(dimensions("prompts.epochs") | dimensions("match.lambda_b") | dimensions("prompts.init"), st.integers(0, 99))
+@example({"int": [1, 8], "log": True}, 0)
+@example({"float": [1.0, 8.0], "log": True}, 0)
 def test_what_is_suggested_is_of_the_dimension(tree: dict[str, Any], seed: int) -> None:
     dimension = Dimension.model_validate(tree)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
