@@ -95,7 +95,7 @@ def chosen(result: Result) -> dict[str, float]:
 def test_masks_of_training_and_test_images_choose_nothing(spoiled: Spoiled) -> None:
     sound, other = spoiled("holdout"), spoiled("holdout", "train", "test")
     assert differing(sound, other) == set()
-    assert chosen(sound) == chosen(other) and len(chosen(sound)) == 13
+    assert chosen(sound) == chosen(other) and sum("_iou/" not in name for name in chosen(sound)) == 13
     for reported in ("classify/cam_miou", "match/cam_miou", "refine/cam_miou", "heatmaps/cam_miou", "pseudo_miou"):
         assert sound.metrics[reported] != other.metrics[reported]
     assert sound.metrics["seg_miou"] != other.metrics["seg_miou"]
