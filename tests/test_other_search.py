@@ -56,6 +56,14 @@ def test_a_launch_has_the_parts_of_another_package(
     assert again.sweep == done.sweep and again.figures["best_objective/gain"] == -2.0
 
 
+def test_a_tracker_that_cannot_be_made_is_one_sentence(
+    other_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Machine(monkeypatch)
+    with pytest.raises(UserError, match=r"trackers: 'broken' cannot be opened: RuntimeError\('no account'\)"):
+        tune.launch({**OTHERS, "trackers": ["broken"]}, out=tmp_path / "sweeps")
+
+
 def test_a_replay_has_them_too(other_package: Path) -> None:
     sweep = make_sweep({**OTHERS, "objective": "pseudo_miou", "trackers": []})
     trials = go(sweep).study.get_trials()

@@ -62,6 +62,7 @@ def test_free_form_arguments_can_be_emptied(tmp_path: Path) -> None:
         ({"limits": {"gpu": 3}}, r"limits is not allowed: 'gpu' cannot be limited \(did you mean 'gpu_gb'\?\)"),
         ({"sampler": "tpes"}, r"sampler 'tpes' is neither cost-aware, .* \(did you mean 'tpe'\?\)"),
         ({"early_stopping": {"name": "meridian"}}, "early_stopping 'meridian' is neither median, asha, none"),
+        ({"trackers": ["lines", {"name": "lines", "x": 1}]}, "name every tracker once"),
         ({"trackers": ["wandb"]}, "trackers 'wandb' is no entry point of the group tune.trackers"),
         ({"sampler": {"n_startup_trials": 3}}, "key 'sampler.name' is missing"),
         ({"objective": {"name": "metric", "metric": "x", "stage": "mask"}}, "'mask' is no stage"),

@@ -23,6 +23,7 @@ from tune.cluster import Lives, joined, watched
 from tune.environment import termination_interrupts
 from tune.messages import TrialCallback
 from tune.mlflow_writer import Store, Writer, entries, unwritten, written
+from tune.parts import TRACKERS, find
 from tune.places import BEST, STORE, SWEEP_FILE
 from tune.records import compute_seconds, is_of_0_1, keep_run, run_of, trial_record
 from tune.samplers import create_sampler
@@ -78,7 +79,8 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
     # what these raise is raised before anything is written
     rule = find_rule(sweep.early_stopping)
     create_sampler(sweep, sweep.seed)
-    open_trackers(folder, sweep.trackers)
+    for tracker_of_others in sweep.trackers:
+        find(TRACKERS, tracker_of_others, folder)
     claim_folders(sweep, out, folder)
     with alone(folder):
         sweep = check_same(sweep, folder)

@@ -6,6 +6,7 @@ Those of this package are listed here; other packages add theirs by entry points
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,12 +80,22 @@ def check(kind: Kind, choice: Choice) -> None:
     registry.find(kind.group, kind.own, choice.name, kind.key)
 
 
+def find(kind: Kind, choice: Choice, *given: Any) -> Callable[..., Any]:
+    """The callable of that name. Raises UserError where there is none, and where it does not take `given` and the
+    settings."""
+    make: Callable[..., Any] = registry.load(registry.find(kind.group, kind.own, choice.name, kind.key), kind.key)
+    try:
+        inspect.signature(make).bind(*given, **choice.settings)
+    except TypeError as error:
+        raise UserError(f"{kind.key} '{choice.name}' does not take these settings: {error}") from None
+    return make
+
+
 def create(kind: Kind, choice: Choice, *given: Any) -> Any:
     """What the callable of that name makes of `given` and its settings. Raises UserError where there is none of that
     name, and for settings that it does not take."""
-    make = registry.load(registry.find(kind.group, kind.own, choice.name, kind.key), kind.key)
+    make = find(kind, choice, *given)
     try:
-        inspect.signature(make).bind(*given, **choice.settings)
         return make(*given, **choice.settings)
     except (TypeError, ValueError) as error:
         raise UserError(f"{kind.key} '{choice.name}' does not take these settings: {cut(str(error), 200)}") from None

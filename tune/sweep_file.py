@@ -235,6 +235,8 @@ class Sweep(Section):
     def _ends(self) -> Sweep:
         if self.trials is None and self.budget is None and self.time_limit is None and not self.is_grid:
             raise ValueError("say when it ends: give trials, budget or time_limit")
+        if len({tracker.name for tracker in self.trackers}) != len(self.trackers):
+            raise ValueError("name every tracker once")
         if self.sampler.name == "cmaes" and len(self.objective) > 1:
             raise ValueError("cmaes knows one objective only; take cost-aware, tpe, nsga2 or nsga3")
         return self

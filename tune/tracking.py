@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from semples.config import flatten
-from semples.errors import cut
+from semples.errors import UserError, cut
 from tune.parts import TRACKERS, Choice, create
 
 log = logging.getLogger(__name__)
@@ -175,6 +175,12 @@ class Trackers:
 
 def open_trackers(folder: Path, choices: Sequence[Choice]) -> Tracker:
     """MLflow's queue in a sweep's folder, and besides it the trackers that the sweep names. Raises UserError where
-    there is none of that name, or for settings that it does not take."""
-    others = {choice.name: create(TRACKERS, choice, folder) for choice in choices}
+    there is none of that name, or it cannot be made."""
+    others: dict[str, Tracker] = {}
+    for choice in choices:
+        try:
+            others[choice.name] = create(TRACKERS, choice, folder)
+        except Exception as error:  # of somebody else's code
+            reason = str(error) if isinstance(error, UserError) else cut(repr(error), 200)
+            raise UserError(f"trackers: '{choice.name}' cannot be opened: {reason}") from None
     return Trackers(MlflowQueue(folder), others) if others else MlflowQueue(folder)

@@ -78,3 +78,8 @@ class Lines:
 def failing(folder: Path) -> Lines:
     """A tracker whose every call raises."""
     return Lines(folder / "nowhere")
+
+
+def broken(folder: Path) -> Lines:
+    """A tracker that cannot be made."""
+    raise RuntimeError("no account")
