@@ -15,8 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 from tune.commands.app import main
-from tune.searcher import StudySearcher
+from tune.environment import variables
 from tune.tracking import MlflowQueue
+
+with variables():  # as the command itself imports what imports Ray
+    from tune.searcher import StudySearcher
 
 FILE = sys.argv.pop(1)
 
