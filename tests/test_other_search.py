@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -36,7 +35,6 @@ def test_a_launch_has_the_parts_of_another_package(
     other_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     Machine(monkeypatch)
-    monkeypatch.setattr(logging.getLogger("tune"), "propagate", True)
     done = tune.launch(OTHERS, out=tmp_path / "sweeps")
     trials = done.trials
     # the first is the default; the others are suggested by `highest`, and stopped by `below` or not
