@@ -9,8 +9,9 @@ process.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from semples.lazy import attributes
 
 if TYPE_CHECKING:
     from semples.api import Prediction, predict, run
@@ -22,27 +23,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "Event", "Prediction", "Result", "UserError", "__version__", "load", "predict", "run"]
 
-# module and name by public name
-_PLACES = {
-    "Config": ("semples.config", "Config"),
-    "Event": ("semples.pipeline.run", "Event"),
-    "Prediction": ("semples.api", "Prediction"),
-    "Result": ("semples.pipeline.run", "Result"),
-    "UserError": ("semples.errors", "UserError"),
-    "__version__": ("semples.formats", "VERSION"),
-    "load": ("semples.config", "load"),
-    "predict": ("semples.api", "predict"),
-    "run": ("semples.api", "run"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, own = _PLACES[name]
-    value = globals()[name] = getattr(import_module(module), own)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = attributes(
+    __name__,
+    {
+        "Config": "semples.config:Config",
+        "Event": "semples.pipeline.run:Event",
+        "Prediction": "semples.api:Prediction",
+        "Result": "semples.pipeline.run:Result",
+        "UserError": "semples.errors:UserError",
+        "__version__": "semples.formats:VERSION",
+        "load": "semples.config:load",
+        "predict": "semples.api:predict",
+        "run": "semples.api:run",
+    },
+)

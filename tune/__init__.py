@@ -11,8 +11,9 @@ process.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from semples.lazy import attributes
 
 if TYPE_CHECKING:
     from semples.errors import UserError
@@ -24,25 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Event", "Sweep", "SweepResults", "UserError", "__version__", "launch", "load"]
 
-# module and name by public name
-_PLACES = {
-    "Event": ("tune.messages", "Event"),
-    "Sweep": ("tune.sweep_file", "Sweep"),
-    "SweepResults": ("tune.api", "SweepResults"),
-    "UserError": ("semples.errors", "UserError"),
-    "__version__": ("semples.formats", "VERSION"),
-    "launch": ("tune.api", "launch"),
-    "load": ("tune.api", "load"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, own = _PLACES[name]
-    value = globals()[name] = getattr(import_module(module), own)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = attributes(
+    __name__,
+    {
+        "Event": "tune.messages:Event",
+        "Sweep": "tune.sweep_file:Sweep",
+        "SweepResults": "tune.api:SweepResults",
+        "UserError": "semples.errors:UserError",
+        "__version__": "semples.formats:VERSION",
+        "launch": "tune.api:launch",
+        "load": "tune.api:load",
+    },
+)
