@@ -27,12 +27,12 @@ from tune.parts import TRACKERS, find
 from tune.places import BEST, STORE, SWEEP_FILE
 from tune.records import compute_seconds, is_of_0_1, keep_run, run_of, trial_record
 from tune.samplers import create_sampler
-from tune.scheduler import MilestoneStopping
+from tune.scheduler import scheduler_of
 from tune.searcher import StudySearcher
-from tune.stopping import Rule, find_rule
+from tune.stopping import find_rule
 from tune.storage import place_of
 from tune.storage import why as reason_of
-from tune.study import finished, is_default, load_study, passed_milestones, study_exists, succeeded
+from tune.study import finished, load_study, study_exists, succeeded
 from tune.sweep_file import Sweep
 from tune.sweep_folder import (
     alone,
@@ -77,7 +77,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
     folder = (out / sweep.name).resolve()
     sweep = without_secrets(sweep)
     # what these raise is raised before anything is written
-    rule = find_rule(sweep.early_stopping)
+    find_rule(sweep.early_stopping)
     create_sampler(sweep, sweep.seed)
     for tracker_of_others in sweep.trackers:
         find(TRACKERS, tracker_of_others, folder)
@@ -121,7 +121,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
             ended_before, locked = len(finished(study)), False
             try:
                 with watched(give_up, logs), termination_interrupts():
-                    _fit(sweep, study, searcher, rule, to_dict(base), folder, missing, on_event, logs)
+                    _fit(sweep, study, searcher, to_dict(base), folder, missing, on_event, logs)
             except Exception as error:
                 if (cause := _of_study(error)) is None:
                     raise
@@ -211,7 +211,6 @@ def _fit(
     sweep: Sweep,
     study: optuna.Study,
     searcher: StudySearcher,
-    rule: Rule,
     base: dict[str, Any],
     folder: Path,
     missing: float,
@@ -237,12 +236,7 @@ def _fit(
         tune_config=ray_tune.TuneConfig(
             num_samples=-1 if math.isinf(missing) else int(missing),
             search_alg=searcher,
-            scheduler=MilestoneStopping(
-                rule,
-                sweep.last_stage,
-                passed_milestones(study),
-                lambda number: is_default(study, sweep, number),
-            ),
+            scheduler=scheduler_of(sweep, study),
             max_concurrent_trials=sweep.parallel or None,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),

@@ -31,10 +31,9 @@ from tune.cost_aware import Space, affecting
 from tune.messages import Completed, Failed, Message, StageDone, State, Usage, encode
 from tune.parts import HEADLINES
 from tune.records import trial_record
-from tune.scheduler import MilestoneStopping
+from tune.scheduler import scheduler_of
 from tune.searcher import StudySearcher
-from tune.stopping import find_rule
-from tune.study import is_default, passed_milestones, succeeded
+from tune.study import succeeded
 from tune.sweep_file import Sweep, find_sweep_file, load_sweep
 from tune.tracking import NullTracker, Tracker
 from tune.warm_start import prepare
@@ -241,12 +240,7 @@ def replay(
     study = prepare(study or optuna.create_study(directions=sweep.directions), sweep)
     result = Replay(study, workers)
     searcher = StudySearcher(study, sweep, tracker or NullTracker(), start_run, lambda *_: None)
-    scheduler = MilestoneStopping(
-        find_rule(sweep.early_stopping),
-        sweep.last_stage,
-        passed_milestones(study),
-        lambda number: is_default(study, sweep, number),
-    )
+    scheduler = scheduler_of(sweep, study)
     seconds, chosen = table.stage_seconds(profile), _which(sweep)
     left = np.inf if sweep.trials is None else sweep.trials - len(succeeded(study))
     events: list[tuple[float, int, _Trial, Message]] = []

@@ -6,14 +6,27 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import optuna
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tune.messages import StageDone, decode
-from tune.stopping import Rule
+from tune.stopping import Rule, find_rule
+from tune.study import is_default, passed_milestones
+from tune.sweep_file import Sweep
 
 
 def _first(number: int) -> bool:
     return number == 0
+
+
+def scheduler_of(sweep: Sweep, study: optuna.Study) -> MilestoneStopping:
+    """The scheduler of a launch, which knows what the trials of earlier launches have passed."""
+    return MilestoneStopping(
+        find_rule(sweep.early_stopping),
+        sweep.last_stage,
+        passed_milestones(study),
+        lambda number: is_default(study, sweep, number),
+    )
 
 
 class MilestoneStopping(FIFOScheduler):
