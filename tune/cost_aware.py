@@ -10,7 +10,7 @@ less than half of a whole trial may together take as much as one, then candidate
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from semples.config import with_changes
 from semples.pipeline.graph import covers, graph
-from tune.records import compute_seconds, is_duplicate, trial_record
+from tune.records import TrialRecord, compute_seconds, is_duplicate, trial_record
 from tune.study import constraint_violations
 from tune.sweep_file import Sweep
 
@@ -148,9 +148,15 @@ class Costs:
     (or are being computed, and will be shared). stopped: at which of them a trial was stopped. whole: seconds of a
     trial that finds nothing there."""
 
-    def __init__(self, space: Space, stages: dict[str, tuple[str, ...]], trials: Sequence[FrozenTrial]):
+    def __init__(
+        self,
+        space: Space,
+        stages: dict[str, tuple[str, ...]],
+        trials: Sequence[FrozenTrial],
+        record: Callable[[FrozenTrial], TrialRecord] = trial_record,
+    ):
         rows = space.rows(trials)
-        records = [trial_record(trial) for trial in trials]
+        records = [record(trial) for trial in trials]
         self.columns = {name: [space.names.index(key) for key in keys] for name, keys in stages.items()}
         self._seconds, self._known = {}, {}
         for name, columns in self.columns.items():
@@ -163,8 +169,8 @@ class Costs:
             }
         self.whole = sum(self._seconds.values())
         self._stopped: dict[str, set[bytes]] = {name: set() for name in stages}
-        for row, trial, record in zip(rows, trials, records, strict=True):
-            if trial.state == TrialState.PRUNED and (last := record.last_milestone):
+        for row, trial, of in zip(rows, trials, records, strict=True):
+            if trial.state == TrialState.PRUNED and (last := of.last_milestone):
                 self._stopped[last[0]].add(row[self.columns[last[0]]].tobytes())
 
     def stopped(self, rows: np.ndarray) -> np.ndarray:
@@ -193,6 +199,15 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         self._random = optuna.samplers.RandomSampler(seed)
         self._kernel: Any = None
         self._learned_from = 0
+        self._known: dict[int, TrialRecord] = {}  # of trials that have ended, by number
+
+    def _record(self, trial: FrozenTrial) -> TrialRecord:
+        """What the study remembers of a trial; of one that has ended it is read once."""
+        if not trial.state.is_finished():
+            return trial_record(trial)
+        if trial.number not in self._known:
+            self._known[trial.number] = trial_record(trial)
+        return self._known[trial.number]
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The whole space, from the first trial on."""
@@ -216,7 +231,7 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         if len(rows) <= STARTUP:
             return self._space.parameters(candidates[0])
         running = self._space.rows(t for t in trials if t.state == TrialState.RUNNING)
-        costs = Costs(self._space, self._stages, trials)
+        costs = Costs(self._space, self._stages, trials, self._record)
         leaders = rows[np.argsort(-values, kind="stable")[:LEADERS]]
         candidates = np.concatenate([candidates, self._variations(leaders, ())])
         if self._burst(ended, costs) < costs.whole:
@@ -242,7 +257,7 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         """Seconds of the newest trials since the last one that took more than half of a whole trial."""
         spent = 0.0
         for trial in reversed(ended):
-            seconds, _ = compute_seconds([trial_record(trial)])
+            seconds, _ = compute_seconds([self._record(trial)])
             if seconds > costs.whole / 2:
                 break
             spent += seconds
@@ -264,9 +279,9 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
             values = scaled.min(1, keepdims=True) + 0.05 * scaled.sum(1, keepdims=True)
         worth = dict(zip((t.number for t in complete), values[:, 0].tolist(), strict=True))
         worst = min(worth.values())
-        expected = _by_milestone(complete, worth)
+        expected = _by_milestone({t.number: self._record(t) for t in complete}, worth)
         for trial in ended:
-            record = trial_record(trial)
+            record = self._record(trial)
             over = constraint_violations(record.usage, self._limits).values()
             if trial.state == TrialState.PRUNED and record.last_milestone:
                 worth[trial.number] = expected(*record.last_milestone)
@@ -316,15 +331,14 @@ def _contained(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.array([row.tobytes() in known for row in rows], bool)
 
 
-def _by_milestone(complete: Sequence[FrozenTrial], worth: dict[int, float]) -> Any:
+def _by_milestone(complete: Mapping[int, TrialRecord], worth: dict[int, float]) -> Any:
     """(milestone, score) -> what complete trials with it were worth, by a straight line; the least if few have it."""
-    recorded = {trial.number: trial_record(trial).stages for trial in complete}
 
     def expected(name: str, score: float) -> float:
         pairs = [
-            (stages[name].score, worth[number])
-            for number, stages in recorded.items()
-            if name in stages and stages[name].score is not None
+            (of.stages[name].score, worth[number])
+            for number, of in complete.items()
+            if name in of.stages and of.stages[name].score is not None
         ]
         x, y = np.array(pairs).reshape(-1, 2).T
         if len(x) < STARTUP or x.std() == 0:

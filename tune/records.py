@@ -57,12 +57,13 @@ class TrialRecord:
         return scores[-1] if scores else None
 
 
-def trial_record(trial: FrozenTrial) -> TrialRecord:
+def trial_record(trial: FrozenTrial | optuna.Trial) -> TrialRecord:
     """What the study remembers of a trial."""
     kept = trial.user_attrs
+    of_optuna = TrialState.RUNNING if isinstance(trial, optuna.Trial) else trial.state
     usage = kept.get(_USAGE, kept.get(_USAGE_0_1))
     return TrialRecord(
-        state=State(kept.get(_STATE) or _OF_OPTUNA.get(trial.state) or trial.state.name),
+        state=State(kept.get(_STATE) or _OF_OPTUNA.get(of_optuna) or of_optuna.name),
         reason=kept.get(_REASON, ""),
         stages={name: StageRecord(**stage) for name, stage in kept.get(_STAGES, {}).items()},
         metrics=kept.get(_METRICS, {}),

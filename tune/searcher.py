@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from semples.errors import UserError
@@ -154,15 +154,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def _answer(self, trial: optuna.Trial, state: TrialState, values: list[float] | None) -> None:
         """Optuna gives a pruned trial its last intermediate score as value: nothing here ranks, reports or learns from
         it as a final one."""
-        for name, over in constraint_violations(self._record_of(trial).usage, self._sweep.limits).items():
+        for name, over in constraint_violations(trial_record(trial).usage, self._sweep.limits).items():
             trial.set_constraint(name, over)
         self._study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
-
-    def _record_of(self, trial: optuna.Trial) -> TrialRecord:
-        return trial_record(self._frozen(trial))
-
-    def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[trial.number]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A report of a running trial, see tune.messages."""
@@ -176,7 +170,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         match message:
             case Placed(node):
                 self._tracker.tag(run, node=node)
-            case StageDone(stage) if stage not in self._record_of(trial).stages:
+            case StageDone(stage) if stage not in trial_record(trial).stages:
                 # the study comes last: a driver that is killed in between does it again
                 self._tracker.log(run, message.curves, f"{stage}/")
                 self._tracker.log(run, [message.metrics], f"{stage}/", first_step=len(message.curves))
@@ -195,13 +189,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         end = how_it_ended(last, error, self._stopped)
         if end.state == State.PRUNED and last:
             self._record(trial, last)  # Ray shows the report at which the scheduler stops a trial to nobody else
-        record = self._record_of(trial)
+        record = trial_record(trial)
         computed, saved = compute_seconds([record])
         end = replace(end, seconds_computed=computed, seconds_saved=saved)
         self._track(record, end, trial_folder(Path(), trial.number))
         self._tell(trial, end)
         if STATES[end.state] != TrialState.FAIL:
-            self._ended[_identity(trial.params)] = self._frozen(trial)
+            self._ended[_identity(trial.params)] = self._study.get_trials(deepcopy=False)[trial.number]
         self._on_event(trial.number, end)
         self._look_for_a_common_reason(end)
 

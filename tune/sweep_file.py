@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -250,12 +251,12 @@ class Sweep(Section):
         """Whether every point of the space is tried, and nothing is suggested."""
         return self.sampler.name == "grid"
 
-    @property
+    @cached_property
     def objectives(self) -> tuple[Objective, ...]:
         """What a trial is judged by."""
         return tuple(find_objective(choice) for choice in self.objective)
 
-    @property
+    @cached_property
     def last_stage(self) -> str:
         """The stage after which all objectives are known; what comes after it is not computed."""
         return max((one.stage for one in self.objectives if one.stage), key=list(graph(self.base_config())).index)
