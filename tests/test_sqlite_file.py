@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -26,6 +27,9 @@ def file(tmp_path: Path) -> Path:
     """Two studies, the first with trials in every state and values of every kind."""
     path = tmp_path / "study.db"
     study = study_in(path, "one", ["maximize"])
+    study.set_user_attr("run", "0123abc")
+    with pytest.warns(ExperimentalWarning):
+        study.set_metric_names(["mIoU"])  # kept as an attribute of Optuna's own
     study.enqueue_trial({"a": 0.5, "b": 3})
     for number, value in enumerate((1.5, math.inf, -math.inf)):
         trial = study.ask()
@@ -60,6 +64,8 @@ def test_studies_are_read_as_optuna_reads_them(file: Path) -> None:
     for name in ("one", "two"):
         own = optuna.load_study(study_name=name, storage=storage)
         theirs = optuna.load_study(study_name=name, storage=f"sqlite:///{file}")
+        assert own.user_attrs == theirs.user_attrs == ({"run": "0123abc"} if name == "one" else {})
+        assert own.metric_names == theirs.metric_names == (["mIoU"] if name == "one" else None)
         assert own.directions == theirs.directions and len(own.trials) == (7 if name == "one" else 1)
         assert [facts(trial) for trial in own.trials] == [facts(trial) for trial in theirs.trials]
         assert [t.params.keys() for t in own.trials] == [t.params.keys() for t in theirs.trials]

@@ -49,12 +49,17 @@ def read_studies(db: sqlite3.Connection) -> InMemoryStorage:
     """A copy of all studies of a file whose tables have the number SCHEMA."""
     storage = InMemoryStorage()
     trials = _trials(db)
+    user, system = (_attributes(db, f"study_{whose}_attributes", "study_id") for whose in ("user", "system"))
     for study, name in db.execute("SELECT study_id, study_name FROM studies").fetchall():
         directions = db.execute(
             "SELECT direction FROM study_directions WHERE study_id = ? ORDER BY objective", (study,)
         )
         with quiet():  # Optuna would say that there is a new study
             copy = storage.create_new_study([StudyDirection[direction] for (direction,) in directions], name)
+        for key, value in user[study].items():
+            storage.set_study_user_attr(copy, key, value)
+        for key, value in system[study].items():
+            storage.set_study_system_attr(copy, key, value)
         for trial in trials[study]:
             storage.create_new_trial(copy, trial)
     return storage
@@ -69,7 +74,7 @@ def _trials(db: sqlite3.Connection) -> dict[int, list[FrozenTrial]]:
         distribution = known[text] if text in known else known.setdefault(text, json_to_distribution(text))
         distributions[trial][name] = distribution
         parameters[trial][name] = distribution.to_external_repr(value)
-    user, system = (_attributes(db, f"trial_{whose}_attributes") for whose in ("user", "system"))
+    user, system = (_attributes(db, f"trial_{whose}_attributes", "trial_id") for whose in ("user", "system"))
     values, intermediate = defaultdict[int, list[float]](list), defaultdict[int, dict[int, float]](dict)
     for trial, value, kind in db.execute("SELECT trial_id, value, value_type FROM trial_values ORDER BY objective"):
         values[trial].append(NOT_FINITE.get(kind, value))
@@ -99,8 +104,9 @@ def _trials(db: sqlite3.Connection) -> dict[int, list[FrozenTrial]]:
     return found
 
 
-def _attributes(db: sqlite3.Connection, table: str) -> dict[int, dict[str, Any]]:
+def _attributes(db: sqlite3.Connection, table: str, holder: str) -> dict[int, dict[str, Any]]:
+    """By study or trial. holder: the column that names it."""
     found = defaultdict[int, dict[str, Any]](dict)
-    for trial, key, text in db.execute(f"SELECT trial_id, key, value_json FROM {table}"):
-        found[trial][key] = json.loads(text)
+    for which, key, text in db.execute(f"SELECT {holder}, key, value_json FROM {table}"):
+        found[which][key] = json.loads(text)
     return found

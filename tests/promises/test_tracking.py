@@ -14,6 +14,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from packages import install
 
+from semples.errors import UserError
 from tune import mlflow_writer
 from tune.driver import DONE
 from tune.mlflow_writer import HopelessError, Store, Writer, entries, unwritten, written
@@ -32,6 +33,8 @@ class Mlflow:
         return self
 
     def get_experiment_by_name(self, name: str) -> Any:
+        if self.away:
+            raise MlflowException("connection refused")
         return SimpleNamespace(lifecycle_stage="active", experiment_id="1")
 
     def search_runs(self, experiments: list[str], question: str, max_results: int) -> list[Any]:
@@ -264,3 +267,28 @@ def test_of_two_writers_one_works_and_the_other_sees_what_it_wrote(tmp_path: Pat
         assert third.close(5) == 0
     assert [run["name"] for run in mlflow.runs.values()] == ["s", "s-0000"]
     assert len(metrics_of(mlflow.runs["id-1"])) == 2 and mlflow.runs["id-0"]["tags"]["note"] == "here"
+
+
+@pytest.mark.parametrize("study", ["", "journal"])
+def test_a_sweep_goes_on_in_its_run_while_mlflow_is_away_and_none_is_begun(
+    study: str, tmp_path: Path, mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Machine(monkeypatch, mlflow=True)
+    mlflow.away = True
+    with pytest.raises(UserError, match="cannot be used: connection refused"):
+        launched(tmp_path, study=study, trials=1)
+    assert not (tmp_path / "s" / "sweep.yaml").exists()
+    mlflow.away = False
+    launched(tmp_path, study=study, trials=1)
+    mlflow.away = True
+    close = Writer.close
+    monkeypatch.setattr(Writer, "close", lambda writer, patience=0.0: close(writer, 0))  # waits for nobody
+    launched(tmp_path, study=study, trials=2)
+    began = [entry for _, entry in entries(tmp_path / "s") if entry["what"] == "start"]
+    (key,) = {entry["run"] for entry in began if not entry["parent"]}
+    assert [entry["run"] for entry in began if entry["parent"]] == [f"{key}-0000", f"{key}-0001"]
+    assert [entry["run"] for _, entry in entries(tmp_path / "s") if entry["what"] == "reopen"] == [key]
+    mlflow.away = False
+    mlflow.runs.clear()
+    with pytest.raises(UserError, match="does not hold this sweep; go on in the store it began in"):
+        launched(tmp_path, study=study, trials=3)
