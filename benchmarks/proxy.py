@@ -20,7 +20,7 @@ import numpy as np
 from record import points
 
 from semples.config import Config, with_changes
-from semples.data import archive, load_data, voc
+from semples.data import load_data, png_archive, voc
 from semples.data.dataset import Dataset
 from semples.metrics import confusion, miou
 from semples.pipeline.run import run
@@ -40,12 +40,12 @@ def without_masks(data: Dataset, root: Path) -> dict[str, Any]:
     return {f"data.{key}": value for key, value in section.items()}
 
 
-def judged(config: Config, store: Store, truth: dict[str, np.ndarray], classes: int) -> tuple[float, float]:
+def judged(config: Config, store: Store, ground_truth: dict[str, np.ndarray], classes: int) -> tuple[float, float]:
     """What the proxy says of a trial's pseudo masks, and their mIoU over the training images by the true masks."""
     result = run(config, store, lambda event: None, until="masks")
-    made = archive.Reader(result.folders["masks"] / FILES["train"])
+    made = png_archive.Reader(result.folders["masks"] / FILES["train"])
     names = load_data(config.data, config.selection).train.names
-    counts = sum((confusion(truth[name], made.read(name), classes) for name in names), np.zeros(1, np.int64))
+    counts = sum((confusion(ground_truth[name], made.read(name), classes) for name in names), np.zeros(1, np.int64))
     return result.metrics["proxy/pseudo_miou"], miou(np.asarray(counts))
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sweep = load_sweep(find_sweep_file("scenes"), SCENES)
     space, drawn = sweep.distributions(), load_data(sweep.base_config().data)
-    truth = {
+    ground_truth = {
         name: mask
         for split in (drawn.train, drawn.holdout)
         for i, name in enumerate(split.names)
@@ -77,7 +77,7 @@ def main() -> None:
             trials = []
             for _ in range(arguments.trials):
                 changes = {**prefixes[draw.integers(PREFIXES)], **next(of_late)}
-                trials.append(judged(with_changes(base, changes, "trial"), store, truth, drawn.num_classes))
+                trials.append(judged(with_changes(base, changes, "trial"), store, ground_truth, drawn.num_classes))
             proxy, true = np.array(trials).T
             winner = true[proxy.argmax()]
             ranks.append(1 + int((true > winner).sum()))

@@ -29,7 +29,7 @@ from PIL import Image
 
 from semples.config import PRESETS, load
 from semples.data import scenes
-from semples.data.archive import encode_mask
+from semples.data.png_archive import encode_mask
 from semples.pipeline.run import run
 from semples.store import Store
 
@@ -38,9 +38,9 @@ ONE_EPOCH = {f"{stage}.{key}": value for stage in STAGES for key, value in (("ep
 SMALL = 30  # images with masks that choose, and as many that test
 
 
-def draw_folder(root: Path, images: int, test: int, h: int, w: int, masked: int, classes: int) -> None:
-    """Write drawn scenes of h x w pixels as a plain folder of JPEG images; the first `masked` and the test images have
-    masks."""
+def draw_folder(root: Path, images: int, test: int, h: int, w: int, annotated: int, classes: int) -> None:
+    """Write drawn scenes of h x w pixels as a plain folder of JPEG images; the first `annotated` and the test images
+    have masks."""
     (root / "images").mkdir(parents=True)
     (root / "masks").mkdir()
     lines = ["image,labels,split"]
@@ -49,7 +49,7 @@ def draw_folder(root: Path, images: int, test: int, h: int, w: int, masked: int,
         name = scenes.CLASSES[i % classes]
         image, mask = scenes.draw_scene(rng, [name], [scenes.COMPANIONS[name]], h, w)
         Image.fromarray(image).save(root / "images" / f"{i:06d}.jpg", quality=90)
-        if i < masked or i >= images:
+        if i < annotated or i >= images:
             encode_mask(mask).save(root / "masks" / f"{i:06d}.png")
         lines.append(f"{i:06d},{name},{'test' if i >= images else 'train'}")
     (root / "labels.csv").write_text("\n".join(lines))
@@ -58,7 +58,7 @@ def draw_folder(root: Path, images: int, test: int, h: int, w: int, masked: int,
 
 def paper(folder: Path) -> dict[str, Any]:
     """8 training images, and the least that chooses and tests."""
-    draw_folder(folder / "data", images=10, test=2, h=224, w=224, masked=10, classes=3)
+    draw_folder(folder / "data", images=10, test=2, h=224, w=224, annotated=10, classes=3)
     tree = yaml.safe_load((PRESETS / "voc.yaml").read_text())
     tree["data"] = {"kind": "folder", "root": str(folder / "data"), "holdout": 2}
     changes = {
@@ -72,7 +72,7 @@ def paper(folder: Path) -> dict[str, Any]:
 
 def many(folder: Path, images: int) -> dict[str, Any]:
     """Photographs of VOC's usual size; masks of a few measure."""
-    draw_folder(folder / "data", images=images, test=SMALL, h=375, w=500, masked=2 * SMALL, classes=8)
+    draw_folder(folder / "data", images=images, test=SMALL, h=375, w=500, annotated=2 * SMALL, classes=8)
     tree = {"data": {"kind": "folder", "root": str(folder / "data"), "holdout": SMALL}}
     changes = {**ONE_EPOCH, "heatmaps.scales": [1.0], "masks.crf.iterations": 1, "runtime.threads": 2}
     return {"tree": tree, "changes": changes}

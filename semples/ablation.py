@@ -34,14 +34,14 @@ DIFFERENCES = {
 def ablate(
     config: Config, seeds: Sequence[int], store: Store, report: Callable[[int, Event], None]
 ) -> dict[str, list[float]]:
-    """mIoU in points after every step of STEPS, one value a seed.
+    """mIoU in percent after every step of STEPS, one value a seed.
 
     Each seed is a run of the configuration, the masks once more without CRF, and the network once more on true masks;
     finished stages come from the store. report(seed, event) tells of the progress. Raises UserError for data without
     the true masks to measure by.
     """
     data = load_data(config.data, config.selection)
-    if not (data.train.masked and data.test.masked):
+    if not (data.train.annotated and data.test.annotated):
         raise UserError("an ablation needs true masks of training and test images, and this data set lacks them")
     values: dict[str, list[float]] = {step: [] for step in STEPS}
     for seed in seeds:
@@ -80,7 +80,7 @@ def differences(values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]
 def table(values: Mapping[str, Sequence[float]], selection: str) -> str:
     """Markdown: a row a step, then a row a paired difference."""
     seeds = len(values["masks"])
-    lines = [f"| mIoU in points, {seeds} seeds, chosen by {selection} | mean | spread (min - max) |", "|---|---|---|"]
+    lines = [f"| mIoU (%), {seeds} seeds, chosen by {selection} | mean | spread (min - max) |", "|---|---|---|"]
     for step, label in STEPS.items():
         s = spread(values[step])
         lines.append(f"| {label} | {s.mean:.1f} | {s.minimum:.1f} - {s.maximum:.1f} |")

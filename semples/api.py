@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from semples.config import Config, load
-from semples.data.archive import encode_mask
 from semples.data.files import read_image
+from semples.data.png_archive import encode_mask
 from semples.errors import UserError
 from semples.folders import claim
 from semples.output import WEIGHTS, write_masks, write_run, write_weights
@@ -72,9 +72,10 @@ def run(
     (10^9 bytes) that it may take. reuse: "declared" also takes stored results of other code and other versions of
     libraries. report: called after every epoch and every stage.
 
-    The mIoUs of the result are in points: `result.metrics["pseudo_miou"]`, `result.metrics["seg_miou"]`. A run that was
-    interrupted goes on when it is called again. Runs of one process, in whatever threads, take turns, for its random
-    streams are one; other threads must not draw from them meanwhile. Raises UserError for what its user can put right.
+    The mIoUs of the result are in percent: `result.metrics["pseudo_miou"]`, `result.metrics["seg_miou"]`. A run that
+    was interrupted goes on when it is called again. Runs of one process, in whatever threads, take turns, for its
+    random streams are one; other threads must not draw from them meanwhile. Raises UserError for what its user can put
+    right.
     """
     resolved, folder = load(config, changes), Path(out)
     place = str(store) if store else None

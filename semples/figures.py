@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from semples.data.archive import voc_palette
 from semples.data.dataset import IGNORE, Split
+from semples.data.png_archive import voc_palette
 
 # ten bright colours for the first classes, VOC's for the others
 PALETTE = np.array(voc_palette(), np.uint8).reshape(256, 3)
@@ -38,7 +38,7 @@ def choose_examples(split: Split, count: int) -> list[int]:
     while order and len(chosen) < count:
         i = min(order, key=lambda i: shown[split.labels[i]].min() if split.labels[i].any() else 99)
         order.remove(i)
-        if not split.masked or split.mask(i) is not None:
+        if not split.annotated or split.mask(i) is not None:
             chosen.append(i)
             shown += split.labels[i]
     return chosen

@@ -1,9 +1,9 @@
 """Who is at work on what: leases on any file system that fsspec knows, without trusting any clock.
 
-Every process that uses a store is a holder. It keeps a small file `holders/ID` and rewrites it every few seconds.
-Others look whether that file still changes, by their own monotonic clock; when it stood still for `ttl` seconds its
-holder is dead. A lease on a key is a file `leases/KEY.N` with the holder's ID in it, created only if there is none.
-The highest N counts. Whoever finds its holder dead takes over by creating N + 1, which succeeds once. That a holder
+Every process that uses a store is a session. It keeps a small file `holders/ID` and rewrites it every few seconds.
+Others look whether that file still changes, by their own monotonic clock; when it stood still for `ttl` seconds the
+session is dead. A lease on a key is a file `leases/KEY.N` with the session's ID in it, created only if there is none.
+The highest N counts. Whoever finds its session dead takes over by creating N + 1, which succeeds once. That a session
 uses a key is a file `uses/KEY.ID`.
 """
 
@@ -27,10 +27,10 @@ from fsspec.implementations.local import LocalFileSystem
 from semples.errors import UserError, cut
 from semples.secrets import conceal, hint, redact
 
-TTL = 12.0  # seconds without a sign of life after which a holder is taken for dead
+TTL = 12.0  # seconds without a sign of life after which a session is taken for dead
 ONE_AT_A_TIME = threading.Lock()  # what memory:// does not do at once: create, and read from a file that others read
 BEATS = 4  # signs of life in that time
-HOLDER = re.compile(r"[\w.-]+-\d+-[0-9a-f]{8}")  # host, process, a token; a file of another name is somebody's
+SESSION = re.compile(r"[\w.-]+-\d+-[0-9a-f]{8}")  # host, process, a token; a file of another name is somebody's
 
 
 def local_folder(where: str) -> Path | None:
@@ -45,7 +45,7 @@ def local_folder(where: str) -> Path | None:
 
 
 @dataclass(frozen=True)
-class Place:
+class Storage:
     """A folder on a file system of fsspec, and the few things that are done there. Names are relative to it.
 
     Where it is not a local folder, whatever the file system raises becomes a UserError.
@@ -56,8 +56,8 @@ class Place:
     local: bool
 
     @classmethod
-    def at(cls, url: str) -> Place:
-        """The place that a path or URL names. Raises UserError for a protocol that fsspec lacks."""
+    def at(cls, url: str) -> Storage:
+        """The storage that a path or URL names. Raises UserError for a protocol that fsspec lacks."""
         protocol, mark, rest = url.partition("://")
         if mark and not rest.strip("/"):
             raise UserError(f"store {redact(url)}: names no folder; give one like s3://bucket/results")
@@ -157,21 +157,21 @@ class Place:
             if self.local or isinstance(error, FileNotFoundError):
                 raise
             reason = redact(" ".join(str(error).split())[:200] or type(error).__name__)
-            place = redact(self.fs.unstrip_protocol(self.root))
+            where = redact(self.fs.unstrip_protocol(self.root))
             raise UserError(
-                f"store {place} cannot be reached ({reason}); finished results are kept "
+                f"store {where} cannot be reached ({reason}); finished results are kept "
                 "in the local folder and go there when the same command is given again"
             ) from None
 
 
-class Holder:
-    """A process at a place: its sign of life, its leases, and the keys that it uses, which nobody may remove.
+class Session:
+    """A process that uses a storage: its sign of life, its leases, and the keys that it uses, which nobody may remove.
 
     The sign of life is given by a thread from the first `use` or `acquire` on, until `close`.
     """
 
-    def __init__(self, place: Place, ttl: float = TTL):
-        self.place, self.ttl = place, ttl
+    def __init__(self, storage: Storage, ttl: float = TTL):
+        self.storage, self.ttl = storage, ttl
         self.id = f"{re.sub(r'[^A-Za-z0-9.-]', '-', socket.gethostname())}-{os.getpid()}-{secrets.token_hex(4)}"
         self._uses: set[str] = set()
         self._leases: dict[str, int] = {}
@@ -186,20 +186,20 @@ class Holder:
         if key not in self._uses:
             self.show()
             self._uses.add(key)
-            self.place.write(f"uses/{key}.{self.id}", b"")
+            self.storage.write(f"uses/{key}.{self.id}", b"")
 
     def acquire(self, key: str) -> int:
-        """Get the lease on a key: its number, from 1; or 0 if a living holder has it."""
+        """Get the lease on a key: its number, from 1; or 0 if a living session has it."""
         owner, dead, number = self._last(key)
         if owner:
             return 0
         if dead:
             self.forget(dead)
         self.show()
-        # whoever found the same dead holder, or none, tries the same number
+        # whoever found the same dead session, or none, tries the same number
         name = self._lease(key, number + 1)
         # a create that was repeated after a lost answer finds the file of its first attempt
-        if not self.place.create(name, self.id.encode()) and self.place.read(name) != self.id.encode():
+        if not self.storage.create(name, self.id.encode()) and self.storage.read(name) != self.id.encode():
             return 0
         self._leases[key] = number + 1
         return number + 1
@@ -209,35 +209,35 @@ class Holder:
         own = self._leases.pop(key)
         for number in self._numbers(key):
             if number <= own:
-                self.place.delete(self._lease(key, number))
+                self.storage.delete(self._lease(key, number))
 
     def holds(self, key: str) -> bool:
         """Whether the lease that this process got is still the one that counts."""
         return key in self._leases and max(self._numbers(key), default=0) == self._leases[key]
 
     def owner(self, key: str) -> str | None:
-        """ID of the living holder of the lease on a key, or None."""
+        """ID of the living session that has the lease on a key, or None."""
         return self._last(key)[0]
 
-    def alive(self, holder: str) -> bool:
-        """Whether a holder gave a sign of life in the last `ttl` seconds, as far as this process could see."""
-        return self._changes(holder, self.place.read(f"holders/{holder}"))
+    def alive(self, session: str) -> bool:
+        """Whether a session gave a sign of life in the last `ttl` seconds, as far as this process could see."""
+        return self._changes(session, self.storage.read(f"holders/{session}"))
 
-    def forget(self, holder: str) -> None:
-        """Take away the last sign of life of a dead holder. If it lives after all, its next one brings it back."""
-        self.place.delete(f"holders/{holder}")
+    def forget(self, session: str) -> None:
+        """Take away the last sign of life of a dead session. If it lives after all, its next one brings it back."""
+        self.storage.delete(f"holders/{session}")
 
     def in_use(self) -> set[str]:
-        """The keys that living holders use; what the dead used, and their signs of life, are taken away."""
-        found = [name.split(".", 1) for name in self.place.names("uses") if HOLDER.fullmatch(name.partition(".")[2])]
-        signs = {name for name in self.place.names("holders") if HOLDER.fullmatch(name)}
-        living = {h for h in {holder for _, holder in found} | signs if h == self.id or self.alive(h)}
-        for holder in signs - living:
-            self.forget(holder)
-        for key, holder in found:
-            if holder not in living:
-                self.place.delete(f"uses/{key}.{holder}")
-        return {key for key, holder in found if holder in living}
+        """The keys that living sessions use; what the dead used, and their signs of life, are taken away."""
+        found = [name.split(".", 1) for name in self.storage.names("uses") if SESSION.fullmatch(name.partition(".")[2])]
+        signs = {name for name in self.storage.names("holders") if SESSION.fullmatch(name)}
+        living = {h for h in {session for _, session in found} | signs if h == self.id or self.alive(h)}
+        for session in signs - living:
+            self.forget(session)
+        for key, session in found:
+            if session not in living:
+                self.storage.delete(f"uses/{key}.{session}")
+        return {key for key, session in found if session in living}
 
     def close(self) -> None:
         """Give everything back and stop the signs of life."""
@@ -247,23 +247,23 @@ class Holder:
         for key in list(self._leases):
             self.release(key)
         for key in self._uses:
-            self.place.delete(f"uses/{key}.{self.id}")
+            self.storage.delete(f"uses/{key}.{self.id}")
         self._uses.clear()
         if self._thread:
-            self.place.delete(f"holders/{self.id}")
+            self.storage.delete(f"holders/{self.id}")
         self._thread = None
 
     def _last(self, key: str) -> tuple[str | None, str | None, int]:
-        """The last lease on a key: its living holder, or its dead one, and its number; 0 if there is no lease."""
+        """The last lease on a key: its living session, or its dead one, and its number; 0 if there is no lease."""
         number = max(self._numbers(key), default=0)
         if not number:
             return None, None, 0
         name = self._lease(key, number)
-        if (content := self.place.read(name)) is None:  # given back just now; another may have one by now
+        if (content := self.storage.read(name)) is None:  # given back just now; another may have one by now
             return "unknown", None, number
-        holder = content.decode(errors="replace")
-        if HOLDER.fullmatch(holder):
-            return (holder, None, number) if self.alive(holder) else (None, holder, number)
+        session = content.decode(errors="replace")
+        if SESSION.fullmatch(session):
+            return (session, None, number) if self.alive(session) else (None, session, number)
         # one who died between creating the file and writing into it left it empty
         return "unknown" if self._changes(name, content) else None, None, number
 
@@ -275,7 +275,7 @@ class Holder:
         return now - seen[1] < self.ttl
 
     def _numbers(self, key: str) -> list[int]:
-        pairs = (name.rpartition(".") for name in self.place.names("leases"))
+        pairs = (name.rpartition(".") for name in self.storage.names("leases"))
         return [int(number) for of, _, number in pairs if of == key and number.isascii() and number.isdigit()]
 
     def _lease(self, key: str, number: int) -> str:
@@ -285,11 +285,11 @@ class Holder:
         """Give a sign of life now, and then again and again."""
         sign = f"holders/{self.id}"
         with self._writing:
-            taken_for_dead = self._beat > 0 and self.place.read(sign) is None
+            taken_for_dead = self._beat > 0 and self.storage.read(sign) is None
             self._beat += 1
-            self.place.write(sign, str(self._beat).encode())
+            self.storage.write(sign, str(self._beat).encode())
             for key in tuple(self._uses) if taken_for_dead else ():  # which went with the sign
-                self.place.write(f"uses/{key}.{self.id}", b"")
+                self.storage.write(f"uses/{key}.{self.id}", b"")
         if self._thread is None:
             self._end.clear()
             self._thread = threading.Thread(target=self._live, name="signs of life", daemon=True)

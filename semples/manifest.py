@@ -17,7 +17,7 @@ from typing import Any
 from semples.digests import digest, file_digest
 from semples.formats import WRITTEN_BY, json_object, newer
 
-MARK = "result.json"  # the manifest's own name
+MANIFEST = "result.json"  # the manifest's own name
 USED = "used"  # beside it: its time is that of the last use
 FORMAT = 2  # of manifests; those of version 0.1.0 have neither a format nor a digest of their own
 SHA = re.compile("[0-9a-f]{64}")
@@ -30,7 +30,7 @@ def intact(folder: Path) -> bool:
     """Whether a folder holds a result as it was written; a link is none. Raises NewerError for one of a later
     version."""
     try:
-        files = read_mark(folder)["files"]
+        files = read_manifest(folder)["files"]
         return not folder.is_symlink() and all(
             stat.S_ISREG((folder / name).lstat().st_mode) and file_digest(folder / name) == sha
             for name, sha in files.items()
@@ -43,18 +43,18 @@ class NewerError(Exception):
     """A manifest of a format that only a later version knows: not damaged, and nothing to be read or removed here."""
 
 
-def read_mark(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a result folder. Raises FileNotFoundError where there is none, and what `parse` raises."""
-    path = folder / MARK
+    path = folder / MANIFEST
     if path.exists() and not path.is_file():
         raise ValueError("no plain file")  # a pipe would never end
     return parse(path.read_bytes())
 
 
-def seal(mark: dict[str, Any]) -> dict[str, Any]:
+def seal(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest with its format, the version that writes it and its digest. Raises ValueError for one that would not
     be read again."""
-    sealed = {**mark, "format": FORMAT, "written_by": WRITTEN_BY}
+    sealed = {**manifest, "format": FORMAT, "written_by": WRITTEN_BY}
     sealed["digest"] = digest(json.dumps(sealed, sort_keys=True))
     return parse(json.dumps(sealed).encode())
 
@@ -69,26 +69,35 @@ def files_of(content: bytes | None) -> list[str]:
 def parse(content: bytes) -> dict[str, Any]:
     """A manifest from its JSON. Raises ValueError where anything in it is not of its form, NewerError for one of a
     later version."""
-    mark = json_object(content)
-    if isinstance(form := mark.get("format", FORMAT), int) and form > FORMAT:
-        raise NewerError(newer(form, FORMAT, mark.get("written_by")))
-    own = {key: value for key, value in mark.items() if key != "digest"}
-    if "format" in mark and mark.get("digest") != digest(json.dumps(own, sort_keys=True)):
+    manifest = json_object(content)
+    if isinstance(form := manifest.get("format", FORMAT), int) and form > FORMAT:
+        raise NewerError(newer(form, FORMAT, manifest.get("written_by")))
+    own = {key: value for key, value in manifest.items() if key != "digest"}
+    if "format" in manifest and manifest.get("digest") != digest(json.dumps(own, sort_keys=True)):
         raise ValueError("its digest is another")
-    files, curves = mark.get("files"), mark.get("curves")
+    files, curves = manifest.get("files"), manifest.get("curves")
     if not (isinstance(files, dict) and files and all(_is_file(*item) for item in files.items())):
         raise ValueError("files")
-    if not (STAGE.fullmatch(str(mark.get("stage", "stage"))) and isinstance(mark.get("key", {}), dict)):
+    if not (STAGE.fullmatch(str(manifest.get("stage", "stage"))) and isinstance(manifest.get("key", {}), dict)):
         raise ValueError("stage or key")
-    if not (_is_amount(mark.get("bytes")) and _is_amount(mark.get("seconds")) and _is_amount(mark.get("gpu_gb", 0))):
+    if not (
+        _is_amount(manifest.get("bytes"))
+        and _is_amount(manifest.get("seconds"))
+        and _is_amount(manifest.get("gpu_gb", 0))
+    ):
         raise ValueError("bytes, seconds or gpu_gb")
-    if not (isinstance(curves, list) and all(map(_are_numbers, [mark.get("metrics"), *curves]))):
+    if not (isinstance(curves, list) and all(map(_are_numbers, [manifest.get("metrics"), *curves]))):
         raise ValueError("metrics or curves")
-    return mark
+    return manifest
 
 
 def _is_file(name: str, sha: Any) -> bool:
-    return bool(NAME.fullmatch(name)) and name not in (MARK, USED) and isinstance(sha, str) and bool(SHA.fullmatch(sha))
+    return (
+        bool(NAME.fullmatch(name))
+        and name not in (MANIFEST, USED)
+        and isinstance(sha, str)
+        and bool(SHA.fullmatch(sha))
+    )
 
 
 def _is_amount(value: Any) -> bool:

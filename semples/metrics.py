@@ -1,4 +1,4 @@
-"""Segmentation metrics from counts of pixels. mIoU is in points (0-100) everywhere in this project."""
+"""Segmentation metrics from counts of pixels. mIoU is in percent (0-100) everywhere in this project."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from semples.data.dataset import IGNORE
 THRESHOLDS = np.arange(1, 255) / 255  # background scores that 8-bit heatmaps can tell apart
 
 
-def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+def confusion(ground_truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
     """int64 (K+1, K+1): pixels by true (row) and predicted (column) class, 0 = background.
 
-    truth, prediction: uint8 of one shape, 0..K; pixels with 255 in the truth do not count, 255 in the prediction
-    counts as background.
+    ground_truth, prediction: uint8 of one shape, 0..K; pixels with 255 in the ground truth do not count, 255 in the
+    prediction counts as background.
     """
     n = classes + 1
-    valid = truth != IGNORE
+    valid = ground_truth != IGNORE
     predicted = np.where(prediction[valid] == IGNORE, 0, prediction[valid])
-    return np.bincount(truth[valid].astype(np.int64) * n + predicted, minlength=n * n).reshape(n, n)
+    return np.bincount(ground_truth[valid].astype(np.int64) * n + predicted, minlength=n * n).reshape(n, n)
 
 
 def iou(counts: np.ndarray) -> np.ndarray:
-    """IoU a class in points, background first; NaN for a class that is neither in the truth nor predicted.
+    """IoU a class in percent, background first; NaN for a class that is neither in the ground truth nor predicted.
 
     counts: (..., K+1, K+1) as from `confusion` -> (..., K+1).
     """
@@ -33,12 +33,12 @@ def iou(counts: np.ndarray) -> np.ndarray:
 
 
 def precision(counts: np.ndarray) -> np.ndarray:
-    """Share of the pixels predicted as a class that are of it, in points: (..., K+1); NaN where none is predicted."""
+    """Share of the pixels predicted as a class that are of it, in percent: (..., K+1); NaN where none is predicted."""
     return _ratio(counts, counts.sum(-2))
 
 
 def recall(counts: np.ndarray) -> np.ndarray:
-    """Share of the pixels of a class that are predicted as it, in points: (..., K+1); NaN where there are none."""
+    """Share of the pixels of a class that are predicted as it, in percent: (..., K+1); NaN where there are none."""
     return _ratio(counts, counts.sum(-1))
 
 
@@ -49,7 +49,7 @@ def _ratio(counts: np.ndarray, of: np.ndarray) -> np.ndarray:
 
 
 def miou(counts: np.ndarray) -> float:
-    """Mean IoU in points over background and classes that occur."""
+    """Mean IoU in percent over background and classes that occur."""
     return float(_mean(iou(counts)))
 
 
@@ -67,7 +67,7 @@ class Sweep:
 
     @property
     def miou(self) -> np.ndarray:
-        """mIoU in points at every threshold, (T,)."""
+        """mIoU in percent at every threshold, (T,)."""
         return _mean(iou(self.counts))
 
     @property
@@ -79,16 +79,17 @@ class Sweep:
 def sweep_thresholds(pairs: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], classes: int) -> Sweep:
     """Count all background scores in one pass over the pixels.
 
-    pairs: (truth uint8 (h, w), heatmaps uint8 (P, h, w) of the present classes, their indices int (P,) in 0..K-1).
+    pairs: (ground truth uint8 (h, w), heatmaps uint8 (P, h, w) of the present classes, their indices int (P,) in
+    0..K-1).
     A pixel is its best class where that class's heatmap exceeds the background score, else background; so per pixel
     only the best class and its 8-bit score matter, and a cumulative histogram over the score holds every threshold.
     """
     n = classes + 1
-    histogram = np.zeros((256, n, n), np.int64)  # score of the best class, truth, best class
-    for truth, heatmaps, present in pairs:
-        valid = truth != IGNORE
+    histogram = np.zeros((256, n, n), np.int64)  # score of the best class, ground truth, best class
+    for ground_truth, heatmaps, present in pairs:
+        valid = ground_truth != IGNORE
         winner = 1 + np.asarray(present)[heatmaps.argmax(0)]
-        index = (heatmaps.max(0)[valid].astype(np.int64) * n + truth[valid]) * n + winner[valid]
+        index = (heatmaps.max(0)[valid].astype(np.int64) * n + ground_truth[valid]) * n + winner[valid]
         histogram += np.bincount(index, minlength=histogram.size).reshape(histogram.shape)
     above = histogram[::-1].cumsum(0)[::-1][2:]  # at threshold t/255: pixels whose score is at least t+1
     counts = above[: len(THRESHOLDS)].copy()

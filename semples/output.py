@@ -11,7 +11,7 @@ import numpy as np
 
 from semples import figures, generators
 from semples.config import dump
-from semples.data import archive
+from semples.data import png_archive
 from semples.errors import UserError, quoted
 from semples.pipeline.graph import latest
 from semples.pipeline.run import Result
@@ -58,12 +58,12 @@ def _draw_gallery(result: Result, path: Path) -> None:
     data, folders = result.data, latest(result.config, result.folders)
     split, runtime, test = data.holdout, result.config.runtime, result.config.segment.test
     chosen = figures.choose_examples(split, EXAMPLES)
-    stored = archive.Reader(folders["heatmaps"] / FILES["holdout"])
+    stored = png_archive.Reader(folders["heatmaps"] / FILES["holdout"])
     heat = {i: read_heatmaps(stored, split, i)[0] for i in chosen}
-    made = archive.Reader(folders["masks"] / FILES["holdout"])
+    made = png_archive.Reader(folders["masks"] / FILES["holdout"])
     pseudo = {i: made.read(split.names[i]) for i in chosen}
     images = {i: split.image(i) for i in chosen}
-    truth = {i: split.mask(i) for i in chosen}
+    ground_truth = {i: split.mask(i) for i in chosen}
     rows: dict[str, list[np.ndarray]] = {
         "image": [images[i] for i in chosen],
         "CAM": [figures.paint_cam(images[i], heat[i]) for i in chosen],
@@ -74,7 +74,9 @@ def _draw_gallery(result: Result, path: Path) -> None:
         network.to(runtime.device)
         predicted = {i: segment.predict(network, images[i], runtime, test) for i in chosen}
         rows["prediction"] = [figures.paint_mask(images[i], predicted[i]) for i in chosen]
-    if split.masked:
-        rows["truth"] = [figures.paint_mask(images[i], mask) for i in chosen if (mask := truth[i]) is not None]
+    if split.annotated:
+        rows["ground truth"] = [
+            figures.paint_mask(images[i], mask) for i in chosen if (mask := ground_truth[i]) is not None
+        ]
     titles = [", ".join(data.classes[k] for k in np.flatnonzero(split.labels[i])) for i in chosen]
     figures.gallery(rows, titles, headline(result.metrics, result.config), path)

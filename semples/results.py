@@ -1,4 +1,4 @@
-"""Results at a place, whoever put them there: their keys, what there is, what is damaged, and how one is dropped."""
+"""Results in a storage, whoever put them there: their keys, what there is, what is damaged, and how one is dropped."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from semples.digests import digest
 from semples.errors import UserError, quoted
-from semples.lease import Place
-from semples.manifest import MARK, USED, NewerError, files_of, parse, read_mark
+from semples.lease import Storage
+from semples.manifest import MANIFEST, USED, NewerError, files_of, parse, read_manifest
 
 KEY = re.compile("[0-9a-f]{32}")  # 32 hexadecimal digits
 
@@ -24,27 +24,27 @@ def make_key(**parts: Any) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """A stored result: its key, its mark, and when it was last used, in seconds since 1970 by the store's clock."""
+    """A stored result: its key, its manifest, and when it was last used, in seconds since 1970 by the store's clock."""
 
     key: str
-    mark: dict[str, Any]
+    manifest: dict[str, Any]
     used: float
 
 
-def _keys(place: Place) -> list[str]:
+def _keys(storage: Storage) -> list[str]:
     """Names of results; what else lies in the place is somebody's and is left alone, and so is a link."""
-    return [name for name in place.names() if KEY.fullmatch(name) and not os.path.islink(f"{place.root}/{name}")]
+    return [name for name in storage.names() if KEY.fullmatch(name) and not os.path.islink(f"{storage.root}/{name}")]
 
 
-def survey(place: Place) -> tuple[list[Entry], list[str]]:
-    """The results of a place, and the keys of the damaged ones, which are the trouble of themselves alone."""
+def survey(storage: Storage) -> tuple[list[Entry], list[str]]:
+    """The results of a storage, and the keys of the damaged ones, which are the trouble of themselves alone."""
     entries, damaged = [], []
-    for key in _keys(place):
-        content = place.read(f"{key}/{MARK}")
+    for key in _keys(storage):
+        content = storage.read(f"{key}/{MANIFEST}")
         if content is None:
             continue  # dropped just now
         try:
-            entries.append(Entry(key, parse(content), place.time(f"{key}/{USED}")))
+            entries.append(Entry(key, parse(content), storage.time(f"{key}/{USED}")))
         except NewerError:
             continue
         except FileNotFoundError:
@@ -57,7 +57,7 @@ def survey(place: Place) -> tuple[list[Entry], list[str]]:
 def holds_result(folder: Path) -> bool:
     """Whether a folder is a result, of this version or a later one."""
     try:
-        return bool(KEY.fullmatch(folder.name) and read_mark(folder))
+        return bool(KEY.fullmatch(folder.name) and read_manifest(folder))
     except NewerError:
         return True
     except (OSError, ValueError):
@@ -70,10 +70,10 @@ def check_key(key: str) -> None:
         raise UserError(f"{quoted(key)} is no key of a result: expected 32 hexadecimal digits")
 
 
-def drop(place: Place, key: str) -> None:
+def drop(storage: Storage, key: str) -> None:
     """Remove a result, the manifest first: what is left of it is no result. Files that are not of it stay."""
-    content = place.read(f"{key}/{MARK}")
-    place.delete(f"{key}/{MARK}")
+    content = storage.read(f"{key}/{MANIFEST}")
+    storage.delete(f"{key}/{MANIFEST}")
     for name in (*files_of(content), USED):
-        place.delete(f"{key}/{name}")
-    place.delete_folder(key)
+        storage.delete(f"{key}/{name}")
+    storage.delete_folder(key)

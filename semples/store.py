@@ -25,13 +25,13 @@ from typing import Any
 from semples.digests import file_digest
 from semples.errors import UserError
 from semples.folders import claim, foreign, kind_of
-from semples.lease import HOLDER, TTL, Holder, Place, local_folder
-from semples.manifest import MARK, USED, NewerError, files_of, intact, read_mark, seal
+from semples.lease import SESSION, TTL, Session, Storage, local_folder
+from semples.manifest import MANIFEST, USED, NewerError, files_of, intact, read_manifest, seal
 from semples.results import KEY, Entry, check_key, drop, holds_result, survey
 
 WORK = "work"  # folders of stages that are being computed, or were when their process died
 GB = 10**9
-WORK_NAME = re.compile(rf"{KEY.pattern}(\.\d+|@{HOLDER.pattern})")
+WORK_NAME = re.compile(rf"{KEY.pattern}(\.\d+|@{SESSION.pattern})")
 UPLOADS = 3  # attempts
 
 Write = Callable[[Path], dict[str, Any]]
@@ -40,7 +40,7 @@ Write = Callable[[Path], dict[str, Any]]
 def open_store(where: str, copies: Path, quota: float | None = None, reading: bool = False) -> Store:
     """The store at a folder or a URL; where it is a URL, the folder `copies` holds copies of what was used.
 
-    reading: nothing is created or changed at the place.
+    reading: nothing is created or changed there.
     """
     folder = local_folder(where)
     return Store(folder or copies, None if folder else where, quota, reading=reading)
@@ -73,12 +73,12 @@ class Store:
             except OSError as error:
                 raise UserError(f"{root}: cannot be used as a store ({error.strerror}); choose another") from None
         self.root = Path(os.path.realpath(root))
-        self.here = Holder(Place.at(str(self.root)), ttl)
-        self.there = Holder(Place.at(url), ttl) if url else self.here
+        self.here = Session(Storage.at(str(self.root)), ttl)
+        self.there = Session(Storage.at(url), ttl) if url else self.here
         if url and not reading:
             self.there.show()  # that nothing can be written there is known now and not after hours
         for name in (WORK, "holders", "uses", "leases"):
-            self.here.place.path(name)  # refuses links, before any work
+            self.here.storage.path(name)  # refuses links, before any work
         self._sound: set[str] = set()  # keys whose files this process has checked
 
     def __enter__(self) -> Store:
@@ -91,16 +91,18 @@ class Store:
 
     def close(self) -> None:
         """Nothing is in use by this process any more."""
-        for holder in (self.here, self.there):  # which may be one
+        for session in (self.here, self.there):  # which may be one
             with contextlib.suppress(OSError, UserError):  # others will take this process for dead
-                holder.close()
+                session.close()
 
-    def obtain(self, key: str, write: Write, waiting: Callable[[str], None] = lambda owner: None) -> tuple[Path, bool]:
+    def get_or_compute(
+        self, key: str, write: Write, waiting: Callable[[str], None] = lambda owner: None
+    ) -> tuple[Path, bool]:
         """Folder of the result, and whether it was there.
 
-        If it is missing, `write` fills a folder and returns the mark. Of all processes that want it at the same moment
-        one does so, the others wait for it, calling `waiting(who)` about once a second; if it dies, one of them takes
-        over, in the folder as the dead one left it.
+        If it is missing, `write` fills a folder and returns the manifest. Of all processes that want it at the same
+        moment one does so, the others wait for it, calling `waiting(who)` about once a second; if it dies, one of them
+        takes over, in the folder as the dead one left it.
         """
         check_key(key)
         self.here.use(key)
@@ -135,11 +137,11 @@ class Store:
         try:
             return self._find(key)
         except NewerError as error:
-            raise UserError(f"{self.there.place.path(key)}/{MARK}: {error} or use another store") from None
+            raise UserError(f"{self.there.storage.path(key)}/{MANIFEST}: {error} or use another store") from None
 
     def _find(self, key: str) -> Path | None:
         folder, remote = self.root / key, self.there is not self.here
-        if key not in self._sound or not (folder / MARK).exists():
+        if key not in self._sound or not (folder / MANIFEST).exists():
             self._sound.discard(key)
             if not intact(folder):
                 if not self._reading or remote:
@@ -162,12 +164,12 @@ class Store:
         return gone
 
     def entries(self) -> list[Entry]:
-        """All results of the place, those used last first, without the damaged ones."""
+        """All results of the store, those used last first, without the damaged ones."""
         return self.survey()[0]
 
     def survey(self) -> tuple[list[Entry], list[str]]:
         """The same, and the keys of those whose manifest cannot be read; `verify` looks at the files, too."""
-        entries, damaged = survey(self.there.place)
+        entries, damaged = survey(self.there.storage)
         return sorted(entries, key=lambda entry: -entry.used), damaged
 
     def verify(self) -> dict[str, bool]:
@@ -202,11 +204,11 @@ class Store:
                 os.rename(left, work)
         work.mkdir(exist_ok=True)
         try:
-            mark = write(work)
-            files = [path for path in sorted(work.iterdir()) if path.name not in (MARK, USED)]
-            mark["files"] = {path.name: file_digest(path) for path in files}
-            mark["bytes"] = sum(path.stat().st_size for path in files)
-            self._publish(work, seal(mark))
+            manifest = write(work)
+            files = [path for path in sorted(work.iterdir()) if path.name not in (MANIFEST, USED)]
+            manifest["files"] = {path.name: file_digest(path) for path in files}
+            manifest["bytes"] = sum(path.stat().st_size for path in files)
+            self._publish(work, seal(manifest))
         except OSError as error:
             error.filename = error.filename or str(work)  # a full disk names no file
             raise
@@ -214,25 +216,25 @@ class Store:
             raise UserError(f"{folder}: not what was written there a moment ago; check this disk")
         return found
 
-    def _publish(self, work: Path, mark: dict[str, Any]) -> None:
+    def _publish(self, work: Path, manifest: dict[str, Any]) -> None:
         """Make a folder that has all its files the result of its key."""
         (work / USED).touch()
-        (work / MARK).write_text(json.dumps(mark))
+        (work / MANIFEST).write_text(json.dumps(manifest))
         folder = self.root / _key_of(work)
-        with self._room(self.here, mark["bytes"]):
+        with self._room(self.here, manifest["bytes"]):
             try:
                 os.rename(work, folder)
             except OSError:
                 # not the same from a faster process, nor what others put there, but a failure
-                if not (intact(folder) or (folder.is_dir() and not (folder / MARK).exists())):
+                if not (intact(folder) or (folder.is_dir() and not (folder / MANIFEST).exists())):
                     raise
-                for name in (*mark["files"], USED, MARK) if not (folder / MARK).exists() else ():
+                for name in (*manifest["files"], USED, MANIFEST) if not (folder / MANIFEST).exists() else ():
                     os.replace(work / name, folder / name)
                 shutil.rmtree(work, ignore_errors=True)
 
     def _work(self, name: str) -> Path:
         """The path of a folder to work in."""
-        self.here.place.path(f"{WORK}/{name}")  # refuses links
+        self.here.storage.path(f"{WORK}/{name}")  # refuses links
         (self.root / WORK).mkdir(exist_ok=True)
         return self.root / WORK / name
 
@@ -246,13 +248,13 @@ class Store:
     def _discard(self, key: str) -> None:
         """Take away what was a result, and is damaged; a folder without a manifest is none. Files that are not of it
         stay; those that a damaged manifest does not tell do, too, until the result is computed again."""
-        folder, content = self.root / key, self.here.place.read(f"{key}/{MARK}")
+        folder, content = self.root / key, self.here.storage.read(f"{key}/{MANIFEST}")
         if content is None:
             return
         doomed = self._own(key)
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             os.rename(folder, doomed / key)
-            for name in (*files_of(content), USED, MARK):
+            for name in (*files_of(content), USED, MANIFEST):
                 with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                     (doomed / key / name).unlink()
             for left in sorted((doomed / key).iterdir()):
@@ -263,47 +265,52 @@ class Store:
     def _tidy(self, checkpoints: bool) -> None:
         """Remove what processes that died left behind in the local folder: half copies, and if `checkpoints`, stages
         that were being computed, which could have gone on."""
-        self.here.place.path(WORK)  # refuses a link
+        self.here.storage.path(WORK)  # refuses a link
         for folder in (self.root / WORK).glob("*"):
             if not WORK_NAME.fullmatch(folder.name) or folder.is_symlink():
                 continue
-            holder = folder.name.partition("@")[2]
-            living = holder == self.here.id or self.here.alive(holder) if holder else self.there.owner(_key_of(folder))
-            if not living and (holder or checkpoints):
+            session = folder.name.partition("@")[2]
+            living = (
+                session == self.here.id or self.here.alive(session) if session else self.there.owner(_key_of(folder))
+            )
+            if not living and (session or checkpoints):
                 shutil.rmtree(folder, ignore_errors=True)
         self.here.in_use()
 
     def _download(self, key: str) -> bool:
         """Copy a result from the URL; False if it is not there, or is not as it was written."""
-        place = self.there.place
-        content = place.read(f"{key}/{MARK}")
+        storage = self.there.storage
+        content = storage.read(f"{key}/{MANIFEST}")
         if content is None:
             return False
         copy = self._own(key)
         for name in files_of(content):
-            place.download(f"{key}/{name}", copy / name)
-        (copy / MARK).write_bytes(content)
+            storage.download(f"{key}/{name}", copy / name)
+        (copy / MANIFEST).write_bytes(content)
         if not intact(copy):
             shutil.rmtree(copy, ignore_errors=True)
             if not self._reading:
-                drop(place, key)
+                drop(storage, key)
             return False
-        self._publish(copy, read_mark(copy))
+        self._publish(copy, read_manifest(copy))
+        for left in (self.root / WORK).glob(f"{key}.*"):  # begun on this node and ended by another
+            if WORK_NAME.fullmatch(left.name) and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
         if not self._reading:
-            place.write(f"{key}/{USED}", b"")
+            storage.write(f"{key}/{USED}", b"")
         return True
 
     def _upload(self, key: str) -> None:
-        """Copy a result to the URL, the mark last, unless it is there."""
-        place, folder = self.there.place, self.root / key
-        if place.read(f"{key}/{MARK}") is not None:
+        """Copy a result to the URL, the manifest last, unless it is there."""
+        storage, folder = self.there.storage, self.root / key
+        if storage.read(f"{key}/{MANIFEST}") is not None:
             return
-        mark = read_mark(folder)
+        manifest = read_manifest(folder)
         for attempt in range(UPLOADS):
             try:
-                with self._room(self.there, mark["bytes"]):
-                    for name in (*mark["files"], USED, MARK):
-                        place.upload(folder / name, f"{key}/{name}")
+                with self._room(self.there, manifest["bytes"]):
+                    for name in (*manifest["files"], USED, MANIFEST):
+                        storage.upload(folder / name, f"{key}/{name}")
                 return
             except UserError:
                 if attempt == UPLOADS - 1:
@@ -311,46 +318,46 @@ class Store:
                 time.sleep(0.2 * 4**attempt)
 
     @contextmanager
-    def _room(self, holder: Holder, size: int) -> Iterator[None]:
+    def _room(self, session: Session, size: int) -> Iterator[None]:
         """Make room for `size` bytes, and let nobody else fill it meanwhile."""
         if self._bytes is None:
             yield
             return
-        while not holder.acquire("quota"):
+        while not session.acquire("quota"):
             time.sleep(0.05)
         try:
-            self._evict(holder, self._bytes - size)
+            self._evict(session, self._bytes - size)
             yield
         finally:
-            holder.release("quota")
+            session.release("quota")
 
-    def _evict(self, holder: Holder, limit: float) -> list[Entry]:
-        entries = survey(holder.place)[0]
-        excess = sum(entry.mark["bytes"] for entry in entries) - limit
+    def _evict(self, session: Session, limit: float) -> list[Entry]:
+        entries = survey(session.storage)[0]
+        excess = sum(entry.manifest["bytes"] for entry in entries) - limit
         if excess <= 0 or not entries:
             return []
         self._tidy(checkpoints=False)
-        now, used, dropped = max(entry.used for entry in entries), holder.in_use(), []
+        now, used, dropped = max(entry.used for entry in entries), session.in_use(), []
 
         def worth(entry: Entry) -> float:
-            return float(entry.mark["seconds"] / (1 + entry.mark["bytes"]) / (60 + now - entry.used))
+            return float(entry.manifest["seconds"] / (1 + entry.manifest["bytes"]) / (60 + now - entry.used))
 
         for entry in sorted(entries, key=worth):
             if excess <= 0:
                 break
             # with the lease on it nobody begins to use it between the look and the deed
-            if entry.key in used or not holder.acquire(entry.key):
+            if entry.key in used or not session.acquire(entry.key):
                 continue
             try:
-                if entry.key not in holder.in_use():
-                    drop(holder.place, entry.key)
-                    excess -= entry.mark["bytes"]
+                if entry.key not in session.in_use():
+                    drop(session.storage, entry.key)
+                    excess -= entry.manifest["bytes"]
                     dropped.append(entry)
             finally:
-                holder.release(entry.key)
+                session.release(entry.key)
         return dropped
 
 
 def _key_of(work: Path) -> str:
-    """KEY.LEASE of a computation, KEY@HOLDER of a copy -> KEY."""
+    """KEY.LEASE of a computation, KEY@SESSION of a copy -> KEY."""
     return work.name.partition("@")[0].partition(".")[0]

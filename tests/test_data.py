@@ -26,9 +26,9 @@ from trees import (
 
 from semples.config import FolderData, VocData
 from semples.data import coco, digests, find, load_data, scenes
-from semples.data.archive import encode_mask
 from semples.data.check import check, recognise
-from semples.data.files import Truth, read_image, read_truth
+from semples.data.files import GroundTruth, read_ground_truth, read_image
+from semples.data.png_archive import encode_mask
 from semples.digests import file_digest
 from semples.errors import UserError
 
@@ -97,8 +97,8 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     path = tmp_path / "turned.png"
     Image.fromarray(np.rot90(image)).save(path, exif=exif)
     assert (read_image(path) == image).all()
-    upright = Truth(lambda: np.zeros(image.shape[:2], np.uint8), tmp_path)
-    assert read_truth(upright, path).shape == image.shape[:2]
+    upright = GroundTruth(lambda: np.zeros(image.shape[:2], np.uint8), tmp_path)
+    assert read_ground_truth(upright, path).shape == image.shape[:2]
 
 
 def test_polygons_of_coco_are_filled(tmp_path: Path) -> None:
@@ -175,9 +175,9 @@ def test_only_images_of_the_mask_list_are_measured(tree: Path) -> None:
     few = (*DATA.holdout.names, *DATA.train.names[:3])
     (tree / "ImageSets/Segmentation/few.txt").write_text("\n".join(few))
     data = load_data(config(tree, mask_list="few", holdout=4))
-    assert len(data.train) == 28 and len(data.train.masked) == 7
-    assert {data.train.names[i] for i in data.train.masked} < set(few)
-    assert all((data.train.mask(i) is not None) == (i in data.train.masked) for i in range(28))
+    assert len(data.train) == 28 and len(data.train.annotated) == 7
+    assert {data.train.names[i] for i in data.train.annotated} < set(few)
+    assert all((data.train.mask(i) is not None) == (i in data.train.annotated) for i in range(28))
 
 
 def test_an_image_that_shows_no_class_is_named(tree: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_folder_without_splits_draws_its_test_set_from_the_masks(tmp_path: Pat
     data = load(FolderData(root=str(tmp_path), holdout=5, test=6))
     assert (len(data.train), len(data.holdout), len(data.test)) == (29, 5, 6)
     assert data.classes == tuple(sorted(scenes.CLASSES))
-    assert len(data.train.masked) == 30 - 5 - 6
+    assert len(data.train.annotated) == 30 - 5 - 6
     with pytest.raises(UserError, match=r"data\.test = 30, but only 30 images have masks"):
         load(FolderData(root=str(tmp_path), test=30))
 
@@ -292,7 +292,7 @@ def test_names_with_dots_and_upper_case_suffixes(tmp_path: Path) -> None:
     lines = (tmp_path / "labels.csv").read_text().splitlines()
     (tmp_path / "labels.csv").write_text("\n".join([lines[0], *(f"shot.{line}" for line in lines[1:])]))
     data = load(config)
-    assert len(data.train) == 24 and len(data.test.masked) == 8 and data.test.names[0].startswith("shot.test-")
+    assert len(data.train) == 24 and len(data.test.annotated) == 8 and data.test.names[0].startswith("shot.test-")
 
 
 @pytest.mark.parametrize("table", [{"a": 3}, {"a": "cat"}, [1, 2], {1: None}])
@@ -332,7 +332,7 @@ def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
 def test_a_part_of_the_masks_of_coco_is_measured(tmp_path: Path) -> None:
     config = write_coco_toco(tmp_path)
     data = load(config.model_copy(update={"measured": 12}))
-    assert len(data.train) == 24 and len(data.holdout) == 8 and len(data.train.masked) == 4
+    assert len(data.train) == 24 and len(data.holdout) == 8 and len(data.train.annotated) == 4
 
 
 def test_digests_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

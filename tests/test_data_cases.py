@@ -13,7 +13,7 @@ import pytest
 from conftest import Command
 from PIL import Image
 
-from semples.data.archive import encode_mask
+from semples.data.png_archive import encode_mask
 
 CLASSES = ("red thing", "green thing", "blue thing")
 COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200))

@@ -107,7 +107,7 @@ def test_names_in_both_forms_of_unicode_are_the_same(write: Write, tmp_path: Pat
         np.save(path, np.array(renamed, dtype=object), allow_pickle=True)
     data = load(config)
     assert (len(data.train), len(data.holdout), len(data.test)) == (24, 8, 8)
-    assert len(data.train.masked) == 24 and report_of(config).problems == ()
+    assert len(data.train.annotated) == 24 and report_of(config).problems == ()
 
 
 @pytest.mark.parametrize("write", WRITERS)

@@ -17,7 +17,7 @@ from semples import config as configuration
 from semples.config import RENAMED, CnnConfig, Config, dump, load, read_yaml
 from semples.errors import UserError
 from semples.formats import WRITTEN_BY
-from semples.manifest import NewerError, intact, parse, read_mark, seal
+from semples.manifest import NewerError, intact, parse, read_manifest, seal
 from semples.run_folder import RESULT_FORMAT, read_run
 from tune import confirm, sweep_file
 from tune.confirm import read_verdict
@@ -61,7 +61,7 @@ def test_a_confirmation_of_0_1_0_loads() -> None:
 
 
 def test_a_stored_result_of_0_1_0_is_sound() -> None:
-    assert intact(STORED) and read_mark(STORED)["stage"] == "masks"
+    assert intact(STORED) and read_manifest(STORED)["stage"] == "masks"
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
@@ -104,8 +104,8 @@ def test_what_is_written_says_its_format_and_who_wrote_it(write: Callable[[Path]
 
 
 def test_a_stored_result_says_its_format_and_who_wrote_it() -> None:
-    mark = seal({**read_mark(STORED)})
-    assert (mark["format"], mark["written_by"]) == (2, WRITTEN_BY)
+    manifest = seal({**read_manifest(STORED)})
+    assert (manifest["format"], manifest["written_by"]) == (2, WRITTEN_BY)
 
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -157,9 +157,9 @@ def test_a_confirmation_that_compares_nothing_is_damaged(values: dict[str, Any],
 
 
 def test_a_manifest_of_a_newer_format_is_not_damaged() -> None:
-    mark = {**read_mark(STORED), "format": 3, "written_by": "semples-tune 0.3.0"}
+    manifest = {**read_manifest(STORED), "format": 3, "written_by": "semples-tune 0.3.0"}
     with pytest.raises(NewerError, match=r"semples-tune 0\.3\.0 \(format 3\); this is .* up to format 2: update"):
-        parse(json.dumps(mark).encode())
+        parse(json.dumps(manifest).encode())
 
 
 @pytest.mark.parametrize(

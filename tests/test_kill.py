@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from semples.config import Config, with_changes
-from semples.manifest import read_mark
+from semples.manifest import read_manifest
 from semples.pipeline.run import run
 from semples.store import WORK, Store
 
@@ -47,7 +47,7 @@ def ask(root: Path, key: str) -> None:
     while not (root / f"{key}.go").exists():
         time.sleep(0.01)
     with Store(root / "store", ttl=TTL) as store:
-        folder, _ = store.obtain(key, compute)
+        folder, _ = store.get_or_compute(key, compute)
         text = (folder / "data.bin").read_text()
     with (root / f"{key}.read").open("a") as file:
         file.write(f"{text}\n")
@@ -96,9 +96,9 @@ def outcome(config: Config, root: Path) -> dict[str, Any]:
     with Store(root) as store:
         result = run(config, store, lambda event: None)
         assert len(result.reused) == len(result.folders), "finished before"
-        marks = {name: read_mark(folder) for name, folder in result.folders.items()}
+        manifests = {name: read_manifest(folder) for name, folder in result.folders.items()}
         assert set(store.verify().values()) == {True}
-    return {name: [mark[what] for what in ("metrics", "curves", "files")] for name, mark in marks.items()}
+    return {name: [manifest[what] for what in ("metrics", "curves", "files")] for name, manifest in manifests.items()}
 
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
@@ -141,7 +141,7 @@ def fill(root: Path, worker: int) -> None:
 
     for trial in range(10):
         with Store(root, quota=QUOTA_MB / 1000, ttl=TTL) as store:
-            folders = [store.obtain(f"{worker:08x}{trial:08x}{stage:016x}", compute)[0] for stage in range(5)]
+            folders = [store.get_or_compute(f"{worker:08x}{trial:08x}{stage:016x}", compute)[0] for stage in range(5)]
             time.sleep(0.1)
             assert all(len((folder / "data.bin").read_bytes()) == RESULT_MB * 10**6 for folder in folders)
 
@@ -153,7 +153,7 @@ def test_the_quota_holds_while_a_sweep_writes_five_times_as_much(tmp_path: Path,
     most = 0.0
     with Store(tmp_path, ttl=TTL) as store:
         while any(worker.is_alive() for worker in workers):
-            most = max(most, sum(entry.mark["bytes"] for entry in store.entries()) / 1e6)
+            most = max(most, sum(entry.manifest["bytes"] for entry in store.entries()) / 1e6)
             time.sleep(0.02)
         assert [worker.exitcode for worker in workers] == [0] * 4
         assert QUOTA_MB / 2 < most <= QUOTA_MB

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from trees import write_tiles
 
 from semples.config import Config, parse, read_config, with_changes
-from semples.data import archive
+from semples.data import png_archive
 from semples.errors import UserError
 from semples.pipeline import graph as graphs
 from semples.pipeline.graph import STAGES, graph, latest
@@ -56,7 +56,7 @@ def test_what_a_stage_refines_is_read_by_whoever_reads_that(both: Config, run_in
     assert plain.reused == ("classify", "match", "prompts", "refine", "heatmaps")
     assert refined.metrics["smooth/changed"] > 1 and 0 < refined.metrics["count/share"] < 1
     assert refined.metrics["heatmaps/cam_miou"] == plain.metrics["heatmaps/cam_miou"]
-    old, new = (archive.Reader(run.folders["masks"] / FILES["train"]) for run in (plain, refined))
+    old, new = (png_archive.Reader(run.folders["masks"] / FILES["train"]) for run in (plain, refined))
     assert any((old.read(name) != new.read(name)).any() for name in refined.data.train.names)
     assert run_in(both).reused == tuple(graph(both))
     assert latest(both, refined.folders)["heatmaps"] == refined.folders["smooth"]

@@ -150,12 +150,12 @@ def test_files_for_detection_are_for_the_proxy_alone(tmp_path: Path, boxes: Any)
             annotation["segmentation"] = boxes
         path.write_text(json.dumps(content))
     data = load(config)
-    assert not data.train.masked and not data.test.masked and (data.test.labels == labels).all()
+    assert not data.train.annotated and not data.test.annotated and (data.test.labels == labels).all()
     problems = report_of(config).problems
     assert len(problems) == 2 and all("no object has an outline" in p and "selection=proxy" in p for p in problems)
     content["annotations"][0]["segmentation"] = [[1, 1, 30, 1, 30, 30]]  # one is enough for the file of the test images
     path.write_text(json.dumps(content))
-    assert len(load(config).test.masked) == 8 and not load(config).train.masked
+    assert len(load(config).test.annotated) == 8 and not load(config).train.annotated
 
 
 def test_categories_with_gaps_in_their_ids(tmp_path: Path) -> None:

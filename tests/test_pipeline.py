@@ -16,7 +16,7 @@ from semples.config import Config, load, with_changes
 from semples.crf import smooth_labels, smooth_probabilities
 from semples.data import load_data
 from semples.errors import UserError
-from semples.manifest import read_mark
+from semples.manifest import read_manifest
 from semples.output import write_masks, write_run, write_weights
 from semples.pipeline.graph import STAGES
 from semples.pipeline.keys import stage_keys
@@ -63,7 +63,7 @@ def test_equal_bits_with_the_store_cold_or_partly_warm(small: Config, run_in: Ru
     assert set(warm.reused) == {"classify", "match", "prompts", "refine", "heatmaps"}
     assert warm.metrics == cold.metrics
     for stage in STAGES:
-        assert read_mark(warm.folders[stage])["files"] == read_mark(cold.folders[stage])["files"]
+        assert read_manifest(warm.folders[stage])["files"] == read_manifest(cold.folders[stage])["files"]
     again = run_in(small, "b", events)
     assert again.metrics == cold.metrics and set(again.reused) == set(STAGES)
 
@@ -79,7 +79,7 @@ def test_equal_bits_whatever_the_process_did_before(small: Config, run_in: Runne
     reuses_match = run_in(small, "c")
     assert reuses_match.reused == ("classify", "match")
     for stage in STAGES:
-        files = [read_mark(r.folders[stage])["files"] for r in (loads, finds, reuses_match)]
+        files = [read_manifest(r.folders[stage])["files"] for r in (loads, finds, reuses_match)]
         assert files[0] == files[1] == files[2], stage
 
 
@@ -194,7 +194,7 @@ def test_the_crf_of_probabilities_keeps_what_is_certain(tiny: Config) -> None:
 
 def test_refine_without_its_loss_repeats_match(small: Config, run_in: Runner) -> None:
     result = run_in(with_changes(small, {"refine.lambda_r": 0.0}, "test"), until="refine")
-    files = [read_mark(result.folders[stage])["files"] for stage in ("match", "refine")]
+    files = [read_manifest(result.folders[stage])["files"] for stage in ("match", "refine")]
     assert files[0] == files[1]
 
 
@@ -311,6 +311,6 @@ def test_interrupted_stages_go_on_to_the_same_bytes(
     assert len(steps) == needed + needed // 3 * (2 if damaged else 1)
     assert broken.metrics == calm.metrics
     for name, folder in calm.folders.items():
-        one, other = read_mark(folder), read_mark(broken.folders[name])
+        one, other = read_manifest(folder), read_manifest(broken.folders[name])
         assert one["files"] == other["files"] and one["curves"] == other["curves"]
         assert CHECKPOINT not in one["files"]

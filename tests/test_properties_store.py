@@ -18,8 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from semples import lease
 from semples.digests import digest
-from semples.lease import Holder, Place
-from semples.manifest import MARK, files_of, intact, parse, seal
+from semples.lease import Session, Storage
+from semples.manifest import MANIFEST, files_of, intact, parse, seal
 from semples.results import make_key
 from semples.store import Store
 
@@ -30,8 +30,8 @@ KEYS = tuple(make_key(of=name) for name in "abc")
 finite = st.floats(allow_nan=False, allow_infinity=False)
 amounts = st.floats(0, 1e17) | st.integers(0, 10**17)
 numbers = st.dictionaries(st.text(max_size=8), finite | st.integers(-(10**17), 10**17), max_size=3)
-names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True).filter(lambda n: n not in (MARK, "used"))
-marks = st.fixed_dictionaries(
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True).filter(lambda n: n not in (MANIFEST, "used"))
+manifests = st.fixed_dictionaries(
     {
         "metrics": numbers,
         "curves": st.lists(numbers, max_size=3),
@@ -52,17 +52,17 @@ anything = st.recursive(
 
 
 @OFTEN
-@given(marks)
-def test_a_manifest_is_read_as_it_was_written(mark: dict[str, Any]) -> None:
-    content = json.dumps(seal(mark)).encode()
-    assert {k: v for k, v in parse(content).items() if k not in ("format", "digest", "written_by")} == mark
-    assert files_of(content) == list(mark["files"])
+@given(manifests)
+def test_a_manifest_is_read_as_it_was_written(manifest: dict[str, Any]) -> None:
+    content = json.dumps(seal(manifest)).encode()
+    assert {k: v for k, v in parse(content).items() if k not in ("format", "digest", "written_by")} == manifest
+    assert files_of(content) == list(manifest["files"])
 
 
 @OFTEN
-@given(marks, st.data())
-def test_a_manifest_that_was_changed_anywhere_is_none(mark: dict[str, Any], data: st.DataObject) -> None:
-    sealed = seal(mark)
+@given(manifests, st.data())
+def test_a_manifest_that_was_changed_anywhere_is_none(manifest: dict[str, Any], data: st.DataObject) -> None:
+    sealed = seal(manifest)
     key = data.draw(st.sampled_from(sorted({*sealed} - {"format"})))
     other = data.draw(anything.filter(lambda value: json.dumps(value) != json.dumps(sealed[key])))
     for changed in ({**sealed, key: other}, {k: v for k, v in sealed.items() if k != key}):
@@ -93,10 +93,10 @@ class Leases(RuleBasedStateMachine):
         self.now = 0.0
         self.clock = patch.object(lease, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.clock.start()
-        self.living: list[Holder] = []
-        self.dead: list[Holder] = []
-        self.held: dict[str, Holder] = {}  # the model: who has the lease on a key
-        self.used: dict[str, set[Holder]] = {key: set() for key in KEYS}
+        self.living: list[Session] = []
+        self.dead: list[Session] = []
+        self.held: dict[str, Session] = {}  # the model: who has the lease on a key
+        self.used: dict[str, set[Session]] = {key: set() for key in KEYS}
 
     @initialize()
     def begins(self) -> None:
@@ -105,63 +105,65 @@ class Leases(RuleBasedStateMachine):
     @precondition(lambda self: len(self.living) < 4)
     @rule()
     def comes(self) -> None:
-        self.living.append(Holder(Place.at(self.folder.name), self.TTL))
+        self.living.append(Session(Storage.at(self.folder.name), self.TTL))
 
     @rule(who=st.integers(0, 9), key=st.sampled_from(KEYS))
     def wants(self, who: int, key: str) -> None:
-        holder = self.holder(who)
+        session = self.session(who)
         before = self.held.get(key)
-        got = holder.acquire(key)
+        got = session.acquire(key)
         if before in self.living:
-            assert got == 0 and holder.owner(key) == before.id
+            assert got == 0 and session.owner(key) == before.id
         elif before is None:
             assert got
         if got:
-            assert holder.owner(key) == holder.id and holder.holds(key)
-            self.held[key] = holder
+            assert session.owner(key) == session.id and session.holds(key)
+            self.held[key] = session
 
     @rule(who=st.integers(0, 9))
     def gives_back(self, who: int) -> None:
-        holder = self.holder(who)
-        for key in [key for key, owner in self.held.items() if owner is holder]:
-            holder.release(key)
+        session = self.session(who)
+        for key in [key for key, owner in self.held.items() if owner is session]:
+            session.release(key)
             del self.held[key]
             assert all(other.owner(key) is None for other in self.living)
-            assert not [name for name in holder.place.names("leases") if name.startswith(key)]
+            assert not [name for name in session.storage.names("leases") if name.startswith(key)]
 
     @rule(who=st.integers(0, 9), key=st.sampled_from(KEYS))
     def reads(self, who: int, key: str) -> None:
-        self.holder(who).use(key)
-        self.used[key].add(self.holder(who))
+        self.session(who).use(key)
+        self.used[key].add(self.session(who))
 
     @precondition(lambda self: len(self.living) > 1)
     @rule(who=st.integers(0, 9))
     def dies(self, who: int) -> None:
-        holder = self.holder(who)
-        self.living.remove(holder)
-        self.dead.append(holder)
-        self.still(holder)
+        session = self.session(who)
+        self.living.remove(session)
+        self.dead.append(session)
+        self.still(session)
 
     @precondition(lambda self: len(self.living) > 1)
     @rule(who=st.integers(0, 9))
     def leaves(self, who: int) -> None:
-        holder = self.holder(who)
-        holder.close()
-        assert not [n for folder in ("uses", "holders") for n in holder.place.names(folder) if n.endswith(holder.id)]
-        self.living.remove(holder)
-        self.held = {key: owner for key, owner in self.held.items() if owner is not holder}
+        session = self.session(who)
+        session.close()
+        assert not [
+            n for folder in ("uses", "holders") for n in session.storage.names(folder) if n.endswith(session.id)
+        ]
+        self.living.remove(session)
+        self.held = {key: owner for key, owner in self.held.items() if owner is not session}
         for users in self.used.values():
-            users.discard(holder)
+            users.discard(session)
 
     @rule()
     def a_little_later(self) -> None:
         self.now += self.TTL / lease.BEATS
-        for holder in self.living:
-            holder.show()
-        for holder in self.living:
-            holder.in_use()
+        for session in self.living:
+            session.show()
+        for session in self.living:
+            session.in_use()
             for key in KEYS:
-                holder.owner(key)
+                session.owner(key)
 
     @rule(who=st.integers(0, 9), key=st.sampled_from(KEYS))
     def succeeds_the_dead(self, who: int, key: str) -> None:
@@ -173,31 +175,31 @@ class Leases(RuleBasedStateMachine):
         for users in self.used.values():
             users.difference_update(self.dead)
         self.wants(who, key)
-        assert self.holder(who).in_use() == {key for key, users in self.used.items() if users}
+        assert self.session(who).in_use() == {key for key, users in self.used.items() if users}
         self.gives_back(who)
 
     @invariant()
     def of_the_living_at_most_one_has_a_key(self) -> None:
         for key in KEYS:
-            holders = [holder for holder in self.living if holder.holds(key)]
+            holders = [session for session in self.living if session.holds(key)]
             assert holders == [owner for owner in (self.held.get(key),) if owner in self.living]
 
     @invariant()
     def what_the_living_use_is_in_use(self) -> None:
-        for holder in self.living:
-            assert holder.in_use() >= {key for key, users in self.used.items() if users & {*self.living}}
+        for session in self.living:
+            assert session.in_use() >= {key for key, users in self.used.items() if users & {*self.living}}
 
-    def holder(self, who: int) -> Holder:
+    def session(self, who: int) -> Session:
         return self.living[who % len(self.living)]
 
-    def still(self, holder: Holder) -> None:
-        holder._end.set()
-        if holder._thread:
-            holder._thread.join()
+    def still(self, session: Session) -> None:
+        session._end.set()
+        if session._thread:
+            session._thread.join()
 
     def teardown(self) -> None:
-        for holder in (*self.living, *self.dead):
-            self.still(holder)
+        for session in (*self.living, *self.dead):
+            self.still(session)
         self.clock.stop()
         self.folder.cleanup()
 
@@ -209,7 +211,7 @@ TestLeases.settings = settings(max_examples=30, stateful_step_count=25, deadline
 # ------------------------------------------------------------------------------------------------ the store
 Step = tuple[str, int, str]  # what is done, by which of the nodes, to which key
 steps = st.tuples(
-    st.sampled_from(["obtain", "find", "damage", "delete", "verify", "prune", "survey", "obtain"]),
+    st.sampled_from(["get_or_compute", "find", "damage", "delete", "verify", "prune", "survey", "get_or_compute"]),
     st.integers(0, 1),
     st.sampled_from(KEYS),
 )
@@ -220,7 +222,7 @@ steps = st.tuples(
 def test_whatever_happens_a_result_is_what_its_key_says(
     course: list[tuple[Step, list[Step], bool]], shared: bool
 ) -> None:
-    """Two nodes obtain, damage, delete, look and prune; while one computes, the other does more, and some computations
+    """Two nodes compute, damage, delete, look and prune; while one computes, the other does more, and some computations
     fail. In the end every result is whole, and nothing lies about."""
     with TemporaryDirectory() as folder:
         url = f"memory://{folder}" if shared else None
@@ -243,10 +245,10 @@ def test_whatever_happens_a_result_is_what_its_key_says(
         def do(step: Step, meanwhile: list[Step], fails: bool) -> None:
             what, number, key = step
             store = nodes[number]
-            if what == "obtain" and key not in computing:  # it would wait for itself
+            if what == "get_or_compute" and key not in computing:  # it would wait for itself
                 had = store.find(key)
                 try:
-                    found, reused = store.obtain(key, compute(key, meanwhile, fails))
+                    found, reused = store.get_or_compute(key, compute(key, meanwhile, fails))
                 except RuntimeError:
                     computing.discard(key)
                     assert fails and not had
@@ -259,7 +261,7 @@ def test_whatever_happens_a_result_is_what_its_key_says(
                 (store.root / key / "data").write_text("other")
                 store.lost([key])
             elif what == "delete" and intact(store.root / key):
-                (store.root / key / MARK).unlink()
+                (store.root / key / MANIFEST).unlink()
                 (store.root / key / "data").unlink()
                 store.lost([key])
             elif what == "verify":
@@ -274,12 +276,12 @@ def test_whatever_happens_a_result_is_what_its_key_says(
                 do(step, meanwhile, fails)
             for store in nodes:
                 for key in KEYS:
-                    assert (store.obtain(key, compute(key, [], False))[0] / "data").read_text() == f"of {key}"
+                    assert (store.get_or_compute(key, compute(key, [], False))[0] / "data").read_text() == f"of {key}"
                     assert intact(store.root / key)
         finally:
             for store in nodes:
                 store.close()
         for store in nodes:
             assert not list((store.root / "work").glob("*"))
-            assert not store.there.place.names("leases") and not store.there.place.names("uses")
-            assert not store.there.place.names("holders")
+            assert not store.there.storage.names("leases") and not store.there.storage.names("uses")
+            assert not store.there.storage.names("holders")

@@ -18,7 +18,7 @@ from conftest import TINY
 from semples import guard
 from semples.config import Config, parse, with_changes
 from semples.errors import UserError
-from semples.manifest import read_mark
+from semples.manifest import read_manifest
 from semples.pipeline.run import SECONDS, Event, Result, run
 from semples.preflight import check
 from semples.stages import match
@@ -38,7 +38,7 @@ def calm(short: Config, tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 def same(result: Result, calm: Result) -> bool:
-    files = [[read_mark(folder)["files"] for folder in of.folders.values()] for of in (result, calm)]
+    files = [[read_manifest(folder)["files"] for folder in of.folders.values()] for of in (result, calm)]
     return files[0] == files[1] and result.metrics == calm.metrics
 
 

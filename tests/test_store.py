@@ -20,8 +20,8 @@ from semples.config import Config
 from semples.digests import digest
 from semples.errors import UserError
 from semples.folders import MARKER
-from semples.lease import Holder, Place
-from semples.manifest import MARK, USED
+from semples.lease import Session, Storage
+from semples.manifest import MANIFEST, USED
 from semples.pipeline.run import run
 from semples.results import make_key
 from semples.store import WORK, Store
@@ -29,7 +29,7 @@ from semples.testing.stores import KEY, TTL, A, B, Open, StoreContract, die, ref
 
 
 class Faulty(MemoryFileSystem):
-    """A place in memory at which `fault(path, content)` may spoil what is written."""
+    """A storage in memory in which `fault(path, content)` may spoil what is written."""
 
     protocol = "faulty"
     store: dict[str, Any] = {}  # noqa: RUF012
@@ -77,22 +77,22 @@ class TestEveryPlace(StoreContract):
         first = run(tiny, node(), lambda event: None, until="prompts")
         second = run(tiny, node(), lambda event: None, until="prompts")
         assert second.reused == ("classify", "match", "prompts") and second.metrics == first.metrics
-        assert {entry.mark["stage"] for entry in node().entries()} == set(second.reused)
+        assert {entry.manifest["stage"] for entry in node().entries()} == set(second.reused)
 
 
 def test_a_result_that_goes_after_it_was_checked_is_computed_again(tmp_path: Path) -> None:
     with Store(tmp_path / "store") as store:
-        folder, _ = store.obtain(A, write("x"))
-        (folder / MARK).unlink()
+        folder, _ = store.get_or_compute(A, write("x"))
+        (folder / MANIFEST).unlink()
         assert store.find(A) is None
-        assert store.obtain(A, write("y")) == (folder, False) and (folder / "data.bin").read_text() == "y"
+        assert store.get_or_compute(A, write("y")) == (folder, False) and (folder / "data.bin").read_text() == "y"
 
 
 @pytest.mark.parametrize(("first", "last"), [(A, B), (B, A)])
 def test_of_equal_results_the_one_used_last_is_kept(tmp_path: Path, first: str, last: str) -> None:
     with Store(tmp_path / "store") as store:
         for key in (A, B):
-            folder, _ = store.obtain(key, write("x" * 100))
+            folder, _ = store.get_or_compute(key, write("x" * 100))
             os.utime(folder / USED, (1e9, 1e9) if key == first else None)
     with Store(tmp_path / "store", ttl=0.1) as store:
         assert [entry.key for entry in store.prune(100)] == [first]
@@ -100,7 +100,7 @@ def test_of_equal_results_the_one_used_last_is_kept(tmp_path: Path, first: str, 
 
 def test_what_the_dead_used_is_used_no_more(tmp_path: Path) -> None:
     dead, other = (Store(tmp_path / "store", ttl=0.2) for _ in range(2))
-    dead.obtain(A, write("x"))
+    dead.get_or_compute(A, write("x"))
     die(dead)
     assert other.here.in_use() == {A}
     time.sleep(0.5)
@@ -116,7 +116,7 @@ def test_what_is_no_result_is_left_alone(tmp_path: Path) -> None:
         (tmp_path / file).write_text("mine")
     before = sorted(tmp_path.rglob("*"))
     with Store(tmp_path, quota=1e-9, ttl=0.2) as store:
-        store.obtain(A, write("x" * 10))
+        store.get_or_compute(A, write("x" * 10))
         assert store.verify() == {A: True} and [entry.key for entry in store.entries()] == [A]
     with Store(tmp_path, ttl=0.2) as store:
         assert [entry.key for entry in store.prune(0)] == [A]
@@ -124,19 +124,19 @@ def test_what_is_no_result_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_who_was_taken_for_dead_says_again_what_it_uses(tmp_path: Path) -> None:
-    place = Place.at(str(tmp_path))
-    stalled, other = Holder(place, TTL), Holder(place, TTL)
+    storage = Storage.at(str(tmp_path))
+    stalled, other = Session(storage, TTL), Session(storage, TTL)
     stalled.use(KEY)
-    place.delete(f"holders/{stalled.id}")  # as another does that saw no sign of life
-    place.delete(f"uses/{KEY}.{stalled.id}")
+    storage.delete(f"holders/{stalled.id}")  # as another does that saw no sign of life
+    storage.delete(f"uses/{KEY}.{stalled.id}")
     time.sleep(TTL / 2)
     assert other.in_use() == {KEY}
     stalled.close()
 
 
 def half(path: str, content: bytes) -> bytes | None:
-    place = fsspec.filesystem("faulty")
-    MemoryFileSystem.pipe_file(place, path, content[: len(content) // 2])
+    storage = fsspec.filesystem("faulty")
+    MemoryFileSystem.pipe_file(storage, path, content[: len(content) // 2])
     raise OSError(errno.EIO, "connection lost")
 
 
@@ -153,7 +153,7 @@ def flipped(path: str, content: bytes) -> bytes | None:
 
 
 @pytest.mark.parametrize("fault", [half, full, lost, flipped])
-@pytest.mark.parametrize("what", ["data.bin", MARK])
+@pytest.mark.parametrize("what", ["data.bin", MANIFEST])
 def test_a_place_that_fails_never_gives_a_wrong_result(
     tmp_path: Path, fault: Callable[[str, bytes], bytes | None], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,16 +164,16 @@ def test_a_place_that_fails_never_gives_a_wrong_result(
     with Store(tmp_path / "a", url, ttl=TTL) as store:
         if fault in (half, full):
             with pytest.raises(UserError, match=r"cannot be reached.*kept"):
-                store.obtain(KEY, write("right"))
+                store.get_or_compute(KEY, write("right"))
         else:
-            store.obtain(KEY, write("right"))
+            store.get_or_compute(KEY, write("right"))
     with Store(tmp_path / "b", url, ttl=TTL) as store:
         assert store.find(KEY) is None
     monkeypatch.setattr(Faulty, "fault", None)
     with Store(tmp_path / "a", url, ttl=TTL) as store:  # nothing is computed again where it was computed
-        assert (store.obtain(KEY, refuse)[0] / "data.bin").read_text() == "right"
+        assert (store.get_or_compute(KEY, refuse)[0] / "data.bin").read_text() == "right"
     with Store(tmp_path / "b", url, ttl=TTL) as store:
-        assert (store.obtain(KEY, refuse)[0] / "data.bin").read_text() == "right"
+        assert (store.get_or_compute(KEY, refuse)[0] / "data.bin").read_text() == "right"
 
 
 def test_a_disk_that_fails_never_gives_a_wrong_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,19 +191,19 @@ def test_a_disk_that_fails_never_gives_a_wrong_result(tmp_path: Path, monkeypatc
         with Store(tmp_path, ttl=TTL) as store:
             monkeypatch.setattr(os, "rename", broken)
             with pytest.raises(error):
-                store.obtain(KEY, write("right"))
+                store.get_or_compute(KEY, write("right"))
             monkeypatch.setattr(os, "rename", rename)
             assert Store(tmp_path).find(KEY) is None
     with Store(tmp_path, ttl=TTL) as store:
-        assert (store.obtain(KEY, write("right"))[0] / "data.bin").read_text() == "right"
+        assert (store.get_or_compute(KEY, write("right"))[0] / "data.bin").read_text() == "right"
 
 
 def test_a_holder_that_went_away_leaves_nothing(tmp_path: Path) -> None:
-    place = Place.at(str(tmp_path))
-    holder = Holder(place, TTL)
-    holder.use("k")
-    assert holder.acquire("k") and Holder(place, TTL).in_use() == {"k"}
-    holder.close()
+    storage = Storage.at(str(tmp_path))
+    session = Session(storage, TTL)
+    session.use("k")
+    assert session.acquire("k") and Session(storage, TTL).in_use() == {"k"}
+    session.close()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -222,9 +222,9 @@ def test_a_store_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def sealed(folder: Path, **changes: Any) -> None:
     """Change a manifest as one who knows its digest would."""
-    path = folder / MARK
-    mark = {key: value for key, value in json.loads(path.read_text()).items() if key != "digest"} | changes
-    path.write_text(json.dumps({**mark, "digest": digest(json.dumps(mark, sort_keys=True))}))
+    path = folder / MANIFEST
+    manifest = {key: value for key, value in json.loads(path.read_text()).items() if key != "digest"} | changes
+    path.write_text(json.dumps({**manifest, "digest": digest(json.dumps(manifest, sort_keys=True))}))
 
 
 @pytest.mark.parametrize(
@@ -240,9 +240,9 @@ def sealed(folder: Path, **changes: Any) -> None:
 )
 def test_a_manifest_is_as_it_was_written_or_none(tmp_path: Path, changes: dict[str, Any]) -> None:
     with Store(tmp_path, ttl=TTL) as store:
-        folder, _ = store.obtain(KEY, write("hello"))
-        store.obtain(A, write("other"))
-    (folder / MARK).write_text(json.dumps({**json.loads((folder / MARK).read_text()), **changes}))
+        folder, _ = store.get_or_compute(KEY, write("hello"))
+        store.get_or_compute(A, write("other"))
+    (folder / MANIFEST).write_text(json.dumps({**json.loads((folder / MANIFEST).read_text()), **changes}))
     with Store(tmp_path, ttl=TTL) as store:
         assert store.survey()[1] == [KEY] and [entry.key for entry in store.entries()] == [A]
         assert store.verify() == {KEY: False, A: True} and store.survey()[1] == []
@@ -256,7 +256,7 @@ def test_a_manifest_is_as_it_was_written_or_none(tmp_path: Path, changes: dict[s
         {"files": {"/etc/passwd": "0" * 64}},
         {"files": {"a/b": "0" * 64}},
         {"files": {"data.bin": 3}},
-        {"files": {MARK: "0" * 64}},
+        {"files": {MANIFEST: "0" * 64}},
         {"bytes": "1"},
         {"bytes": -1},
         {"seconds": None},
@@ -272,12 +272,12 @@ def test_a_manifest_of_another_form_is_none_even_with_a_digest(tmp_path: Path, c
     theirs.write_text("mine")
     root = tmp_path / "store"
     with Store(root, ttl=TTL) as store:
-        folder, _ = store.obtain(KEY, write("hello"))
-        store.obtain(A, write("other"))
+        folder, _ = store.get_or_compute(KEY, write("hello"))
+        store.get_or_compute(A, write("other"))
     sealed(folder, **changes)
     with Store(root, ttl=TTL, quota=1e-9) as store:
         assert [entry.key for entry in store.entries()] == [A]
-        assert store.obtain(KEY, write("hello"))[1] is False
+        assert store.get_or_compute(KEY, write("hello"))[1] is False
     with Store(root, ttl=0.2) as store:
         store.prune(0)
     assert theirs.read_text() == "mine"
@@ -285,18 +285,20 @@ def test_a_manifest_of_another_form_is_none_even_with_a_digest(tmp_path: Path, c
 
 def test_a_manifest_of_version_0_1_0_is_read(tmp_path: Path) -> None:
     with Store(tmp_path, ttl=TTL) as store:
-        folder, _ = store.obtain(KEY, write("hello"))
-    mark = json.loads((folder / MARK).read_text())
-    (folder / MARK).write_text(json.dumps({key: mark[key] for key in mark if key not in ("format", "digest")}))
+        folder, _ = store.get_or_compute(KEY, write("hello"))
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(
+        json.dumps({key: manifest[key] for key in manifest if key not in ("format", "digest")})
+    )
     (tmp_path / MARKER).unlink()
     with Store(tmp_path, ttl=TTL) as store:
-        assert store.obtain(KEY, refuse)[1] and store.verify() == {KEY: True}
+        assert store.get_or_compute(KEY, refuse)[1] and store.verify() == {KEY: True}
 
 
 @pytest.mark.parametrize("key", ["../x", "/x", "", "A" * 32, "0" * 31, "0" * 33, "0" * 31 + "\n", "../" + "0" * 29])
 def test_a_key_that_is_none_is_never_a_path(tmp_path: Path, key: str) -> None:
     with Store(tmp_path / "store") as store:
-        for ask in (store.find, lambda key: store.obtain(key, refuse)):
+        for ask in (store.find, lambda key: store.get_or_compute(key, refuse)):
             with pytest.raises(UserError, match="is no key of a result"):
                 ask(key)
 
@@ -311,7 +313,7 @@ def test_no_link_in_a_store_is_followed(tmp_path: Path, name: str) -> None:
     (root / name).symlink_to(theirs / "x" if name.startswith("leases/") else theirs)
     try:
         with Store(root, ttl=0.3) as store:
-            store.obtain(KEY, write("right"))
+            store.get_or_compute(KEY, write("right"))
     except UserError as error:
         assert "is a link, and links in a store are not followed" in str(error)
     for ask in (Store.verify, lambda store: store.prune(0), Store.entries):
@@ -333,8 +335,8 @@ def test_names_of_others_in_the_folders_of_a_store_are_left_alone(tmp_path: Path
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("mine")
     with Store(tmp_path, ttl=0.2, quota=1e-9) as store:
-        store.obtain(KEY, write("right"))
-        store.obtain(A, write("x" * 100))
+        store.get_or_compute(KEY, write("right"))
+        store.get_or_compute(A, write("x" * 100))
         store.verify()
     with Store(tmp_path, ttl=0.2) as store:
         store.prune(0)

@@ -19,7 +19,7 @@ from conftest import TINY
 from mlflow import MlflowClient
 from test_sweep import free_port, program, study_of, sweep_file, trial_processes, trial_runs, wait_for
 
-from semples.manifest import read_mark
+from semples.manifest import read_manifest
 from tune.mlflow_writer import unwritten
 from tune.records import trial_record
 from tune.study import ranked
@@ -150,7 +150,10 @@ def test_a_sweep_goes_through_a_hanging_and_dead_mlflow_a_stopped_trial_a_killed
     assert unwritten(out / "tiny") == 0
     assert results(out) == undisturbed[0] and recorded(server.uri) == undisturbed[1]
     # the time in which the trial was stopped is no compute
-    stalls = [read_mark(mark.parent).get("stalled", 0.0) for mark in (out / "tiny" / "store").glob("*/result.json")]
+    stalls = [
+        read_manifest(manifest.parent).get("stalled", 0.0)
+        for manifest in (out / "tiny" / "store").glob("*/result.json")
+    ]
     assert max(stalls) == pytest.approx(8, abs=2) and sorted(stalls)[-2] == 0
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from semples.config import CocoData, DataConfig, FolderData, OtherData, VocData
 from semples.data import coco, find, scenes, voc
-from semples.data.archive import encode_mask
 from semples.data.check import Report, check
 from semples.data.dataset import Dataset
+from semples.data.png_archive import encode_mask
 
 Write = Callable[[Path], DataConfig]  # writes the scenes into a folder in one of the layouts
 DATA = scenes.draw(24, 8, 8, 0)

@@ -40,7 +40,7 @@ class SweepResults:
     @property
     def trials(self) -> pd.DataFrame:
         """One row a trial, by its number: state, reason, the objectives (`objective/NAME`), the metrics of the whole
-        run (mIoU in points), usage_seconds, usage_gpu_gb, duplicate_of, and the searched keys by name."""
+        run (mIoU in percent), usage_seconds, usage_gpu_gb, duplicate_of, and the searched keys by name."""
         import pandas as pd  # noqa: PLC0415 - takes half a second
 
         rows = []

@@ -48,7 +48,7 @@ FORMAT = Format((dict,))  # confirm.json of version 0.1.0 lacks the stamp only
 
 @dataclass(frozen=True)
 class Verdict:
-    """metric: that was compared, mIoU in points. chosen: by finalist its spread on what chooses; reported: on what is
+    """metric: that was compared, mIoU in percent. chosen: by finalist its spread on what chooses; reported: on what is
     reported. over_default: paired differences of the reported figures to the default's; over_others: of the leader's to
     each of the others'. leader: the best by what chooses. winner: the leader if the interval of its difference to the
     default, widened for the number of finalists, is above 0, else ""."""
@@ -179,14 +179,14 @@ def confirm(
         raise UserError(f"nothing is left to compare: {'; '.join(failed.values())}")
     results = {which: read_run(place)[1] for which, (_, place) in again.items() if which[0] not in failed}
     # without a mask nothing but the proxy is known
-    masked = all(any(name in of["metrics"] for name in HEADLINES) for of in results.values())
-    metric = objective.metric if masked else f"{sweep.selection}/{objective.metric}"
+    annotated = all(any(name in of["metrics"] for name in HEADLINES) for of in results.values())
+    metric = objective.metric if annotated else f"{sweep.selection}/{objective.metric}"
     values: dict[str, list[tuple[float, float]]] = {name: [] for name in configs if name not in failed}
     for (name, _), of in results.items():
         usage = Usage(sum(of.get("seconds", {}).values()))
         chosen, reported = (
             objective.value(choosing(of["metrics"], how), usage)
-            for how in (sweep.selection, "oracle" if masked else sweep.selection)
+            for how in (sweep.selection, "oracle" if annotated else sweep.selection)
         )
         values[name].append((chosen, reported))
     verdict = judge(metric, values, objective.direction)

@@ -53,7 +53,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class StageDone:
-    """A stage's result is there. metrics: its own, mIoU in points. curves: one mapping an epoch. seconds: that it took
+    """A stage's result is there. metrics: its own, mIoU in percent. curves: one mapping an epoch. seconds: that it took
     to compute, also where it was reused. score: by which trials are compared at this milestone, more is better; None
     where the stage is none."""
 

@@ -22,8 +22,8 @@ JUDGES = ("holdout", "proxy")  # in the names of metrics that may choose
 @dataclass(frozen=True)
 class Objective:
     """metric: under which it is shown and logged. direction: in Optuna's words. value: of the metrics of a run that may
-    choose (of the holdout, say, under their plain names: `pseudo_miou` in points, `classify/cam_miou`, ...) and of what
-    the trial took. stage: after which it is known; None where it belongs to the whole trial, as its seconds do."""
+    choose (of the holdout, say, under their plain names: `pseudo_miou` in percent, `classify/cam_miou`, ...) and of
+    what the trial took. stage: after which it is known; None where it belongs to the whole trial, as its seconds do."""
 
     metric: str
     direction: Direction
@@ -74,7 +74,7 @@ def metric(metric: str, stage: str, direction: Direction = "maximize") -> Object
 
 
 def headline(name: str) -> Objective:
-    """A metric of HEADLINES, in points."""
+    """A metric of HEADLINES, in percent."""
     return metric(name, HEADLINES[name])
 
 

@@ -20,7 +20,8 @@ TOP = 5  # trials by which a sweep is told
 @dataclass(frozen=True)
 class Leader:
     """One of the best trials. default: whether it is the base configuration. objective, metrics: what it was chosen by,
-    and what it reports, by name (mIoU in points, seconds, GB). parameters: the searched keys that it had a value of."""
+    and what it reports, by name (mIoU in percent, seconds, GB). parameters: the searched keys that it has a value
+    of."""
 
     trial: int
     default: bool

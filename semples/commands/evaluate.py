@@ -14,7 +14,7 @@ from semples.errors import UserError
 
 def evaluate(
     masks: Annotated[Path, typer.Argument(help="Folder of predicted masks, NAME.png with class indices.")],
-    truth: Annotated[Path, typer.Argument(help="Folder of true masks with the same names; 255 is ignored.")],
+    ground_truth: Annotated[Path, typer.Argument(help="Folder of true masks with the same names; 255 is ignored.")],
     run: Annotated[Path | None, typer.Option(help="Folder of a run, for the names of the classes.")] = None,
 ) -> None:
     """mIoU, precision, recall and IoU per class of a folder of masks against true ones.
@@ -37,7 +37,7 @@ def evaluate(
     names = ["background", *(read_run(run)[1]["classes"] if run else [])]
     counts = np.zeros((256, 256), np.int64)
     for path in files:
-        true, predicted = read_mask(truth / path.name), read_mask(path)
+        true, predicted = read_mask(ground_truth / path.name), read_mask(path)
         if true.shape != predicted.shape:
             raise UserError(f"{path}: size {predicted.shape} differs from the true mask's {true.shape}")
         counts += confusion(true, predicted, 255)
@@ -49,6 +49,6 @@ def evaluate(
         table.add_row(names[k] if k < len(names) else f"class {k}", *(f"{value:.2f}" for value in row))
     table.add_section()
     table.add_row(f"mean over {len(files)} masks", *(f"{np.nanmean(values):.2f}" for values in figures))
-    if left := len(names_in(truth) - names_in(masks)):
+    if left := len(names_in(ground_truth) - names_in(masks)):
         print(f"{left} true masks have no prediction and are not counted")
     Console(markup=False).print(table)

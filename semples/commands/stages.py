@@ -101,9 +101,9 @@ def _row(stage: str, key: str, inputs: Iterable[str], entry: Entry | None, store
         "reads": list(inputs),
         "state": "stored" if entry else "computing" if owner else "missing",
         "computed_by": owner.rpartition("-")[0] if owner else None,
-        "bytes": entry.mark["bytes"] if entry else None,
+        "bytes": entry.manifest["bytes"] if entry else None,
         "last_used": entry.used if entry else None,
-        "seconds": entry.mark["seconds"] if entry else None,
+        "seconds": entry.manifest["seconds"] if entry else None,
     }
 
 

@@ -54,9 +54,9 @@ def list_store(place: Place) -> None:
         entries, damaged = store.survey()
         for entry in entries:
             age = f"{max(0.0, time.time() - entry.used) / 3600:.1f} h ago"
-            mark = entry.mark
-            stage, size = mark.get("stage", "-"), f"{mark['bytes'] / 1e6:.2f}"
-            table.add_row(stage, entry.key[:12], size, age, f"{mark['seconds']:.1f}")
+            manifest = entry.manifest
+            stage, size = manifest.get("stage", "-"), f"{manifest['bytes'] / 1e6:.2f}"
+            table.add_row(stage, entry.key[:12], size, age, f"{manifest['seconds']:.1f}")
     Console(markup=False).print(table)
     _tell_damaged(place, damaged)
 
@@ -69,11 +69,11 @@ def usage(place: Place) -> None:
     table = Table("stage", "results", "MB", "seconds")
     with existing(place) as store:
         entries, damaged = store.survey()
-    others = sorted({entry.mark.get("stage", "-") for entry in entries} - {*STAGES})  # of other packages
+    others = sorted({entry.manifest.get("stage", "-") for entry in entries} - {*STAGES})  # of other packages
     for name in (*STAGES, *others, "all"):
-        marks = [entry.mark for entry in entries if name in (entry.mark.get("stage"), "all")]
-        size, seconds = (sum(mark[what] for mark in marks) for what in ("bytes", "seconds"))
-        table.add_row(name, str(len(marks)), f"{size / 1e6:.2f}", f"{seconds:.1f}")
+        manifests = [entry.manifest for entry in entries if name in (entry.manifest.get("stage"), "all")]
+        size, seconds = (sum(manifest[what] for manifest in manifests) for what in ("bytes", "seconds"))
+        table.add_row(name, str(len(manifests)), f"{size / 1e6:.2f}", f"{seconds:.1f}")
     Console(markup=False).print(table)
     _tell_damaged(place, damaged)
 
@@ -100,7 +100,7 @@ def prune(
 
     with existing(place, reading=False) as store:
         dropped = store.prune(keep * GB)
-    print(f"dropped {len(dropped)} results, {sum(entry.mark['bytes'] for entry in dropped) / 1e6:.2f} MB")
+    print(f"dropped {len(dropped)} results, {sum(entry.manifest['bytes'] for entry in dropped) / 1e6:.2f} MB")
 
 
 def _tell_damaged(place: str, keys: list[str]) -> None:

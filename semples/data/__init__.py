@@ -47,7 +47,7 @@ def load_data(config: DataConfig, selection: str = "holdout") -> Dataset:
     if empty:
         raise UserError(f"data: no training image shows the class '{empty[0]}'; add some or take the class away")
     for name, split in (("training", data.train), ("holdout", data.holdout), ("test", data.test)):
-        if selection != "proxy" and not split.masked:
+        if selection != "proxy" and not split.annotated:
             reason = f" ({data.doubts[0]})" if data.doubts else ""
             raise UserError(
                 f"data: no {name} image has a true mask, so nothing can be measured there; add a few, or take "

@@ -14,7 +14,7 @@ from semples import data, registry
 from semples.config import DataConfig, ScenesData, override, parse
 from semples.data import coco
 from semples.data.contradictions import Seen, compare, look
-from semples.data.files import read_image, read_truth
+from semples.data.files import read_ground_truth, read_image
 from semples.data.listing import Listing, draw_holdout
 from semples.errors import UserError, cut
 
@@ -60,7 +60,7 @@ class _Found:
     wrong ("" = nothing)."""
 
     labels: np.ndarray
-    masked: bool
+    annotated: bool
     seen: Seen | None = None
     problem: str = ""
 
@@ -93,7 +93,7 @@ def check(config: DataConfig, progress: Callable[[int, int], None] = lambda done
             count, masks = np.zeros(len(listing.classes), int), 0
             for found in pool.map(lambda name: _examine(listing, name, name in measured, name in test), names):
                 count += found.labels
-                masks += found.masked
+                masks += found.annotated
                 seen[part].extend([found.seen] if found.seen else [])
                 single.extend([found.problem] if found.problem else [])
                 done += 1
@@ -114,18 +114,18 @@ def check(config: DataConfig, progress: Callable[[int, int], None] = lambda done
 
 def _examine(listing: Listing, name: str, measures: bool, tests: bool) -> _Found:
     """Read what there is of an image."""
-    labels, masked = np.zeros(len(listing.classes), bool), False
+    labels, annotated = np.zeros(len(listing.classes), bool), False
     try:
         labels = listing.labels(name)
         path = listing.image(name)
         if path is None:
             raise UserError(f"image '{cut(name)}' is on a list but there is no such file ({listing.sought(name)})")
         read_image(path)
-        truth = listing.mask(name)
-        masked = truth is not None and measures
-        seen = look(name, labels, read_truth(truth, path)) if truth is not None else None
+        ground_truth = listing.mask(name)
+        annotated = ground_truth is not None and measures
+        seen = look(name, labels, read_ground_truth(ground_truth, path)) if ground_truth is not None else None
         if not labels.any() and not tests:
             raise UserError(f"image '{cut(name)}' shows no class; take it off the lists it is trained on")
     except UserError as error:
-        return _Found(labels, masked, None, str(error))
-    return _Found(labels, masked, seen)
+        return _Found(labels, annotated, None, str(error))
+    return _Found(labels, annotated, seen)

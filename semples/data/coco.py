@@ -29,7 +29,7 @@ import numpy as np
 
 from semples.data.classes import check_classes, check_ignored
 from semples.data.coco_annotations import read_annotations
-from semples.data.files import Truth, entries, expand, is_there, mask_file, read_mask
+from semples.data.files import GroundTruth, entries, expand, is_there, mask_file, read_mask
 from semples.data.labels import LABEL_TABLES, labels_from_masks, labels_from_table
 from semples.data.listing import Images, Listing, assemble, differently_named, draw_test, stray_masks
 from semples.data.names import Entry, Files, find_mask, index_files, name_of, read_list
@@ -136,33 +136,36 @@ def unknown_annotations(root: Path) -> str:
     )
 
 
-def _official(annotated: _Annotated, config: CocoData) -> Listing:
+def _official(official: _Annotated, config: CocoData) -> Listing:
     classes = config.classes
-    files = [index_files(split.folders) for split in annotated.splits]
-    read, remarks = read_annotations([s.annotations for s in annotated.splits], files, classes, config.ignore)
+    files = [index_files(split.folders) for split in official.splits]
+    read, remarks = read_annotations([s.annotations for s in official.splits], files, classes, config.ignore)
     labels = {name: found.labels(len(classes)) for part in read for name, found in part.objects.items()}
-    truths = {
-        name: Truth(found.paint, part.path) for part in read if part.outlined for name, found in part.objects.items()
+    ground_truths = {
+        name: GroundTruth(found.paint, part.path)
+        for part in read
+        if part.outlined
+        for name, found in part.objects.items()
     }
     named = [{name: found.entry for name, found in part.objects.items()} for part in read]
     train = tuple(name for name in named[0] if labels[name].any())
-    masked = tuple(name for name in train if name in truths)
+    annotated = tuple(name for name in train if name in ground_truths)
     if len(read) > 1:
         test = tuple(named[1])
     else:
         source = f"{read[0].path} has no test set of its own, so it is drawn: "
-        test = draw_test(masked, config.test, config.seed, source, "have objects") if masked else ()
+        test = draw_test(annotated, config.test, config.seed, source, "have objects") if annotated else ()
     apart = set(test) if len(read) == 1 else set()
     images = [Images(found, names) for found, names in zip(files, named, strict=True)]
     return Listing(
-        annotated.layout,
+        official.layout,
         classes,
         tuple(name for name in train if name not in apart),
-        tuple(name for name in masked if name not in apart),
+        tuple(name for name in annotated if name not in apart),
         test,
         lambda name: images[0 if name in named[0] else 1].find(name),
         lambda name: images[0 if name in named[0] else 1].sought(name),
-        truths.get,
+        ground_truths.get,
         labels.__getitem__,
         "the annotations",
         (),
@@ -173,7 +176,7 @@ def _official(annotated: _Annotated, config: CocoData) -> Listing:
             if not part.outlined
         ),
         (
-            *annotated.remarks,
+            *official.remarks,
             *remarks,
             *(r for f, n in zip(files, named, strict=True) for r in differently_named(f, n)),
         ),
@@ -237,7 +240,7 @@ def _from_masks(
     def path_of_mask(name: str) -> Path | None:
         return find_mask(masks, images, name) or find_mask(masks, images, _short(name))
 
-    def mask(name: str) -> Truth | None:
+    def mask(name: str) -> GroundTruth | None:
         return mask_file(path_of_mask(name), len(classes), values, hint)
 
     table = next((f / t for f in (root, *lists) for t in LABEL_TABLES if is_there(f / t)), None)

@@ -73,9 +73,9 @@ def compare_before_run(data: Dataset) -> tuple[list[str], list[str]]:
 
 
 def _sample(split: Split) -> list[Seen]:
-    step = max(1, -(-len(split.masked) // LOOKED_AT))
+    step = max(1, -(-len(split.annotated) // LOOKED_AT))
     found = []
-    for i in split.masked[::step]:
+    for i in split.annotated[::step]:
         mask = split.mask(i)
         if mask is not None:
             found.append(look(split.names[i], split.labels[i], mask))

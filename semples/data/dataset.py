@@ -18,7 +18,7 @@ class Split:
     labels: np.ndarray  # bool (N, K)
     image: Callable[[int], np.ndarray]
     mask: Callable[[int], np.ndarray | None]
-    masked: tuple[int, ...]  # indices of the images that have a true mask
+    annotated: tuple[int, ...]  # indices of the images that have a true mask
 
     def __len__(self) -> int:
         return len(self.names)

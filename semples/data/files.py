@@ -127,16 +127,16 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """A true mask: `read()` gives uint8 (h, w) in 0..K and 255; `source` is the file that it is read from."""
 
     read: Callable[[], np.ndarray]
     source: Path
 
 
-def read_truth(truth: Truth, image: Path) -> np.ndarray:
+def read_ground_truth(ground_truth: GroundTruth, image: Path) -> np.ndarray:
     """The true mask of an image file. Raises UserError where their sizes differ."""
-    mask = truth.read()
+    mask = ground_truth.read()
     with opened(image, "image") as picture:
         size = picture.size[::-1] if picture.getexif().get(ORIENTATION, 1) in SIDEWAYS else picture.size
     if mask.shape != size[::-1]:
@@ -146,8 +146,11 @@ def read_truth(truth: Truth, image: Path) -> np.ndarray:
     return mask
 
 
-def mask_file(path: Path | None, classes: int, values: Mapping[int, int] | None = None, hint: str = "") -> Truth | None:
-    """The truth in a PNG. values: file's value -> class where they are not 0..K already; hint: what to do otherwise.
+def mask_file(
+    path: Path | None, classes: int, values: Mapping[int, int] | None = None, hint: str = ""
+) -> GroundTruth | None:
+    """The ground truth in a PNG. values: file's value -> class where they are not 0..K already; hint: what to do
+    otherwise.
 
     A mask of 1 bit says 0 and 1, which is enough where there is one class.
     """
@@ -166,4 +169,4 @@ def mask_file(path: Path | None, classes: int, values: Mapping[int, int] | None 
             raise UserError(f"{path}: value {wrong} is no class: expected {hint or f'0..{classes} and 255'}")
         return mask.astype(np.uint8)
 
-    return Truth(read, path)
+    return GroundTruth(read, path)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from semples.data.classes import as_key, check_classes, check_ignored, is_background, listed
-from semples.data.files import Truth, expand, is_there, mask_file, read_text
+from semples.data.files import GroundTruth, expand, is_there, mask_file, read_text
 from semples.data.labels import labels_from_masks
 from semples.data.listing import Images, Listing, assemble, differently_named, draw_test, stray_masks
 from semples.data.names import Entry, Files, canonical, find_mask, index_files, name_of
@@ -61,15 +61,15 @@ def read_listing(config: FolderData) -> Listing:
     classes, remarks = _classes(root, rows, config.ignore)
     check_ignored(config.ignore, classes)
 
-    def mask(name: str) -> Truth | None:
+    def mask(name: str) -> GroundTruth | None:
         return mask_file(find_mask(masks, files, name), len(classes))
 
     names = tuple(rows) if rows is not None else files.names()
-    masked = tuple(name for name in names if find_mask(masks, files, name))
+    annotated = tuple(name for name in names if find_mask(masks, files, name))
     if rows is not None and any(row.split for row in rows.values()):
         test = tuple(name for name in names if rows[name].split == "test")
     else:
-        test = draw_test(masked, config.test, config.seed, "", "have masks") if masked else ()
+        test = draw_test(annotated, config.test, config.seed, "", "have masks") if annotated else ()
     apart = set(test)
     index = {canonical(c): k for k, c in enumerate(classes)}
     ignored = {canonical(name) for name in config.ignore}
@@ -88,7 +88,7 @@ def read_listing(config: FolderData) -> Listing:
         return result
 
     named = {name: row.entry for name, row in rows.items()} if rows is not None else {}
-    doubts, stray = stray_masks(masks, files, len(names) - len(masked))
+    doubts, stray = stray_masks(masks, files, len(names) - len(annotated))
     in_table = {canonical(name) for name in names}
     unlisted = [paths[0] for name, paths in files.found.items() if name not in in_table]
     if unlisted:
@@ -98,7 +98,7 @@ def read_listing(config: FolderData) -> Listing:
         "folder",
         classes,
         tuple(name for name in names if name not in apart),
-        tuple(name for name in masked if name not in apart),
+        tuple(name for name in annotated if name not in apart),
         test,
         found.find,
         found.sought,

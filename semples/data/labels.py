@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from semples.data.files import Truth, require_file
+from semples.data.files import GroundTruth, require_file
 from semples.data.names import canonical, image_name
 from semples.errors import UserError, cut, quoted
 
@@ -145,15 +145,15 @@ def labels_from_table(path: Path, classes: int, columns: Sequence[int] = ()) -> 
     return labels
 
 
-def labels_from_masks(mask: Callable[[str], Truth | None], classes: int) -> Callable[[str], np.ndarray]:
+def labels_from_masks(mask: Callable[[str], GroundTruth | None], classes: int) -> Callable[[str], np.ndarray]:
     """Labels from the true masks: a class is in an image where one pixel is of it."""
 
     @cache
     def labels(name: str) -> np.ndarray:
-        truth = mask(name)
-        if truth is None:
+        ground_truth = mask(name)
+        if ground_truth is None:
             raise UserError(f"image '{cut(name)}' has neither labels nor a mask; give labels or take it off the lists")
-        return classes_in(truth.read(), classes)
+        return classes_in(ground_truth.read(), classes)
 
     return labels
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from semples.data.dataset import Dataset, Split
 from semples.data.digests import file_digests
-from semples.data.files import Truth, read_image, read_truth
+from semples.data.files import GroundTruth, read_ground_truth, read_image
 from semples.data.names import Entry, Files, strays
 from semples.digests import digest
 from semples.errors import UserError, cut, quoted
@@ -27,9 +27,9 @@ class Listing:
     """What a layout found below its root.
 
     train: names to train on; measured: those of them whose masks measure and from which the holdout is drawn; test:
-    names of the test set. image(name): path or None; sought(name): where it was looked for; mask(name): truth or None;
-    labels(name): bool (K,), or UserError. layout, labels_from: for people, what was recognised and where labels come
-    from.
+    names of the test set. image(name): path or None; sought(name): where it was looked for; mask(name): its ground
+    truth, or None; labels(name): bool (K,), or UserError. layout, labels_from: for people, what was recognised and
+    where labels come from.
     problems: what makes every run wrong; doubts: what must be put right, though some runs can do without; remarks: what
     was understood in one of several ways. One sentence each.
     """
@@ -41,7 +41,7 @@ class Listing:
     test: tuple[str, ...]
     image: Callable[[str], Path | None]
     sought: Callable[[str], str]
-    mask: Callable[[str], Truth | None]
+    mask: Callable[[str], GroundTruth | None]
     labels: Callable[[str], np.ndarray]
     labels_from: str
     problems: tuple[str, ...] = ()
@@ -149,18 +149,18 @@ def assemble(listing: Listing, holdout: int, seed: int) -> Dataset:
                     f"data: no image file for '{cut(name)}', though a list names it ({listing.sought(name)})"
                 )
             paths.append(path)
-        truths = [listing.mask(name) if name in measured else None for name in names]
+        ground_truths = [listing.mask(name) if name in measured else None for name in names]
         labels = np.array([listing.labels(name) for name in names], bool).reshape(len(names), len(listing.classes))
-        sha = file_digests([*paths, *(truth.source for truth in truths if truth)])
-        for name, path, truth in zip(names, paths, truths, strict=True):
-            content.extend((name, sha[path], sha[truth.source] if truth else ""))
+        sha = file_digests([*paths, *(ground_truth.source for ground_truth in ground_truths if ground_truth)])
+        for name, path, ground_truth in zip(names, paths, ground_truths, strict=True):
+            content.extend((name, sha[path], sha[ground_truth.source] if ground_truth else ""))
         content.append(labels.tobytes())
 
         def true_mask(i: int) -> np.ndarray | None:
-            truth = truths[i]
-            return read_truth(truth, paths[i]) if truth else None
+            ground_truth = ground_truths[i]
+            return read_ground_truth(ground_truth, paths[i]) if ground_truth else None
 
-        has_mask = tuple(i for i, truth in enumerate(truths) if truth)
+        has_mask = tuple(i for i, ground_truth in enumerate(ground_truths) if ground_truth)
         return Split(tuple(names), labels, lambda i: read_image(paths[i]), true_mask, has_mask)
 
     parts = [split(names) for names in (train, chosen, listing.test)]

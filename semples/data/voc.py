@@ -21,12 +21,12 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from semples.data.archive import encode_mask
 from semples.data.classes import as_key, check_classes, check_ignored
-from semples.data.files import Truth, entries, expand, is_there, mask_file, require_file
+from semples.data.files import GroundTruth, entries, expand, is_there, mask_file, require_file
 from semples.data.labels import LABEL_TABLES, labels_from_masks, labels_from_table
 from semples.data.listing import Images, Listing, assemble, differently_named, stray_masks
 from semples.data.names import Entry, Files, canonical, find_mask, index_files, read_list
+from semples.data.png_archive import encode_mask
 from semples.errors import UserError, cut, nearest, quoted
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def read_listing(config: VocData) -> Listing:
     train, measured, test = (_names(root, key, getattr(config, key), images) for key in KEYS)
     named = {**test, **measured, **train}
 
-    def mask(name: str) -> Truth | None:
+    def mask(name: str) -> GroundTruth | None:
         return mask_file(find_mask(masks, images, name), len(config.classes))
 
     unmasked = sum(find_mask(masks, images, name) is None for name in {*measured, *test})
@@ -115,7 +115,7 @@ def _lists(root: Path) -> list[Path]:
 
 
 def _labels(
-    root: Path, config: VocData, names: Sequence[str], mask: Callable[[str], Truth | None]
+    root: Path, config: VocData, names: Sequence[str], mask: Callable[[str], GroundTruth | None]
 ) -> tuple[Callable[[str], np.ndarray], str, list[str]]:
     """Where the labels come from: the reader, its name for people, and what is wrong with them."""
     classes = config.classes

@@ -86,7 +86,7 @@ def view(config: Config, stage: str) -> Config:
 
 def recorded(entries: Iterable[Entry]) -> dict[str, dict[str, Any]]:
     """By key, what the keys of stored results are made of, as far as their manifests tell."""
-    return {entry.key: entry.mark["key"] for entry in entries if "key" in entry.mark}
+    return {entry.key: entry.manifest["key"] for entry in entries if "key" in entry.manifest}
 
 
 def declared(parts: dict[str, Any], known: Mapping[str, dict[str, Any]]) -> str:

@@ -17,7 +17,7 @@ import torch
 from semples.config import Config
 from semples.data import load_data
 from semples.data.dataset import Dataset
-from semples.manifest import read_mark
+from semples.manifest import read_manifest
 from semples.pipeline.graph import graph, latest
 from semples.pipeline.keys import declared, key_parts, recorded, view
 from semples.results import make_key
@@ -52,7 +52,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: resolved configuration, the data as they were when it began, all metrics (mIoU in points;
+    """A finished run: resolved configuration, the data as they were when it began, all metrics (mIoU in percent;
     `STAGE/name` for what several stages report), result folders and seconds by stage, names of reused stages. gpu_gb:
     the most GPU memory that a stage took when it was computed, 0 without a GPU. libraries: by stage, the versions with
     which its result was computed."""
@@ -153,20 +153,20 @@ def _run_stages(
         def wait(owner: str, name: str = name) -> None:
             report(Event(name, 0, 1, waiting=owner))
 
-        folder, found = store.obtain(key, compute, wait)
+        folder, found = store.get_or_compute(key, compute, wait)
         if found:
             reused.append(name)
         folders[name] = folder
-        mark = read_mark(folder)
-        seconds[name] = mark["seconds"]
-        libraries[name] = mark.get("key", {}).get("libraries", {})
-        gpu_gb = max(gpu_gb, mark.get("gpu_gb", 0.0))
-        for metric, value in mark["metrics"].items():
+        manifest = read_manifest(folder)
+        seconds[name] = manifest["seconds"]
+        libraries[name] = manifest.get("key", {}).get("libraries", {})
+        gpu_gb = max(gpu_gb, manifest.get("gpu_gb", 0.0))
+        for metric, value in manifest["metrics"].items():
             metrics[metric if stage.headline else f"{name}/{metric}"] = value
-        curves = tuple(mark["curves"])
+        curves = tuple(manifest["curves"])
         report(
             Event(
-                name, len(curves), len(curves), {}, mark["metrics"], curves, mark["seconds"], found,
+                name, len(curves), len(curves), {}, manifest["metrics"], curves, manifest["seconds"], found,
                 milestone=stage.milestone,
             )
         )  # fmt: skip

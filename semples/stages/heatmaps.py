@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from semples import generators
-from semples.data import archive
+from semples.data import png_archive
 from semples.data.dataset import Dataset, Split
 from semples.generators import Generator
 from semples.images import enlarge, minmax, normalise_pixels, rescale
@@ -93,9 +93,9 @@ def count_thresholds(split: Split, heatmaps: Iterable[Heatmaps], classes: int) -
 
     def triples() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for i, maps, present in heatmaps:
-            truth = split.mask(i)
-            if truth is not None:
-                yield truth, maps, present
+            ground_truth = split.mask(i)
+            if ground_truth is not None:
+                yield ground_truth, maps, present
 
     return sweep_thresholds(triples(), classes)
 
@@ -119,7 +119,7 @@ def score_cams(generator: Generator, config: Config, data: Dataset) -> dict[str,
     generator.eval()
     sweeps = [
         count_thresholds(
-            split, compute_heatmaps(generator, split, split.masked, config, (1.0,), False), data.num_classes
+            split, compute_heatmaps(generator, split, split.annotated, config, (1.0,), False), data.num_classes
         )
         for split in (data.train, data.holdout)
     ]
@@ -147,14 +147,14 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
                 # grey: PNG predicts the pixels of a palette image by nothing, and takes half as much again
                 yield split.names[i], Image.fromarray(maps.reshape(-1, maps.shape[-1]))
 
-        archive.write(out / file, written())
-        stored = archive.Reader(out / file)
-        again = ((i, *read_heatmaps(stored, split, i)) for i in split.masked)
+        png_archive.write(out / file, written())
+        stored = png_archive.Reader(out / file)
+        again = ((i, *read_heatmaps(stored, split, i)) for i in split.annotated)
         sweeps.append(count_thresholds(split, again, data.num_classes))
     return choose_threshold(config, "cam_miou", *sweeps)
 
 
-def read_heatmaps(stored: archive.Reader, split: Split, i: int) -> tuple[np.ndarray, np.ndarray]:
+def read_heatmaps(stored: png_archive.Reader, split: Split, i: int) -> tuple[np.ndarray, np.ndarray]:
     """Heatmaps uint8 (P, h, w) and their classes int (P,) of an image, from the file that this stage stored."""
     present = np.flatnonzero(split.labels[i])
     flat = stored.read(split.names[i])

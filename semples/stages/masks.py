@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from semples.crf import smooth_labels
-from semples.data import archive
+from semples.data import png_archive
 from semples.data.dataset import IGNORE, Dataset, Split
 from semples.metrics import confusion, iou, miou
 from semples.proxy import agreement
@@ -53,7 +53,7 @@ class PseudoMasks(TorchDataset[np.ndarray]):
 
     def __init__(self, split: Split, heatmaps: Path, settings: MasksConfig):
         self.split, self.settings = split, settings
-        self.heatmaps = archive.Reader(heatmaps)
+        self.heatmaps = png_archive.Reader(heatmaps)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -85,18 +85,18 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         def masks() -> Iterator[tuple[str, Image.Image]]:
             nonlocal done
             for i, mask in enumerate(loader):  # noqa: B023
-                truth = split.mask(i)  # noqa: B023
-                if truth is not None:
-                    counts[name] += confusion(truth, mask, classes)  # noqa: B023
+                ground_truth = split.mask(i)  # noqa: B023
+                if ground_truth is not None:
+                    counts[name] += confusion(ground_truth, mask, classes)  # noqa: B023
                 done += 1
                 if done % PROGRESS_EVERY == 0 or done == total:
                     log(done, total)
-                yield split.names[i], archive.encode_mask(mask)  # noqa: B023
+                yield split.names[i], png_archive.encode_mask(mask)  # noqa: B023
 
-        archive.write(out / file, masks())
+        png_archive.write(out / file, masks())
     metrics = {"pseudo_miou": miou(counts["train"]), "holdout/pseudo_miou": miou(counts["holdout"])}
     if config.selection == "proxy":
-        made, names = archive.Reader(out / FILES["holdout"]), data.holdout.names
+        made, names = png_archive.Reader(out / FILES["holdout"]), data.holdout.names
         learned = load_prompts(inputs["prompts"])
         metrics["proxy/pseudo_miou"] = agreement(config, data, learned, lambda i: made.read(names[i]))
     for prefix, of in (("", counts["train"]), ("holdout/", counts["holdout"])):

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from semples.crf import smooth_probabilities
-from semples.data import archive
+from semples.data import png_archive
 from semples.data.dataset import IGNORE, Dataset, Split
 from semples.errors import UserError
 from semples.images import IMAGENET_MEAN, IMAGENET_STD, enlarge, normalise_pixels, rescale
@@ -118,10 +118,10 @@ def evaluate(
     """Confusion over the images of the split that have a true mask, int64 (K+1, K+1)."""
     network.eval()
     counts = np.zeros((classes + 1, classes + 1), np.int64)
-    for i in split.masked:
-        truth = split.mask(i)
-        if truth is not None:
-            counts += confusion(truth, predict(network, split.image(i), runtime, test), classes)
+    for i in split.annotated:
+        ground_truth = split.mask(i)
+        if ground_truth is not None:
+            counts += confusion(ground_truth, predict(network, split.image(i), runtime, test), classes)
     return counts
 
 
@@ -188,9 +188,9 @@ def train_on(
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
     """Writes the network's weights at its chosen epoch."""
     if config.segment.train_on == "ground_truth":
-        weights, metrics = train_on(data.train.mask, data.train.masked, config, data, None, out, log)
+        weights, metrics = train_on(data.train.mask, data.train.annotated, config, data, None, out, log)
     else:
-        stored, names = archive.Reader(inputs["masks"] / FILES["train"]), data.train.names
+        stored, names = png_archive.Reader(inputs["masks"] / FILES["train"]), data.train.names
         weights, metrics = train_on(
             lambda i: stored.read(names[i]), range(len(names)), config, data, inputs.get("prompts"), out, log
         )

@@ -52,8 +52,8 @@ class LayoutContract:
 
     def test_masks_have_the_size_of_their_image_and_the_values_of_classes(self, data: Dataset) -> None:
         for split in splits(data):
-            assert list(split.masked) == [i for i in range(len(split)) if split.mask(i) is not None]
-            for i in split.masked:
+            assert list(split.annotated) == [i for i in range(len(split)) if split.mask(i) is not None]
+            for i in split.annotated:
                 mask = split.mask(i)
                 assert mask is not None and mask.dtype == np.uint8 and mask.shape == split.image(i).shape[:2]
                 assert {*np.unique(mask)} <= {*range(data.num_classes + 1), IGNORE}
@@ -62,7 +62,7 @@ class LayoutContract:
         again: Dataset = layout(config).load(config)
         assert (again.fingerprint, again.classes) == (data.fingerprint, data.classes)
         for one, other in zip(splits(data), splits(again), strict=True):
-            assert one.names == other.names and (one.labels == other.labels).all() and one.masked == other.masked
+            assert one.names == other.names and (one.labels == other.labels).all() and one.annotated == other.annotated
 
     def test_what_is_no_data_set_is_one_sentence(self, config: DataConfig, tmp_path: Path) -> None:
         if not getattr(config, "root", ""):

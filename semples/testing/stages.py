@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from semples.config import Config
-from semples.data import archive, load_data
-from semples.manifest import STAGE, read_mark
+from semples.data import load_data, png_archive
+from semples.manifest import STAGE, read_manifest
 from semples.pipeline.graph import graph
 from semples.pipeline.keys import stage_keys
 from semples.pipeline.run import Result, run
@@ -50,8 +50,8 @@ class StageContract:
             assert field.description, key
 
     def test_it_gives_files_and_finite_metrics(self, result: Result, name: str) -> None:
-        mark = read_mark(result.folders[name])
-        assert mark["files"] and all(math.isfinite(value) for value in mark["metrics"].values())
+        manifest = read_manifest(result.folders[name])
+        assert manifest["files"] and all(math.isfinite(value) for value in manifest["metrics"].values())
 
     def test_its_result_is_reused(self, result: Result, config: Config, name: str, store: Store) -> None:
         again = run(config, store, lambda event: None, until=name)
@@ -60,7 +60,7 @@ class StageContract:
     def test_it_gives_the_same_bits_again(self, result: Result, config: Config, name: str, tmp_path: Path) -> None:
         with Store(tmp_path / "other") as other:
             again = run(config, other, lambda event: None, until=name)
-            assert read_mark(again.folders[name])["files"] == read_mark(result.folders[name])["files"]
+            assert read_manifest(again.folders[name])["files"] == read_manifest(result.folders[name])["files"]
 
     def test_its_settings_count(self, config: Config, name: str) -> None:
         """Whatever is set makes another result: that a setting may mean nothing is not known here."""
@@ -74,11 +74,11 @@ class StageContract:
         if not refined:
             pytest.skip("it refines nothing")
         before, after = result.folders[graph(config)[name].sources[refined]], result.folders[name]
-        assert {*read_mark(before)["files"]} <= {*read_mark(after)["files"]}
+        assert {*read_manifest(before)["files"]} <= {*read_manifest(after)["files"]}
         if refined in ("heatmaps", "masks"):
             data = load_data(config.data, config.selection)
             for part, file in FILES.items():
-                old, new = archive.Reader(before / file), archive.Reader(after / file)
+                old, new = png_archive.Reader(before / file), png_archive.Reader(after / file)
                 for image in getattr(data, part).names:
                     assert new.read(image).shape == old.read(image).shape
                     assert new.read(image).dtype == old.read(image).dtype

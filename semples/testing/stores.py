@@ -13,7 +13,7 @@ import pytest
 
 from semples.errors import UserError
 from semples.lease import local_folder
-from semples.manifest import MARK, read_mark
+from semples.manifest import MANIFEST, read_manifest
 from semples.results import make_key
 from semples.store import WORK, Store, Write
 
@@ -36,28 +36,28 @@ def refuse(out: Path) -> dict[str, Any]:
 
 def stand_still(store: Store) -> None:
     """No more signs of life."""
-    for holder in (store.here, store.there):
-        holder._end.set()
-        if holder._thread:
-            holder._thread.join()
+    for session in (store.here, store.there):
+        session._end.set()
+        if session._thread:
+            session._thread.join()
 
 
 def die(store: Store) -> None:
     """What is left of a process that is killed: nothing is given back."""
     stand_still(store)
-    for holder in (store.here, store.there):
-        holder._leases.clear()
-        holder._uses.clear()
-        holder._thread = None
+    for session in (store.here, store.there):
+        session._leases.clear()
+        session._uses.clear()
+        session._thread = None
 
 
 def damage(store: Store, name: str, content: bytes | None) -> None:
     """Change a file of the result behind the store's back."""
-    place = store.there.place
+    storage = store.there.storage
     if content is None:
-        place.delete(f"{KEY}/{name}")
+        storage.delete(f"{KEY}/{name}")
     else:
-        place.write(f"{KEY}/{name}", content)
+        storage.write(f"{KEY}/{name}", content)
 
 
 class StoreContract:
@@ -86,12 +86,12 @@ class StoreContract:
     def test_what_was_computed_is_found_everywhere(self, node: Open) -> None:
         first, second = node(), node()
         assert first.find(KEY) is None
-        folder, found = first.obtain(KEY, write("hello"))
+        folder, found = first.get_or_compute(KEY, write("hello"))
         assert not found and first.find(KEY) == folder
-        other, found = second.obtain(KEY, refuse)
+        other, found = second.get_or_compute(KEY, refuse)
         assert found and (other / "data.bin").read_text() == "hello"
-        assert read_mark(other)["metrics"] == {"x": 1.0}
-        assert [(entry.key, entry.mark["bytes"]) for entry in second.entries()] == [(KEY, 5)]
+        assert read_manifest(other)["metrics"] == {"x": 1.0}
+        assert [(entry.key, entry.manifest["bytes"]) for entry in second.entries()] == [(KEY, 5)]
         assert second.verify() == {KEY: True}
 
     def test_a_failed_computation_is_no_result_and_goes_on_where_it_was(self, node: Open) -> None:
@@ -106,18 +106,18 @@ class StoreContract:
 
         store = node()
         with pytest.raises(RuntimeError, match="killed"):
-            store.obtain(KEY, fail)
+            store.get_or_compute(KEY, fail)
         assert store.find(KEY) is None and store.entries() == []
-        folder, found = store.obtain(KEY, go_on)
+        folder, found = store.get_or_compute(KEY, go_on)
         assert not found and (folder / "data.bin").read_text() == "whole"
 
-    @pytest.mark.parametrize("name, content", [("data.bin", b"hellO"), ("data.bin", None), (MARK, b"{")])
+    @pytest.mark.parametrize("name, content", [("data.bin", b"hellO"), ("data.bin", None), (MANIFEST, b"{")])
     def test_a_changed_result_is_noticed_and_computed_again(self, node: Open, name: str, content: bytes | None) -> None:
-        node().obtain(KEY, write("hello"))
+        node().get_or_compute(KEY, write("hello"))
         damage(node(), name, content)
         third = node()
         assert third.find(KEY) is None
-        folder, found = third.obtain(KEY, write("hello"))
+        folder, found = third.get_or_compute(KEY, write("hello"))
         assert not found and (folder / "data.bin").read_text() == "hello"
         assert node().verify() == {KEY: True}
         damage(node(), name, content)
@@ -134,7 +134,7 @@ class StoreContract:
             return write("once")(out)
 
         def ask(store: Store) -> None:
-            folder, _ = store.obtain(KEY, slow, waited.append)
+            folder, _ = store.get_or_compute(KEY, slow, waited.append)
             results.append((folder / "data.bin").read_text())
 
         stores = [node(ttl=60) for _ in range(5)]
@@ -154,53 +154,53 @@ class StoreContract:
         assert dead.there.acquire(KEY)
         die(dead)
         if empty:  # killed between creating the lease and writing into it
-            damage_name = dead.there.place.names("leases")[0]
-            dead.there.place.write(f"leases/{damage_name}", b"")
+            damage_name = dead.there.storage.names("leases")[0]
+            dead.there.storage.write(f"leases/{damage_name}", b"")
         # a clock that is ten minutes ahead changes nothing
         clock = time.time
         monkeypatch.setattr(time, "time", lambda: clock() + 600)
         start = time.monotonic()
-        assert heir.obtain(KEY, write("right"))[1] is False
+        assert heir.get_or_compute(KEY, write("right"))[1] is False
         assert TTL * 0.9 < time.monotonic() - start < 30
-        assert third.obtain(KEY, refuse)[1]
-        assert heir.there.place.names("leases") == []
+        assert third.get_or_compute(KEY, refuse)[1]
+        assert heir.there.storage.names("leases") == []
 
     def test_who_lives_keeps_the_lease(self, node: Open) -> None:
-        holder, other = node(), node()
-        assert holder.there.acquire(KEY)
+        session, other = node(), node()
+        assert session.there.acquire(KEY)
         for _ in range(8):
             assert not other.there.acquire(KEY)
             time.sleep(TTL / 5)
-        assert holder.there.holds(KEY)
-        holder.there.release(KEY)
+        assert session.there.holds(KEY)
+        session.there.release(KEY)
         assert other.there.acquire(KEY)
 
     def test_the_quota_keeps_what_costs_most(self, node: Open) -> None:
         store = node(quota=1000e-9)
         for i in range(6):
             with node(quota=1000e-9) as writer:
-                writer.obtain(make_key(cheap=i), write("x" * 180, seconds=1))
-                writer.obtain(make_key(dear=i), write("y" * 180, seconds=100))
+                writer.get_or_compute(make_key(cheap=i), write("x" * 180, seconds=1))
+                writer.get_or_compute(make_key(dear=i), write("y" * 180, seconds=100))
             kept = {entry.key for entry in store.entries()}
-            assert sum(entry.mark["bytes"] for entry in store.entries()) <= 1000
+            assert sum(entry.manifest["bytes"] for entry in store.entries()) <= 1000
         assert len(kept & {make_key(dear=i) for i in range(6)}) >= 4
         assert all((store.find(key) is not None) for key in kept)
 
     def test_who_leaves_uses_nothing_any_more(self, node: Open) -> None:
         with node() as store:
-            store.obtain(A, write("x"))
-            place = store.here.place
-            assert place.names("uses") == [f"{A}.{store.here.id}"]
-        assert place.names("uses") == []
+            store.get_or_compute(A, write("x"))
+            storage = store.here.storage
+            assert storage.names("uses") == [f"{A}.{store.here.id}"]
+        assert storage.names("uses") == []
 
     def test_what_is_in_use_is_never_dropped(self, node: Open) -> None:
         reader, writer = node(), node(quota=1000e-9)
-        folder, _ = reader.obtain(KEY, write("x" * 600, seconds=0.001))
+        folder, _ = reader.get_or_compute(KEY, write("x" * 600, seconds=0.001))
         dead = node()
-        dead.obtain(D, write("z" * 300, seconds=0.001))
+        dead.get_or_compute(D, write("z" * 300, seconds=0.001))
         die(dead)
         for i in range(5):
-            writer.obtain(make_key(number=i), write("y" * 300, seconds=100))
+            writer.get_or_compute(make_key(number=i), write("y" * 300, seconds=100))
             time.sleep(TTL / 3)
         if writer.here is writer.there:  # the copies of one node are no business of another
             assert {KEY, D} & {entry.key for entry in writer.entries()} == {KEY}
@@ -212,12 +212,12 @@ class StoreContract:
             raise RuntimeError
 
         with node() as store:
-            store.obtain(A, write("x" * 100, seconds=1))
-            store.obtain(B, write("x" * 100, seconds=9))
+            store.get_or_compute(A, write("x" * 100, seconds=1))
+            store.get_or_compute(B, write("x" * 100, seconds=9))
             with pytest.raises(RuntimeError):
-                store.obtain(C, fail)
+                store.get_or_compute(C, fail)
         dead = node()
-        dead.obtain(B, refuse)
+        dead.get_or_compute(B, refuse)
         assert dead.there.acquire(D)
         die(dead)
         with node() as store:
@@ -225,8 +225,8 @@ class StoreContract:
             assert [entry.key for entry in store.entries()] == [B]
             assert not (store.root / WORK).exists() or list((store.root / WORK).iterdir()) == []
         with node() as store:
-            place = store.here.place
-            assert (place.names("holders"), place.names("uses")) == ([], [])
+            storage = store.here.storage
+            assert (storage.names("holders"), storage.names("uses")) == ([], [])
 
     def test_a_quota_keeps_a_training_that_can_go_on(self, node: Open) -> None:
         def fail(out: Path) -> dict[str, Any]:
@@ -235,9 +235,9 @@ class StoreContract:
 
         with node(quota=300e-9) as store:
             with pytest.raises(RuntimeError):
-                store.obtain(A, fail)
+                store.get_or_compute(A, fail)
             for i in range(4):
-                store.obtain(make_key(number=i), write("x" * 200))
+                store.get_or_compute(make_key(number=i), write("x" * 200))
             assert [path.name for path in (store.root / WORK).glob(f"{A}.*/*")] == ["checkpoint"]
 
     def test_one_who_was_taken_for_dead_does_no_harm(self, node: Open) -> None:
@@ -249,7 +249,7 @@ class StoreContract:
                 (out / "data.bin").write_text("right")
                 stand_still(zombie)  # noqa: B023
                 if when == "after":  # noqa: B023
-                    heir.obtain(key, write("right"))  # noqa: B023
+                    heir.get_or_compute(key, write("right"))  # noqa: B023
                 else:
                     while not (number := heir.there.acquire(key)):  # noqa: B023
                         time.sleep(0.1)
@@ -257,42 +257,44 @@ class StoreContract:
                     heir.there.release(key)  # noqa: B023
                 return write("right")(out)
 
-            folder, _ = zombie.obtain(key, stands_still)
+            folder, _ = zombie.get_or_compute(key, stands_still)
             assert (folder / "data.bin").read_text() == "right"
             assert node().find(key) is not None and set(node().verify().values()) == {True}
 
     def test_a_lease_is_created_once_at_every_place(self, node: Open) -> None:
-        place = node().there.place
-        assert place.create("leases/x.1", b"a") and not place.create("leases/x.1", b"b")
-        assert place.read("leases/x.1") == b"a" and place.names("leases") == ["x.1"]
-        place.delete("leases/x.1")
-        assert place.read("leases/x.1") is None and place.create("leases/x.1", b"c")
+        storage = node().there.storage
+        assert storage.create("leases/x.1", b"a") and not storage.create("leases/x.1", b"b")
+        assert storage.read("leases/x.1") == b"a" and storage.names("leases") == ["x.1"]
+        storage.delete("leases/x.1")
+        assert storage.read("leases/x.1") is None and storage.create("leases/x.1", b"c")
 
     def test_a_result_of_a_later_version_is_left_alone(self, node: Open) -> None:
         with node() as store:
-            store.obtain(KEY, write("hello"))
-            store.obtain(A, write("other"))
-            place = store.there.place
-            mark = json.loads(place.read(f"{KEY}/{MARK}") or b"")
-            later = json.dumps({**mark, "format": 99, "how": "else"}).encode()
-            place.write(f"{KEY}/{MARK}", later)
+            store.get_or_compute(KEY, write("hello"))
+            store.get_or_compute(A, write("other"))
+            storage = store.there.storage
+            manifest = json.loads(storage.read(f"{KEY}/{MANIFEST}") or b"")
+            later = json.dumps({**manifest, "format": 99, "how": "else"}).encode()
+            storage.write(f"{KEY}/{MANIFEST}", later)
         with node() as store:
             assert [entry.key for entry in store.entries()] == [A] and store.survey()[1] == []
             assert set(store.verify()) == {A}
             if store.here is store.there:
                 with pytest.raises(UserError, match=r"\(format 99\); this is .*, which reads up to format 2"):
-                    store.obtain(KEY, refuse)
-        assert place.read(f"{KEY}/{MARK}") == later and place.read(f"{KEY}/data.bin") == b"hello"
+                    store.get_or_compute(KEY, refuse)
+        assert storage.read(f"{KEY}/{MANIFEST}") == later and storage.read(f"{KEY}/data.bin") == b"hello"
 
     def test_reading_changes_nothing(self, node: Open) -> None:
         with node() as store:
-            store.obtain(KEY, write("hello"))
-        place = store.there.place
-        before = sorted((name, place.read(f"{KEY}/{name}"), place.time(f"{KEY}/{name}")) for name in place.names(KEY))
+            store.get_or_compute(KEY, write("hello"))
+        storage = store.there.storage
+        before = sorted(
+            (name, storage.read(f"{KEY}/{name}"), storage.time(f"{KEY}/{name}")) for name in storage.names(KEY)
+        )
         with node(reading=True) as reader:
             folder = reader.find(KEY)
             assert folder and (folder / "data.bin").read_text() == "hello" and len(reader.entries()) == 1
             assert reader.there.owner(KEY) is None and reader.find(A) is None
         assert before == sorted(
-            (name, place.read(f"{KEY}/{name}"), place.time(f"{KEY}/{name}")) for name in place.names(KEY)
+            (name, storage.read(f"{KEY}/{name}"), storage.time(f"{KEY}/{name}")) for name in storage.names(KEY)
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from semples.config import Config
-from semples.data import archive
+from semples.data import png_archive
 from semples.data.dataset import Dataset
 from semples.log import Log
 from semples.stage import Stage, fixed
@@ -18,7 +18,7 @@ STAGE = Stage("other_count", inputs=fixed("masks"))
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
     """Writes the share of each image."""
-    made = archive.Reader(inputs["masks"] / FILES["train"])
+    made = png_archive.Reader(inputs["masks"] / FILES["train"])
     shares = np.array([(made.read(name) > 0).mean() for name in data.train.names])
     np.save(out / "shares.npy", shares)
     return {"share": float(shares.mean())}

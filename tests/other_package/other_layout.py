@@ -10,7 +10,7 @@ from pathlib import Path
 
 from semples.config import OtherData
 from semples.data.dataset import Dataset
-from semples.data.files import Truth, expand, mask_file, read_text
+from semples.data.files import GroundTruth, expand, mask_file, read_text
 from semples.data.labels import labels_from_masks
 from semples.data.listing import Images, Listing, assemble
 from semples.data.names import index_files
@@ -34,7 +34,7 @@ def read_listing(config: OtherData) -> Listing:
     train = tuple(name for name in names if name not in test)
     found = Images(images, {})
 
-    def mask(name: str) -> Truth | None:
+    def mask(name: str) -> GroundTruth | None:
         return mask_file(masks.find(name), len(classes))
 
     return Listing(

@@ -38,7 +38,7 @@ def below(floor: float) -> Rule:
 
 
 def gain(weight: float = 1.0) -> Objective:
-    """What the pseudo masks are better than the first CAMs, in points."""
+    """What the pseudo masks are better than the first CAMs, in percent."""
 
     def value(metrics: Mapping[str, float], usage: Usage) -> float:
         return weight * (metrics["pseudo_miou"] - metrics["classify/cam_miou"])

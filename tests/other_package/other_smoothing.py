@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from pydantic import Field
 
 from semples.config import Config, Section
-from semples.data import archive
+from semples.data import png_archive
 from semples.data.dataset import Dataset, Split
 from semples.log import Log
 from semples.stage import Stage
@@ -30,9 +30,9 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
     blur, changed, total = ImageFilter.BoxBlur(config.stages["smooth"]["radius"]), 0.0, 0
     for part, file in FILES.items():
         split: Split = getattr(data, part)
-        stored = archive.Reader(inputs["heatmaps"] / file)
+        stored = png_archive.Reader(inputs["heatmaps"] / file)
 
-        def blurred(split: Split = split, stored: archive.Reader = stored) -> Iterator[tuple[str, Image.Image]]:
+        def blurred(split: Split = split, stored: png_archive.Reader = stored) -> Iterator[tuple[str, Image.Image]]:
             nonlocal changed, total
             for i, name in enumerate(split.names):
                 maps, _ = read_heatmaps(stored, split, i)
@@ -43,5 +43,5 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
                 total += 1
                 yield name, Image.fromarray(flat)
 
-        archive.write(out / file, blurred())
+        png_archive.write(out / file, blurred())
     return {"changed": changed / total}

@@ -24,9 +24,9 @@ from trees import WRITERS, Write, load
 import tune.confirm
 import tune.trial
 from semples.config import Config, parse, with_changes
-from semples.data import archive, load_data
+from semples.data import load_data, png_archive
 from semples.data.dataset import Dataset, Split
-from semples.manifest import read_mark
+from semples.manifest import read_manifest
 from semples.metrics import Sweep as Scores
 from semples.pipeline.graph import STAGES
 from semples.pipeline.run import Event, Result, run
@@ -78,7 +78,9 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoiled]:
 
 def differing(one: Result, two: Result) -> set[str]:
     """Stages that wrote other files."""
-    files = [{stage: read_mark(folder)["files"] for stage, folder in result.folders.items()} for result in (one, two)]
+    files = [
+        {stage: read_manifest(folder)["files"] for stage, folder in result.folders.items()} for result in (one, two)
+    ]
     return {stage for stage in STAGES if files[0][stage] != files[1][stage]}
 
 
@@ -334,7 +336,7 @@ def test_clip_judges_the_holdouts_images_by_their_own_masks(
         (tmp_path / stage).mkdir()
         metrics = STAGES[stage].load()(config, data, small_run.folders, tmp_path / stage, lambda *_, **__: None)
         assert 7.0 in (metrics.get("proxy/pseudo_miou"), metrics.get("proxy/seg_miou"))
-    written = archive.Reader(tmp_path / "masks" / FILES["holdout"])
+    written = png_archive.Reader(tmp_path / "masks" / FILES["holdout"])
     network = segment.load_network(config.segment, data.num_classes, tmp_path / "segment")
     for i, name in enumerate(data.holdout.names):
         assert (judged["masks"][i] == written.read(name)).all()

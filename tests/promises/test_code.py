@@ -274,7 +274,7 @@ def test_even_then_the_result_of_this_code_comes_first(small_run: Result, tmp_pa
 
     with Store(tmp_path / "store") as store:
         other = {**parts, "code": {"losses.py": "another"}}
-        store.obtain(make_key(**other), write)
+        store.get_or_compute(make_key(**other), write)
         os.utime(tmp_path / "store" / make_key(**parts) / USED, (used, used) if used else None)
         result = run(CONFIG, store, lambda event: None, until="classify", reuse="declared")
     assert result.folders["classify"].name == small_run.folders["classify"].name
@@ -295,7 +295,7 @@ def test_what_is_then_made_from_them_has_their_keys(other_code: Path, monkeypatc
     config = with_changes(CONFIG, {"masks.background": 0.3}, "test")
     with Store(other_code) as store:
         result = run(config, store, lambda event: None, reuse="declared")
-        stored = {entry.key: entry.mark["key"] for entry in store.entries()}
+        stored = {entry.key: entry.manifest["key"] for entry in store.entries()}
     assert [*made] == ["masks", "segment"]
     for name, inputs in made.items():
         assert stored[result.folders[name].name]["inputs"] == inputs

@@ -52,7 +52,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, str]]:
         )
         return SimpleNamespace(metrics={name: float(of + i) for i, name in enumerate(names)})
 
-    masked = SimpleNamespace(masked=True)
+    masked = SimpleNamespace(annotated=True)
     monkeypatch.setattr(ablation, "run", run)
     monkeypatch.setattr(ablation, "load_data", lambda *_: SimpleNamespace(train=masked, test=masked))
     return found
@@ -74,7 +74,7 @@ def test_every_step_is_measured_in_the_run_that_it_names(ran: list[tuple[Config,
 
 def test_an_ablation_needs_masks_to_measure_by(ran: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for train, test in ((False, True), (True, False)):
-        data = SimpleNamespace(train=SimpleNamespace(masked=train), test=SimpleNamespace(masked=test))
+        data = SimpleNamespace(train=SimpleNamespace(annotated=train), test=SimpleNamespace(annotated=test))
         monkeypatch.setattr(ablation, "load_data", lambda *_, data=data: data)
         with pytest.raises(UserError, match="an ablation needs true masks"):
             ablate(Config(), range(1), None, lambda *_: None)  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ def test_a_difference_is_what_the_later_step_adds_seed_by_seed() -> None:
 def test_the_table_and_the_figures_say_the_same() -> None:
     rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in table(VALUES, "holdout").splitlines() if line}
     flat = figures(VALUES)
-    assert next(iter(rows)) == "mIoU in points, 2 seeds, chosen by holdout" and flat["seeds"] == 2
+    assert next(iter(rows)) == "mIoU (%), 2 seeds, chosen by holdout" and flat["seeds"] == 2
     for step, label in STEPS.items():
         mean, lowest, highest = (flat[name] for name in (step, f"{step}_min", f"{step}_max"))
         assert [cell.strip() for cell in rows[label]] == [f"{mean:.1f}", f"{lowest:.1f} - {highest:.1f}"]

@@ -30,9 +30,9 @@ from trees import (
 
 from semples.config import FolderData, VocData
 from semples.data import coco, voc
-from semples.data.archive import encode_mask
 from semples.data.files import mask_file, read_mask
 from semples.data.labels import classes_in, labels_from_table
+from semples.data.png_archive import encode_mask
 
 CLASSES = ("boat", "player", "tv monitor")
 
@@ -220,9 +220,9 @@ def test_only_masks_of_measured_images_and_of_the_test_set_are_looked_at(tmp_pat
         if path.stem not in {*few, *DATA.test.names}:
             path.write_bytes(b"no mask")
     data = load(config.model_copy(update={"mask_list": "few"}))
-    assert {data.train.names[i] for i in data.train.masked} | {*data.holdout.names} == {*few}
-    assert all(data.train.mask(i) is None for i in range(len(data.train)) if i not in data.train.masked)
-    assert len(data.test.masked) == 8
+    assert {data.train.names[i] for i in data.train.annotated} | {*data.holdout.names} == {*few}
+    assert all(data.train.mask(i) is None for i in range(len(data.train)) if i not in data.train.annotated)
+    assert len(data.test.annotated) == 8
 
 
 @pytest.mark.parametrize("write", [write_voc_with_xml, write_voc_with_masks_only])

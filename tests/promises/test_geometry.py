@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from semples import generators, output
 from semples.config import CnnConfig, Config, CrfConfig, WeakTrConfig, parse
 from semples.crf import smooth_labels, smooth_probabilities
-from semples.data import archive
+from semples.data import png_archive
 from semples.data.dataset import IGNORE, Dataset, Split
-from semples.data.files import Truth, read_image, read_truth
+from semples.data.files import GroundTruth, read_ground_truth, read_image
 from semples.generators.cnn import Cnn
 from semples.stages import heatmaps, masks, segment
 
@@ -138,7 +138,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize("part", ["train", "holdout"])
 def test_stored_heatmaps_lie_where_they_were(made: dict[str, Any], part: str) -> None:
     split: Split = getattr(DATA, part)
-    stored = archive.Reader(made["folder"] / "heatmaps" / heatmaps.FILES[part])
+    stored = png_archive.Reader(made["folder"] / "heatmaps" / heatmaps.FILES[part])
     for i in range(len(split)):
         maps, present = heatmaps.read_heatmaps(stored, split, i)
         for k, of_class in zip(present, maps, strict=True):
@@ -148,7 +148,7 @@ def test_stored_heatmaps_lie_where_they_were(made: dict[str, Any], part: str) ->
 @pytest.mark.parametrize("part", ["train", "holdout"])
 def test_the_pseudo_mask_of_an_image_has_its_name_and_its_objects(made: dict[str, Any], part: str) -> None:
     split: Split = getattr(DATA, part)
-    stored = archive.Reader(made["folder"] / "masks" / heatmaps.FILES[part])
+    stored = png_archive.Reader(made["folder"] / "masks" / heatmaps.FILES[part])
     for i, name in enumerate(split.names):
         mask, truth = stored.read(name), split.mask(i)
         assert mask.shape == split.image(i).shape[:2] and (mask == truth).mean() > 0.97
@@ -288,4 +288,4 @@ def test_an_image_and_its_mask_are_as_one_sees_them(tmp_path: Path, orientation:
     path = tmp_path / "image.png"
     Image.fromarray(np.ascontiguousarray(SEEN[orientation](image))).save(path, exif=exif)
     assert (read_image(path) == image).all()
-    assert read_truth(Truth(lambda: true_mask(image), path), path).shape == (20, 31)
+    assert read_ground_truth(GroundTruth(lambda: true_mask(image), path), path).shape == (20, 31)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from semples import figures, output
 from semples.config import parse
-from semples.data import archive, load_data
+from semples.data import load_data, png_archive
 from semples.data.dataset import IGNORE, Dataset, Split
 from semples.stages import segment
 from semples.stages.heatmaps import FILES
@@ -34,7 +34,7 @@ def test_the_classes_of_a_mask_have_colours_of_their_own_and_255_is_white() -> N
 
 
 def test_masks_are_saved_in_the_colours_of_voc() -> None:
-    colours = np.reshape(archive.encode_mask(np.zeros((1, 1), np.uint8)).getpalette(), (256, 3)).tolist()
+    colours = np.reshape(png_archive.encode_mask(np.zeros((1, 1), np.uint8)).getpalette(), (256, 3)).tolist()
     assert colours[:3] == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
     assert colours[15] == [192, 128, 128] and colours[20] == [0, 64, 128] and colours[255] == [224, 224, 192]
 
@@ -48,10 +48,10 @@ def test_a_cam_is_red_where_its_strongest_class_is() -> None:
         assert warm == ((y, x) in {(0, 0), (3, 5)})
 
 
-def labelled(*shown: tuple[int, ...], masked: tuple[int, ...] = ()) -> Split:
+def labelled(*shown: tuple[int, ...], annotated: tuple[int, ...] = ()) -> Split:
     labels = np.array([[k in classes for k in range(3)] for classes in shown])
-    truth = [np.zeros((2, 2), np.uint8) if i in masked else None for i in range(len(shown))]
-    return Split(tuple(map(str, range(len(shown)))), labels, lambda i: GREY, truth.__getitem__, masked)
+    truth = [np.zeros((2, 2), np.uint8) if i in annotated else None for i in range(len(shown))]
+    return Split(tuple(map(str, range(len(shown)))), labels, lambda i: GREY, truth.__getitem__, annotated)
 
 
 def test_examples_show_every_class_before_any_twice_and_few_objects_first() -> None:
@@ -61,7 +61,7 @@ def test_examples_show_every_class_before_any_twice_and_few_objects_first() -> N
 
 
 def test_examples_have_true_masks_where_there_are_some() -> None:
-    assert sorted(figures.choose_examples(labelled((0,), (1,), (2,), (0,), masked=(1, 3)), 4)) == [1, 3]
+    assert sorted(figures.choose_examples(labelled((0,), (1,), (2,), (0,), annotated=(1, 3)), 4)) == [1, 3]
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def gallery(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Dataset, d
     truth = [np.asarray(split.mask(i)) for i in range(len(split))]
     maps = [np.concatenate([255 * (t == k + 1) for k in np.flatnonzero(split.labels[i])]) for i, t in enumerate(truth)]
     for stage, arrays in (("heatmaps", maps), ("masks", [np.ones_like(t) for t in truth])):
-        of = [(name, archive.encode_mask(a.astype(np.uint8))) for name, a in zip(split.names, arrays, strict=True)]
-        archive.write(tmp_path / stage / FILES["holdout"], of)
+        of = [(name, png_archive.encode_mask(a.astype(np.uint8))) for name, a in zip(split.names, arrays, strict=True)]
+        png_archive.write(tmp_path / stage / FILES["holdout"], of)
 
     def predict(network: Any, image: np.ndarray, runtime: Any, test: Any) -> np.ndarray:
         drawn["asked"].append(test)
@@ -102,7 +102,7 @@ def test_every_row_of_the_gallery_is_what_it_says(gallery: tuple[Dataset, dict[s
     data, drawn = gallery
     split, rows = data.holdout, drawn["rows"]
     chosen = figures.choose_examples(split, output.EXAMPLES)
-    assert list(rows) == ["image", "CAM", "pseudo mask", "prediction", "truth"]
+    assert list(rows) == ["image", "CAM", "pseudo mask", "prediction", "ground truth"]
     for column, i in enumerate(chosen):
         image, truth = split.image(i), np.asarray(split.mask(i))
         shown = [255 * (truth == k + 1).astype(np.uint8) for k in np.flatnonzero(split.labels[i])]
@@ -110,7 +110,7 @@ def test_every_row_of_the_gallery_is_what_it_says(gallery: tuple[Dataset, dict[s
         assert (rows["CAM"][column] == figures.paint_cam(image, np.array(shown))).all()
         assert (rows["pseudo mask"][column] == figures.paint_mask(image, np.ones_like(truth))).all()
         assert (rows["prediction"][column] == figures.paint_mask(image, np.full_like(truth, 2))).all()
-        assert (rows["truth"][column] == figures.paint_mask(image, truth)).all()
+        assert (rows["ground truth"][column] == figures.paint_mask(image, truth)).all()
         assert drawn["titles"][column] == ", ".join(data.classes[k] for k in np.flatnonzero(split.labels[i]))
     assert drawn["asked"] == [drawn["test"]] * len(chosen)
 

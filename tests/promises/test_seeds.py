@@ -25,7 +25,7 @@ from semples.config import ClipConfig, parse, with_changes
 from semples.data import coco, load_data, scenes
 from semples.data.listing import draw_test
 from semples.digests import file_digest
-from semples.manifest import read_mark
+from semples.manifest import read_manifest
 from semples.pipeline.graph import STAGES
 from semples.pipeline.run import Result, _compute
 from semples.training import label_batches, seed_stream
@@ -69,7 +69,7 @@ def test_one_seed_is_the_same_bits_and_another_seed_others_in_every_stage_that_d
         _compute(stage, STAGES[stage], config, data, small_run.folders, out, lambda event: None)
         return {path.name: file_digest(path) for path in out.iterdir()}
 
-    before = read_mark(small_run.folders[stage])["files"]
+    before = read_manifest(small_run.folders[stage])["files"]
     assert files(0) == before
     assert (files(1) == before) == (stage not in DRAWING)
 

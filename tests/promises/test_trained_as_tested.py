@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from semples import generators, proxy
 from semples.clip import load_clip
 from semples.config import ClipConfig, with_changes
-from semples.data import archive
+from semples.data import png_archive
 from semples.data.dataset import IGNORE, Split
 from semples.images import normalise_pixels
 from semples.stages import heatmaps, masks, segment
@@ -136,8 +136,8 @@ def test_images_are_trained_with_their_own_masks(monkeypatch: pytest.MonkeyPatch
 def pseudo_masks(folder: Path) -> Path:
     folder.mkdir()
     for part, value in (("train", 1), ("holdout", 2)):
-        of = [(f"{part[0]}{i}", archive.encode_mask(np.full((64, 96), value, np.uint8))) for i in range(4)]
-        archive.write(folder / heatmaps.FILES[part], of)
+        of = [(f"{part[0]}{i}", png_archive.encode_mask(np.full((64, 96), value, np.uint8))) for i in range(4)]
+        png_archive.write(folder / heatmaps.FILES[part], of)
     return folder
 
 
@@ -169,14 +169,16 @@ def test_the_value_of_a_class_is_its_place_in_the_names_and_1(tmp_path: Path) ->
     (tmp_path / "heatmaps").mkdir()
     for part in heatmaps.FILES.values():  # where the truth is c the background has it, every other pixel is right
         maps = [np.concatenate([200 * (t == 1), 0 * t]).astype(np.uint8) for t in truth]
-        archive.write(tmp_path / "heatmaps" / part, zip(("x", "y"), map(archive.encode_mask, maps), strict=True))
+        png_archive.write(
+            tmp_path / "heatmaps" / part, zip(("x", "y"), map(png_archive.encode_mask, maps), strict=True)
+        )
     metrics = masks.run(CONFIG, dataset(train), {"heatmaps": tmp_path / "heatmaps"}, tmp_path, lambda *a, **k: None)
     counts = [sum(int((t == k).sum()) for t in truth) for k in (0, 1, 3)]
     ground = 100 * counts[0] / (counts[0] + counts[2])
     assert metrics["pseudo_iou/a"] == pytest.approx(100) and metrics["pseudo_iou/c"] == 0
     assert math.isnan(metrics["pseudo_iou/b"]) and metrics["pseudo_iou/background"] == pytest.approx(ground)
     assert metrics["pseudo_miou"] == pytest.approx((ground + 100 + 0) / 3)
-    assert {*np.unique(archive.Reader(tmp_path / "train.zip").read("x")).tolist()} == {0, 1}
+    assert {*np.unique(png_archive.Reader(tmp_path / "train.zip").read("x")).tolist()} == {0, 1}
 
 
 def test_figures_of_a_class_on_the_holdout_are_of_the_holdout(tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_figures_of_a_class_on_the_holdout_are_of_the_holdout(tmp_path: Path) ->
     )
     (tmp_path / "heatmaps").mkdir()
     for part in heatmaps.FILES.values():
-        archive.write(tmp_path / "heatmaps" / part, [("x", archive.encode_mask(maps))])
+        png_archive.write(tmp_path / "heatmaps" / part, [("x", png_archive.encode_mask(maps))])
     data = replace(dataset(seen), holdout=held)
     metrics = masks.run(CONFIG, data, {"heatmaps": tmp_path / "heatmaps"}, tmp_path, lambda *a, **k: None)
     assert metrics["pseudo_iou/a"] == 100 and metrics["holdout/pseudo_iou/a"] == 50
@@ -203,10 +205,10 @@ def test_pixels_that_a_pseudo_mask_leaves_open_count_as_background(tmp_path: Pat
     train = Split(("x",), np.array([[True, False, False]]), lambda i: image, lambda i: truth, (0,))
     for part in heatmaps.FILES.values():
         (tmp_path / "heatmaps").mkdir(exist_ok=True)
-        archive.write(tmp_path / "heatmaps" / part, [("x", archive.encode_mask(maps))])
+        png_archive.write(tmp_path / "heatmaps" / part, [("x", png_archive.encode_mask(maps))])
     config = with_changes(CONFIG, {"masks.band": 0.2}, "test")
     metrics = masks.run(config, dataset(train), {"heatmaps": tmp_path / "heatmaps"}, tmp_path, lambda *a, **k: None)
-    assert archive.Reader(tmp_path / "train.zip").read("x").tolist() == [[0, 255, 1, 1, 255, 1]]
+    assert png_archive.Reader(tmp_path / "train.zip").read("x").tolist() == [[0, 255, 1, 1, 255, 1]]
     assert metrics["pseudo_iou/background"] == pytest.approx(200 / 3)
     assert metrics["pseudo_iou/a"] == pytest.approx(200 / 3)
 

@@ -11,7 +11,7 @@ from tune.commands.options import Name, Number, Out, chosen_trial, sweep_folder
 def best(name: Name = None, trial: Number = None, out: Out = Path("sweeps"), json: AsJson = False) -> None:
     """Print the best configuration so far, or that of another trial, as YAML (`semples run` takes it as it is).
 
-    With --json: sweep, trial (its number), selection, metrics (mIoU in points, by name) and configuration (as the YAML
+    With --json: sweep, trial (its number), selection, metrics (mIoU in percent, by name) and configuration (as the YAML
     has it, nested).
     """
     from semples.config import FORMAT, to_dict
