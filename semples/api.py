@@ -21,8 +21,8 @@ from semples.data.png_archive import encode_mask
 from semples.errors import UserError
 from semples.folders import claim
 from semples.output import WEIGHTS, write_masks, write_run, write_weights
-from semples.pipeline.graph import latest
-from semples.pipeline.run import Event, Result, Reuse
+from semples.pipeline.graph import Reuse, latest
+from semples.pipeline.run import Event, Result
 from semples.pipeline.run import run as run_pipeline
 from semples.preflight import check
 from semples.run_folder import CONFIG, GALLERY, MASKS, RESULT, STORE, data_folder, read_run

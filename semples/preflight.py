@@ -19,6 +19,7 @@ from semples.pipeline.graph import graph
 from semples.stages import segment
 from semples.training import LabelledImages
 
+GROWING = ("prompts.length",)  # keys of which a larger value may not fit where smaller ones do
 RANGES = {"m": (0, 10), "n": (1, 20), "mstd": (0, 100), "mmax": (1, 10), "inc": (0, 1), "p": (0, 1)}
 RAND = re.compile(rf"({'|'.join(sorted(RANGES, key=len, reverse=True))})([0-9]+(?:\.[0-9]+)?)")
 logger = logging.getLogger(__name__)

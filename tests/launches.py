@@ -12,7 +12,6 @@ from typing import Any
 import optuna
 import pytest
 from conftest import TINY
-from optuna.trial import FrozenTrial, TrialState
 from ray import tune as ray_tune
 from ray.tune.schedulers import TrialScheduler
 
@@ -20,17 +19,13 @@ from semples.config import Config
 from semples.errors import UserError
 from semples.pipeline.graph import STAGES, Stage
 from semples.pipeline.run import run
-from tune.cost_aware import affecting
 from tune.driver import launch
-from tune.records import is_duplicate
-from tune.replay import Replay, StagePlan, replay
+from tune.replay import Replay, replay
 from tune.study import load_study
 from tune.sweep_file import Sweep, make_sweep
 from tune.sweep_folder import load_launched
+from tune.testing import MadeUp
 
-SECONDS = {
-    "classify": 5.0, "match": 20.0, "prompts": 4.0, "refine": 20.0, "heatmaps": 2.0, "masks": 3.0, "segment": 30.0,
-}  # fmt: skip
 LAMBDAS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 CONTINUOUS = {"match.lambda_b": {"float": [1.0, 8.0]}}
 
@@ -43,37 +38,10 @@ def sweep_of(**changes: Any) -> Sweep:
     return make_sweep(tree)
 
 
-class Scored:
-    """Made-up stages for a replay: every score is what `judge` says of the parameters."""
-
-    def __init__(self, sweep: Sweep, judge: Callable[[dict[str, Any]], float] = lambda p: 50.0 - p["match.lambda_b"]):
-        self._keys, self._judge = affecting(sweep), judge
-
-    def stage_seconds(self, profile: str) -> dict[str, float]:
-        return SECONDS
-
-    def plan(self, parameters: dict[str, Any], seconds: dict[str, float], last: str) -> list[StagePlan]:
-        score = self._judge(parameters)
-        return [
-            StagePlan(
-                name,
-                repr([parameters.get(k) for k in keys]).encode(),
-                seconds[name],
-                [score, score + 1.0] if STAGES[name].milestone else None,
-            )
-            for name, keys in self._keys.items()
-        ]
-
-
 def go(sweep: Sweep, study: optuna.Study | None = None, **options: Any) -> Replay:
     """One launch; `study`: of the launches before it."""
-    answers = Scored(sweep, **({"judge": options.pop("judge")} if "judge" in options else {}))
+    answers = MadeUp(sweep, options.pop("judge", lambda p: 50.0 - p["match.lambda_b"]))
     return replay(sweep, answers, study=study, **options)
-
-
-def own(study: optuna.Study) -> list[FrozenTrial]:
-    """What really ran."""
-    return [t for t in study.get_trials() if not is_duplicate(t) and t.state != TrialState.WAITING]
 
 
 class Machine:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import TINY
-from launches import SECONDS, Machine, go
+from launches import Machine, go
 from trees import write_tiles
 
 import tune
@@ -23,6 +23,7 @@ from tune.messages import State
 from tune.records import trial_record
 from tune.replay import StagePlan, replay
 from tune.sweep_file import Sweep, load_sweep, make_sweep
+from tune.testing import SECONDS
 
 OTHERS: dict[str, Any] = {
     "name": "s", "selection": "holdout", "objective": {"name": "gain", "weight": 2.0}, "trials": 4,

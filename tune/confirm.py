@@ -23,6 +23,7 @@ from semples.errors import UserError, cut
 from semples.folders import claim
 from semples.formats import Format, json_object
 from semples.output import write_run
+from semples.pipeline.graph import Reuse
 from semples.pipeline.run import run
 from semples.run_folder import RESULT, read_run
 from semples.secrets import pass_on, redact, reveal
@@ -115,14 +116,16 @@ def finalists(sweep: Sweep, folder: Path, top: int) -> dict[str, Config]:
     return {DEFAULT: sweep.base_config(), **own}
 
 
-def run_again(tree: dict[str, Any], out: str, until: str, store: str, copies: str, quota: float | None) -> str:
+def run_again(
+    tree: dict[str, Any], out: str, until: str, store: str, copies: str, quota: float | None, reuse: Reuse
+) -> str:
     """One run of a finalist, on whatever node; "" or what went wrong. A finished one is not repeated."""
     config, folder = parse(tree, "finalist"), Path(out)
     try:
         if (folder / RESULT).exists() and read_run(folder)[0] == config:
             return ""
         with open_store(reveal(store, "store"), Path(copies), quota) as results:
-            result = run(config, results, lambda event: None, until)
+            result = run(config, results, lambda event: None, until, reuse)
             with claim(folder, "run", adopt=True).publishing(last=RESULT) as new:
                 write_run(result, new)
     except UserError as error:
@@ -163,7 +166,7 @@ def confirm(
         task = ray.remote(run_again).options(
             num_cpus=sweep.resources.cpu, num_gpus=sweep.resources.gpu, max_retries=MAX_FAILURES
         )
-        fixed = (sweep.last_stage, store_place(sweep, folder), str(folder / STORE), sweep.store_gb)
+        fixed = (sweep.last_stage, store_place(sweep, folder), str(folder / STORE), sweep.store_gb, sweep.reuse)
         waiting = {task.remote(to_dict(config), str(out), *fixed): which for which, (config, out) in again.items()}
         while waiting:
             (done,), _ = ray.wait(list(waiting))

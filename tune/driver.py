@@ -16,7 +16,7 @@ from ray import tune as ray_tune
 
 from semples.config import to_dict, with_changes
 from semples.errors import UserError
-from semples.preflight import check
+from semples.preflight import GROWING, check
 from semples.secrets import pass_on, reveal
 from semples.store import open_store
 from tune.cluster import Lives, joined, watched
@@ -92,8 +92,8 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
             catch_up(store, folder)
             return DONE
         base = sweep.base_config()
-        lengths = sweep.space["prompts.length"].bounds if "prompts.length" in sweep.space else (base.prompts.length,)
-        check(with_changes(base, {"prompts.length": max(lengths)}, "space"))
+        most = {key: max(sweep.space[key].bounds) for key in GROWING if key in sweep.space}
+        check(with_changes(base, most, "space"))
         warm_starts(sweep)  # raises before anything is written
         key = _run_key(sweep, folder, store)
         pass_on(sweep.store, "store")
@@ -106,7 +106,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
 
             def start_run(number: int, parameters: dict[str, Any]) -> str:
                 config = to_dict(with_changes(base, parameters, "suggestion"))
-                tags = {"kind": "trial", "trial": str(number), "selection": sweep.selection}
+                tags = {"kind": "trial", "trial": str(number), "selection": sweep.selection, "reuse": sweep.reuse}
                 own = f"{key}-{number:04d}"
                 tracker.start(own, f"{sweep.name}-{number:04d}", key, config, tags)
                 return own
@@ -226,6 +226,7 @@ def _fit(
             until=sweep.last_stage,
             store=store_place(sweep, folder),
             quota=sweep.store_gb,
+            reuse=sweep.reuse,
         ),
         ray_tune.PlacementGroupFactory([{"CPU": sweep.resources.cpu, "GPU": sweep.resources.gpu}]),
     )

@@ -38,7 +38,7 @@ from semples.config import (
 )
 from semples.errors import UserError, nearest
 from semples.formats import Format, renamed
-from semples.pipeline.graph import graph
+from semples.pipeline.graph import Reuse, graph
 from tune import space
 from tune.objectives import Direction, Objective, find_objective
 from tune.parts import EARLY_STOPPING, OBJECTIVE, SAMPLER, TRACKERS, Choice, check, schema
@@ -215,6 +215,12 @@ class Sweep(Section):
         default=None,
         description="GB that the store may take, the least worth keeping goes first; empty = no limit. Here and "
         "everywhere a GB is 10^9 bytes.",
+    )
+    reuse: Reuse = Field(
+        default="exact",
+        description="Which stored results are taken: exact, those of this very code with these versions of the "
+        "libraries; declared, those of other code too, if configuration and data are the same. It is written into "
+        "every trial.",
     )
     preset: str = Field(
         default="",

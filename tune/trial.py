@@ -19,7 +19,7 @@ from semples.config import parse, with_changes
 from semples.errors import UserError, cut
 from semples.folders import claim
 from semples.output import write_run
-from semples.pipeline.graph import graph
+from semples.pipeline.graph import Reuse, graph
 from semples.pipeline.run import Event, run
 from semples.run_folder import RESULT
 from semples.secrets import redact, reveal
@@ -45,6 +45,7 @@ def run_trial(
     until: str,
     store: str,
     quota: float | None,
+    reuse: Reuse,
 ) -> None:
     """Run the configuration `base` with the suggested parameters, up to the stage `until`. What it reports: see
     tune.messages. A trial whose last report is neither Completed nor Failed was stopped or lost."""
@@ -70,7 +71,7 @@ def run_trial(
         config = with_changes(parse(base, "base"), suggestion["parameters"], "suggestion")
         stages = graph(config)
         with open_store(reveal(store, "store"), sweep / STORE, quota) as results:
-            result = run(config, results, report, until=until)
+            result = run(config, results, report, until, reuse)
             with claim(out, "trial", adopt=True).publishing(last=RESULT) as new:
                 write_run(result, new)
         usage, chosen = Usage(sum(result.seconds.values()), result.gpu_gb), choosing(result.metrics, config.selection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from semples.errors import UserError
 from semples.stage import Stage, find, fixed
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ALWAYS = ("seed", "selection", "runtime")  # what every stage may read
 T = TypeVar("T")
+# stored results that a run takes: of this very code, or of other code too, if configuration and data are the same
+Reuse = Literal["exact", "declared"]
 
 
 def _judge(config: Config) -> tuple[str, ...]:

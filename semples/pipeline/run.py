@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -18,7 +18,7 @@ from semples.config import Config
 from semples.data import load_data
 from semples.data.dataset import Dataset
 from semples.manifest import read_manifest
-from semples.pipeline.graph import graph, latest
+from semples.pipeline.graph import Reuse, graph, latest
 from semples.pipeline.keys import declared, key_parts, recorded, view
 from semples.results import make_key
 from semples.stage import Stage
@@ -28,7 +28,6 @@ from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
 
 AGAIN = 3  # times that lost results are computed again
 SECONDS = "seconds"  # file: compute seconds of a stage that is under way
-Reuse = Literal["exact", "declared"]
 
 
 @dataclass(frozen=True)

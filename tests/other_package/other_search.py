@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 
 from tune.messages import Usage
@@ -24,7 +25,10 @@ class Highest(RandomSampler):
 
     def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
         """Of one key."""
-        return type(param_distribution.high)(param_distribution.high - self._step * trial.number)
+        if isinstance(param_distribution, CategoricalDistribution):
+            return param_distribution.choices[-1]
+        low, high = param_distribution.low, param_distribution.high
+        return type(high)(max(low, high - (param_distribution.step or self._step) * trial.number))
 
 
 def highest(sweep: Sweep, seed: int, step: float = 1) -> BaseSampler:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import SMALL, Command
+from launches import Machine, launched
 from packages import install
 
 from semples import sources
@@ -30,6 +31,7 @@ from semples.pipeline.keys import declared, differences, key_parts, stage_keys, 
 from semples.pipeline.run import Result, run
 from semples.results import make_key
 from semples.store import Store
+from tune.mlflow_writer import entries
 
 CONFIG = parse(SMALL, "small")
 ALL = ["classify", "match", "prompts", "refine", "heatmaps", "masks", "segment"]
@@ -339,3 +341,23 @@ def test_the_commands_say_what_other_code_made_and_take_it_when_asked(other_code
     assert code == 2 and "computed" in err
     code, _, _ = command("semples", "run", "small.yaml", "--store", other_code, "--reuse", "declared")
     assert code == 0 and json.loads(Path("runs/run/result.json").read_text())["reuse"] == "declared"
+
+
+def test_a_sweep_takes_what_other_code_made_when_asked_and_every_trial_says_so(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, out = Machine(monkeypatch), tmp_path / "out"
+    space = {"match.lambda_b": {"choice": [1.0, 2.0, 3.0]}}
+    launched(out, space=space, trials=1)
+    edit(tree / "losses.py", *LOSS)
+    machine.computed.clear()
+    launched(out, space=space, trials=2)
+    assert machine.computed.count("match") == 1 and machine.computed.count("refine") == 1  # none of classify is stale
+    append(tree / "training.py")
+    machine.computed.clear()
+    launched(out, space=space, trials=3, reuse="declared")
+    assert "classify" not in machine.computed and machine.computed.count("match") == 1
+    said = [json.loads((out / "s" / "trials" / f"000{n}" / "result.json").read_text()) for n in range(3)]
+    assert [of.get("reuse") for of in said] == [None, None, "declared"]
+    begun = [entry for _, entry in entries(out / "s") if entry["what"] == "start" and entry["parent"]]
+    assert [entry["tags"]["reuse"] for entry in begun] == ["exact", "exact", "declared"]

@@ -15,11 +15,12 @@ import optuna
 import pytest
 import yaml
 from conftest import TINY
-from launches import CONTINUOUS, Machine, go, launched, own, sweep_of
+from launches import CONTINUOUS, Machine, go, launched, sweep_of
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from test_searcher import complete, milestone
 
+from semples import preflight
 from semples.config import override
 from semples.errors import UserError
 from semples.store import GB
@@ -33,6 +34,7 @@ from tune.space import GRID
 from tune.stopping import asha, median, never
 from tune.study import pareto_front, ranked
 from tune.sweep_file import Sweep, load_sweep
+from tune.testing import own
 from tune.tracking import NullTracker
 from tune.warm_start import prepare
 
@@ -291,3 +293,14 @@ def test_an_expected_value_of_a_stopped_trial_is_that_of_others_with_its_score()
     end(searcher, "stopped", milestone("match", 20.0))
     _, values = CostAwareSampler(searcher._sweep, 0)._observations(searcher._study.get_trials())
     assert np.allclose(values, [60.0, 62.0, 64.0, 66.0, 68.0, 70.0, 40.0])
+
+
+def test_the_longest_prompts_that_a_sweep_may_try_must_fit_before_its_first_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch)
+    monkeypatch.setattr("tune.driver.check", preflight.check)
+    space = {"prompts.length": {"int": [4, 40], "step": 4}}
+    with pytest.raises(UserError, match=r"prompts\.length 40 does not fit this CLIP's text tower"):
+        launched(tmp_path, sampler="random", base={**TINY, "prompts.length": 8}, space=space)
+    assert not machine.computed and not (tmp_path / "s" / "sweep.yaml").exists()

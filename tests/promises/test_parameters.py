@@ -349,7 +349,7 @@ def test_a_run_of_a_finalist_that_fails_is_told_with_its_name_and_takes_it_out(
 
 def test_a_confirmation_that_goes_on_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine, config = Machine(monkeypatch), with_changes(Config(), {**TINY, "runtime.device": "cpu"}, "test")
-    words = (str(tmp_path / "out"), "masks", str(tmp_path / "store"), str(tmp_path / "store"), None)
+    words = (str(tmp_path / "out"), "masks", str(tmp_path / "store"), str(tmp_path / "store"), None, "exact")
     assert run_again(to_dict(config), *words) == "" and len(machine.computed) == 6
     before = (tmp_path / "out" / "result.json").stat()
     assert run_again(to_dict(config), *words) == ""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from launches import CONTINUOUS, SECONDS, go, own, sweep_of
+from launches import CONTINUOUS, go, sweep_of
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich import progress as rich_progress
 from rich.console import Console
@@ -29,6 +29,7 @@ from tune.samplers import create_sampler
 from tune.study import pareto_front, ranked
 from tune.summary import summarise
 from tune.sweep_file import Sweep
+from tune.testing import SECONDS, own
 
 SPACE: dict[str, Any] = {
     "match.lambda_b": {"float": [0.5, 8.0], "log": True}, "prompts.init": {"choice": ["uniform", "normal", "word"]},

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from launches import CONTINUOUS, LAMBDAS, SECONDS, Machine, go, launched, own, sweep_of
+from launches import CONTINUOUS, LAMBDAS, Machine, go, launched, sweep_of
 from optuna.trial import TrialState
 
 from semples.errors import UserError
@@ -25,6 +25,7 @@ from tune.replay import TrialEnd
 from tune.study import create_study, load_study, pareto_front, passed_milestones, ranked
 from tune.sweep_file import Sweep
 from tune.sweep_folder import check_same, load_launched, record
+from tune.testing import SECONDS, own
 from tune.warm_start import open_study
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from launches import Machine, launched, own
+from launches import Machine, launched
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from packages import install
@@ -18,6 +18,7 @@ from semples.errors import UserError
 from tune import mlflow_writer
 from tune.driver import DONE
 from tune.mlflow_writer import HopelessError, Store, Writer, entries, unwritten, written
+from tune.testing import own
 from tune.tracking import KEY, PARENT, QUEUE, STATUS, MlflowQueue
 
 
