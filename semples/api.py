@@ -41,7 +41,7 @@ def _alone() -> Iterator[None]:
     with _turn, torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
         streams = random.getstate(), np.random.get_state()
         threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
-        mode = torch.get_deterministic_debug_mode()
+        mode, fill = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
         workspace = os.environ.get(WORKSPACE)
         try:
             yield
@@ -50,6 +50,7 @@ def _alone() -> Iterator[None]:
             np.random.set_state(streams[1])
             torch.set_num_threads(threads)
             torch.set_deterministic_debug_mode(mode)
+            torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
             torch.backends.cudnn.benchmark = benchmark
             if workspace is None:
                 os.environ.pop(WORKSPACE, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +127,7 @@ def weights_file(config: ClipConfig) -> Path | None:
 
 
 def load_clip(config: ClipConfig, device: str = "cpu") -> Clip:
-    """Load an open_clip model, frozen, once a process, and again where its weights file has changed.
+    """Load an open_clip model, frozen, once for the runs of a process, and again where its weights file has changed.
 
     Raises UserError for an unknown model, an unknown tag or a weights file that is missing or does not fit.
     """
@@ -136,7 +136,7 @@ def load_clip(config: ClipConfig, device: str = "cpu") -> Clip:
     return loaded(config, device, status and (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
 
 
-@cache
+@lru_cache(maxsize=2)
 def loaded(config: ClipConfig, device: str, stamp: tuple[int, ...] | None) -> Clip:
     """The same; stamp: of the weights file, as it was last looked at."""
     register_miniature()

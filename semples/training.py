@@ -55,6 +55,8 @@ def prepare(runtime: RuntimeConfig) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=runtime.device == "cuda")
+    # nothing here reads what it has not written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
 
 

@@ -104,7 +104,7 @@ def state() -> tuple[Any, ...]:
     """What a run uses of its process."""
     draws = random.getstate(), np.random.get_state(legacy=False)["state"]["key"].tobytes(), torch.get_rng_state().sum()
     flags = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark, torch.get_num_threads()
-    return *draws, *flags, dict(os.environ)
+    return *draws, *flags, torch.utils.deterministic.fill_uninitialized_memory, dict(os.environ)
 
 
 @pytest.fixture
@@ -113,6 +113,7 @@ def own_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     torch.set_num_threads(2)
     torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
     torch.backends.cudnn.benchmark = True
     yield
     torch.backends.cudnn.benchmark = False

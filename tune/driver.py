@@ -240,6 +240,7 @@ def _fit(
             scheduler=scheduler_of(sweep, study),
             max_concurrent_trials=sweep.parallel or None,
             trial_dirname_creator=lambda trial: trial.trial_id,
+            reuse_actors=True,  # a new process would import torch first, some seconds each time
         ),
         run_config=ray_tune.RunConfig(
             name="tune",

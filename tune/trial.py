@@ -7,6 +7,7 @@ on from the first stage that is missing.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import traceback
 from pathlib import Path
@@ -50,6 +51,8 @@ def run_trial(
     """Run the configuration `base` with the suggested parameters, up to the stage `until`. What it reports: see
     tune.messages. A trial whose last report is neither Completed nor Failed was stopped or lost."""
     sweep, last = Path(folder), 0.0
+    # the next trial goes on in this process, and Ray gives it up where one that was stopped still tidies up after 2 s
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
 
     def report(event: Event) -> None:
         nonlocal last

@@ -203,7 +203,7 @@ def test_a_trial_is_stopped_and_ranked_by_what_may_choose(
     """What a trial sends, under any rule: its milestones' scores, by which it is stopped, and its final values."""
     sent: list[Message] = []
 
-    def pretend(config: Config, store: Any, report: Callable[[Event], None], until: str) -> SimpleNamespace:
+    def pretend(config: Config, store: Any, report: Callable[[Event], None], until: str, reuse: str) -> SimpleNamespace:
         assert config.selection == selection
         for stage in STAGES:
             report(Event(stage, 1, 1, metrics=ALL))
@@ -218,7 +218,7 @@ def test_a_trial_is_stopped_and_ranked_by_what_may_choose(
     base = {**SMALL, "selection": selection}
     suggestion = {"number": 0, "parameters": {"match.lambda_b": 2.0}}
     objectives = tuple(find_objective(Choice(name=name)) for name in ("seg_miou", "pseudo_miou", "seconds"))
-    run_trial(suggestion, base, str(tmp_path), objectives, "segment", str(tmp_path / "s"), None)
+    run_trial(suggestion, base, str(tmp_path), objectives, "segment", str(tmp_path / "s"), None, "exact")
     shift = SHIFT[selection]
     milestones = {m.stage: m.score for m in sent if isinstance(m, StageDone) and m.score is not None}
     cams = {} if selection == "proxy" else dict.fromkeys(("classify", "match", "refine", "heatmaps"), 1.0 + shift)
