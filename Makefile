@@ -48,6 +48,7 @@ bench: .venv/installed  ## measure the figures of the README (long)
 	$(BIN)/python benchmarks/sizes.py --json benchmarks/sizes.json
 	$(BIN)/python benchmarks/reuse.py --json benchmarks/reuse.json
 	$(BIN)/python benchmarks/search.py --json benchmarks/search.json --plot docs/search.png
+	$(BIN)/python benchmarks/gate.py --json benchmarks/gate.json
 	$(BIN)/python benchmarks/real.py --json benchmarks/real.json
 	$(BIN)/python benchmarks/proxy.py --json benchmarks/proxy.json
 	$(BIN)/python benchmarks/attack.py --json benchmarks/attack.json

@@ -7,9 +7,11 @@ from typing import Any
 
 from mlflow import MlflowClient
 
+from semples.pipeline.graph import STAGES
 from tune.messages import Completed, Event, StageDone, Usage, encode
 from tune.mlflow_writer import Store, Writer
 from tune.searcher import StudySearcher
+from tune.stopping import Rule
 from tune.sweep_file import make_sweep
 from tune.tracking import EXPERIMENT, MlflowQueue, default_uri
 from tune.warm_start import open_study
@@ -29,6 +31,11 @@ def milestone(stage: str, score: float) -> dict[str, Any]:
 
 def complete(value: float) -> dict[str, Any]:
     return encode(Completed((value,), {"pseudo_miou": 50.0, "seg_miou": value - 1}, Usage(9.0)))
+
+
+def everywhere(rule: Rule) -> dict[str, Rule]:
+    """The rule at every milestone before the network."""
+    return {name: rule for name, stage in STAGES.items() if stage.milestone and name != "segment"}
 
 
 class World:

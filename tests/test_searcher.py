@@ -12,7 +12,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
-from searches import SWEEP, RayTrial, World, complete, milestone
+from searches import SWEEP, RayTrial, World, complete, everywhere, milestone
 
 from semples.errors import UserError
 from tune.driver import trials_to_go
@@ -350,7 +350,7 @@ def test_a_default_that_failed_is_tried_again_and_spared(tmp_path: Path) -> None
     sweep = SWEEP
     assert [is_default(again.study, sweep, number) for number in range(3)] == [True, False, True]
     scheduler = MilestoneStopping(
-        median(), "segment", {"match": {n: 40.0 + n for n in range(3, 9)}}, lambda number: number == 2
+        everywhere(median()), {"match": {n: 40.0 + n for n in range(3, 9)}}, lambda number: number == 2
     )
     assert scheduler.on_trial_result(None, RayTrial(9), milestone("match", 1.0)) == TrialScheduler.CONTINUE
     assert scheduler.on_trial_result(None, RayTrial(2), milestone("match", 0.5)) == TrialScheduler.CONTINUE

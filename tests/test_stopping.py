@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ray.tune.schedulers import TrialScheduler
-from searches import RayTrial, milestone
+from searches import RayTrial, everywhere, milestone
 
 from tune.messages import Progress, encode
 from tune.scheduler import MilestoneStopping
@@ -17,7 +17,7 @@ def test_successive_halving_lets_the_best_third_go_on() -> None:
 
 
 def test_trials_that_share_a_result_are_one_score() -> None:
-    scheduler = MilestoneStopping(median(), "segment", {"match": {n: 40.0 for n in range(9)}})
+    scheduler = MilestoneStopping(everywhere(median()), {"match": {n: 40.0 for n in range(9)}})
     assert scheduler.on_trial_result(None, RayTrial(9), milestone("match", 39.0)) == TrialScheduler.CONTINUE
 
 
@@ -29,7 +29,7 @@ def test_falling_behind_needs_enough_others() -> None:
 
 def test_the_scheduler_compares_the_same_milestone_only() -> None:
     earlier = {"classify": {n: 10.0 + n for n in range(6)}, "match": {n: 40.0 + n for n in range(6)}}
-    scheduler = MilestoneStopping(median(), "segment", earlier)
+    scheduler = MilestoneStopping(everywhere(median()), earlier)
     decide = lambda number, stage, score: scheduler.on_trial_result(None, RayTrial(number), milestone(stage, score))  # noqa: E731
     assert decide(7, "classify", 14.0) == TrialScheduler.CONTINUE  # far below every score of match
     assert decide(7, "match", 14.0) == TrialScheduler.STOP
@@ -39,5 +39,5 @@ def test_the_scheduler_compares_the_same_milestone_only() -> None:
 
 
 def test_nobody_is_stopped_before_the_default_has_passed() -> None:
-    scheduler = MilestoneStopping(median(), "segment", {"match": {n: 40.0 + n for n in range(1, 7)}})
+    scheduler = MilestoneStopping(everywhere(median()), {"match": {n: 40.0 + n for n in range(1, 7)}})
     assert scheduler.on_trial_result(None, RayTrial(7), milestone("match", 1.0)) == TrialScheduler.CONTINUE

@@ -29,7 +29,7 @@ from tune.records import compute_seconds, is_of_0_1, keep_run, run_of, trial_rec
 from tune.samplers import create_sampler
 from tune.scheduler import scheduler_of
 from tune.searcher import StudySearcher
-from tune.stopping import find_rule
+from tune.stopping import rules
 from tune.storage import place_of
 from tune.storage import why as reason_of
 from tune.study import finished, load_study, study_exists, succeeded
@@ -77,7 +77,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
     folder = (out / sweep.name).resolve()
     sweep = without_secrets(sweep)
     # what these raise is raised before anything is written
-    find_rule(sweep.early_stopping)
+    rules(sweep)
     create_sampler(sweep, sweep.seed)
     for tracker_of_others in sweep.trackers:
         find(TRACKERS, tracker_of_others, folder)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tune.messages import StageDone, decode
-from tune.stopping import Rule, find_rule
+from tune.stopping import Rule, rules
 from tune.study import is_default, passed_milestones
 from tune.sweep_file import Sweep
 
@@ -21,27 +21,25 @@ def _first(number: int) -> bool:
 
 def scheduler_of(sweep: Sweep, study: optuna.Study) -> MilestoneStopping:
     """The scheduler of a launch, which knows what the trials of earlier launches have passed."""
-    return MilestoneStopping(
-        find_rule(sweep.early_stopping),
-        sweep.last_stage,
-        passed_milestones(study),
-        lambda number: is_default(study, sweep, number),
-    )
+    return MilestoneStopping(rules(sweep), passed_milestones(study), lambda number: is_default(study, sweep, number))
 
 
 class MilestoneStopping(FIFOScheduler):
-    """Ray Tune scheduler that stops a trial at a milestone where the rule says so.
+    """Ray Tune scheduler that stops a trial at a milestone where the rule for it says so.
 
-    passed: scores by milestone and trial number, of the trials of earlier launches. last: the milestone after which
-    nothing is saved any more. is_default: of a trial's number. The default configuration is never stopped, and nobody
-    is before it has passed the same milestone. Trials that share a stored result are one score.
+    rules: by milestone. passed: scores by milestone and trial number, of the trials of earlier launches. is_default: of
+    a trial's number. The default configuration is never stopped, and nobody is before it has passed the same milestone.
+    Trials that share a stored result are one score.
     """
 
     def __init__(
-        self, rule: Rule, last: str, passed: dict[str, dict[int, float]], is_default: Callable[[int], bool] = _first
+        self,
+        rules: Mapping[str, Rule],
+        passed: Mapping[str, Mapping[int, float]],
+        is_default: Callable[[int], bool] = _first,
     ):
         super().__init__()
-        self._stops, self._last, self._is_default = rule.stops, last, is_default
+        self._rules, self._is_default = rules, is_default
         self._passed: dict[str, dict[int, float]] = defaultdict(dict, {m: dict(s) for m, s in passed.items()})
         self._begun = {m for m, scores in passed.items() if any(map(is_default, scores))}  # the default has passed them
 
@@ -51,7 +49,7 @@ class MilestoneStopping(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Ray after every report of a trial; returns its decision."""
         match decode(result):
-            case StageDone(stage=milestone, score=score) if score is not None and milestone != self._last:
+            case StageDone(stage=milestone, score=score) if score is not None and milestone in self._rules:
                 stop = self._is_stopped(trial.config["number"], milestone, score)
                 return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
         return str(TrialScheduler.CONTINUE)
@@ -62,4 +60,5 @@ class MilestoneStopping(FIFOScheduler):
         if self._is_default(number):
             self._begun.add(milestone)
             return False
-        return milestone in self._begun and self._stops(score, list({*passed.values()} - {score}))
+        others = list({*passed.values()} - {score})
+        return milestone in self._begun and self._rules[milestone].stops(score, others)

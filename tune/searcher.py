@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from tune.records import (
     run_of,
     trial_record,
 )
-from tune.stopping import find_rule
+from tune.stopping import Rule, rules
 from tune.study import constraint_violations, finished
 from tune.sweep_file import Sweep
 from tune.tracking import Tracker
@@ -45,9 +45,8 @@ REPEATS = 100  # suggestions in a row that were tried before, after which the sp
 FAILURES, LATER_FAILURES = 5, 10
 
 
-def how_it_ended(last: Message | None, error: bool, stopped: str) -> Ended:
-    """A trial's state, from its last message and whether Ray gave it up. stopped: what the stopping rule says of those
-    that it stops."""
+def how_it_ended(last: Message | None, error: bool, rules: Mapping[str, Rule]) -> Ended:
+    """A trial's state, from its last message and whether Ray gave it up. rules: by milestone those that stop trials."""
     if error:
         return Ended(State.LOST, "its process or node died more often than it is retried")
     match last:
@@ -57,9 +56,9 @@ def how_it_ended(last: Message | None, error: bool, stopped: str) -> Ended:
             return Ended(State.COMPLETE, "", values, metrics, usage)
         case Completed(values):
             return Ended(State.FAILED, f"its final score is {', '.join(map(str, values))}")
-        case StageDone(stage):
-            return Ended(State.PRUNED, f"{stopped} at {stage}")
-    return Ended(State.PRUNED, stopped)
+        case StageDone(stage) if stage in rules:
+            return Ended(State.PRUNED, f"{rules[stage].reason} at {stage}")
+    return Ended(State.PRUNED, "stopped")
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
@@ -79,7 +78,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         on_event: TrialCallback,
     ):
         super().__init__()
-        self._study, self._sweep, self._stopped = study, sweep, find_rule(sweep.early_stopping).reason
+        self._study, self._sweep, self._rules = study, sweep, rules(sweep)
         self._tracker, self._start_run, self._on_event = tracker, start_run, on_event
         self._stages = graph(sweep.base_config())
         self._live: dict[str, optuna.Trial] = {}
@@ -186,7 +185,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if self._over or (trial := self._live.pop(trial_id, None)) is None:
             return
         last = decode(result)
-        end = how_it_ended(last, error, self._stopped)
+        end = how_it_ended(last, error, self._rules)
         if end.state == State.PRUNED and last:
             self._record(trial, last)  # Ray shows the report at which the scheduler stops a trial to nobody else
         record = trial_record(trial)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from statistics import median as middle
 
 from semples.errors import UserError
+from semples.pipeline.graph import graph
 from tune.parts import EARLY_STOPPING, Choice, create
+from tune.sweep_file import Sweep
 
 AFTER = 4  # different scores of others that a milestone must have before anyone is stopped there
 REDUCTION = 3  # of successive halving: one in so many goes on
@@ -30,6 +32,22 @@ def find_rule(choice: Choice) -> Rule:
     """The rule that a sweep names. Raises UserError where there is none, or for settings that it does not take."""
     rule: Rule = create(EARLY_STOPPING, choice)
     return rule
+
+
+def rules(sweep: Sweep) -> dict[str, Rule]:
+    """The rule at every milestone at which trials of a sweep may be stopped. At the last headline before the end, so
+    before networks are trained, that is its gate, too. Raises what `find_rule` raises."""
+    rule, stages = find_rule(sweep.early_stopping), graph(sweep.base_config())
+    before = list(stages)[: list(stages).index(sweep.last_stage)]
+    found = {name: rule for name in before if stages[name].milestone}
+    headlines = [name for name in found if stages[name].headline]
+    if sweep.gate < 1 and headlines:
+        gate = asha(reduction=1 / sweep.gate)
+        reason = f"not in the best {sweep.gate:.0%}"
+        if sweep.early_stopping.name != "none":
+            reason = f"{rule.reason} or {reason}"
+        found[headlines[-1]] = Rule(lambda *scores: rule.stops(*scores) or gate.stops(*scores), reason)
+    return found
 
 
 def median(after: int = AFTER) -> Rule:

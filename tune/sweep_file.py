@@ -102,12 +102,8 @@ def _seconds(value: Any) -> Any:
 def _limits(limits: dict[str, float]) -> dict[str, float]:
     for name in limits:
         if name not in LIMITS:
-            raise ValueError(f"'{name}' cannot be limited{nearest(name, LIMITS)}; known: {_list(LIMITS)}")
+            raise ValueError(f"'{name}' cannot be limited{nearest(name, LIMITS)}; known: {', '.join(LIMITS)}")
     return limits
-
-
-def _list(names: Any) -> str:
-    return ", ".join(names)
 
 
 # with what editors are told, where a file may have other forms than the value
@@ -186,6 +182,11 @@ class Sweep(Section):
         "milestone, asha (asynchronous successive halving) one that is not in the best third, "
         "{name: asha, reduction: 4} in the best quarter; none stops no trial, which on the scenes finds more with the "
         "same compute: CAMs say too little about masks. Other names are entry points of the group tune.stopping.",
+    )
+    gate: Annotated[float, Field(gt=0, le=1), NO_FLAG] = Field(
+        default=1.0,
+        description="Share of the trials, the best by the pseudo masks on what chooses, that go on to train a network; "
+        "the others are stopped there. 1 = all.",
     )
     trackers: tuple[Annotated[Choice, WithJsonSchema(schema(TRACKERS))], ...] = Field(
         default=(),

@@ -18,7 +18,7 @@ from conftest import TINY
 from launches import CONTINUOUS, Machine, go, launched, sweep_of
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
-from test_searcher import complete, milestone
+from searches import complete, everywhere, milestone
 
 from semples import preflight
 from semples.config import override
@@ -26,12 +26,12 @@ from semples.errors import UserError
 from semples.store import GB
 from tune.cost_aware import CostAwareSampler
 from tune.driver import MAX_FAILURES
-from tune.messages import Completed, Failed, Usage, encode
-from tune.records import is_duplicate
+from tune.messages import Completed, Failed, State, Usage, encode
+from tune.records import is_duplicate, trial_record
 from tune.scheduler import MilestoneStopping
 from tune.searcher import FAILURES, LATER_FAILURES, REPEATS, StudySearcher
 from tune.space import GRID
-from tune.stopping import asha, median, never
+from tune.stopping import asha, median, never, rules
 from tune.study import pareto_front, ranked
 from tune.sweep_file import Sweep, load_sweep
 from tune.testing import own
@@ -141,7 +141,7 @@ PASSED = {name: {n: 40.0 + n for n in range(6)} for name in ("classify", "match"
 
 def test_the_worse_are_stopped_and_the_better_are_not() -> None:
     found = {
-        rule: [decide(MilestoneStopping(rule(), "segment", PASSED), 7, "match", score) for score in scores]
+        rule: [decide(MilestoneStopping(everywhere(rule()), PASSED), 7, "match", score) for score in scores]
         for rule, scores in {
             median: (1.0, 42.4, 42.5, 42.6, 99.0), asha: (1.0, 42.9, 43.1, 99.0), never: (1.0, 99.0),
         }.items()
@@ -151,34 +151,62 @@ def test_the_worse_are_stopped_and_the_better_are_not() -> None:
     }  # fmt: skip
 
 
+CAMS = ["classify", "match", "refine", "heatmaps"]
+
+
 def test_nobody_is_stopped_where_nothing_is_saved_any_more() -> None:
-    for rule in (median, asha):
-        scheduler = MilestoneStopping(rule(), "masks", PASSED)
-        assert not decide(scheduler, 7, "masks", 1.0) and decide(scheduler, 7, "match", 1.0)
-        assert decide(MilestoneStopping(rule(), "segment", PASSED), 7, "masks", 1.0), "a network is to be trained"
+    for rule in ("median", "asha"):
+        assert [*rules(sweep_of(early_stopping=rule))] == CAMS, "masks is where it ends"
+        assert [*rules(sweep_of(early_stopping=rule, objective="seg_miou"))] == [*CAMS, "masks"]
+
+
+def test_the_gate_before_networks_lets_the_best_share_through() -> None:
+    shut = rules(sweep_of(objective="seg_miou", gate=0.4))
+    assert [*shut] == [*CAMS, "masks"] and not shut["match"].stops(1.0, [2.0, 3.0, 4.0, 5.0])
+    others = [1.0, 2.0, 3.0, 4.0]
+    # of five the best two go on
+    assert [shut["masks"].stops(score, others) for score in (4.5, 3.5, 2.5, 0.5)] == [False, False, True, True]
+    assert not shut["masks"].stops(0.5, others[1:]), "four others are needed"
+    assert not rules(sweep_of(objective="seg_miou"))["masks"].stops(0.5, others), "it is open unless it is asked for"
+    assert not rules(sweep_of(gate=0.4))["heatmaps"].stops(0.5, others), "without a network there is none"
+    both = rules(sweep_of(objective="seg_miou", gate=0.9, early_stopping="median"))["masks"]
+    assert both.stops(2.4, others) and both.reason == "below the median or not in the best 90%"
+
+
+def test_a_trial_that_does_not_pass_the_gate_trains_no_network_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch)
+    space = {"match.lambda_b": {"choice": [float(n) for n in range(1, 9)]}}
+    _, study = launched(tmp_path, objective="seg_miou", gate=0.5, space=space)
+    records = [trial_record(trial) for trial in own(study)]
+    gated = [record for record in records if record.state == State.PRUNED]
+    assert len(gated) >= 2 and machine.computed.count("segment") == len(records) - len(gated)
+    assert {record.reason for record in gated} == {"not in the best 50% at masks"}
+    assert records[0].state == State.COMPLETE, "the default goes through"
 
 
 def test_scores_of_another_milestone_stop_nobody() -> None:
-    scheduler = MilestoneStopping(median(), "segment", {"match": PASSED["match"], "classify": {0: 3.0, 1: 2.0}})
+    scheduler = MilestoneStopping(everywhere(median()), {"match": PASSED["match"], "classify": {0: 3.0, 1: 2.0}})
     assert not decide(scheduler, 7, "classify", 2.5)
     assert not decide(scheduler, 8, "heatmaps", 1.0)
 
 
 def test_four_different_scores_of_others_are_needed() -> None:
     for rule in (median, asha):
-        scheduler = MilestoneStopping(rule(), "segment", {})
+        scheduler = MilestoneStopping(everywhere(rule()), {})
         scores = (50.0, 49.0, 49.0, 48.0, 47.0, 46.0, 45.0)  # the first is the default's
         found = [decide(scheduler, number, "match", score) for number, score in enumerate(scores)]
         assert found == [False] * 5 + [True, True]
 
 
 def test_a_trial_that_reports_again_is_not_compared_with_itself() -> None:
-    scheduler = MilestoneStopping(median(), "segment", {"match": {0: 50.0, 1: 49.0, 2: 48.0}})
+    scheduler = MilestoneStopping(everywhere(median()), {"match": {0: 50.0, 1: 49.0, 2: 48.0}})
     assert [decide(scheduler, 7, "match", score) for score in (40.0, 41.0)] == [False, False]
 
 
 def test_the_default_is_never_stopped_whatever_its_number() -> None:
-    scheduler = MilestoneStopping(median(), "segment", PASSED, lambda number: number == 9)
+    scheduler = MilestoneStopping(everywhere(median()), PASSED, lambda number: number == 9)
     assert not decide(scheduler, 9, "match", 1.0) and decide(scheduler, 10, "match", 1.5)
 
 
@@ -187,8 +215,8 @@ def test_a_launch_knows_which_trial_is_the_default(tmp_path: Path, monkeypatch: 
     launched(tmp_path, trials=3, early_stopping="asha")
     scheduler = machine.asked["tune_config"].scheduler
     assert [scheduler._is_default(number) for number in range(3)] == [True, False, False]
-    assert not scheduler._stops(2.0, [3.0, 1.0, 0.0, 0.0]) and scheduler._stops(2.0, [3.0, 3.5, 1.0, 0.0])
-    assert scheduler._last == "masks"
+    stops = scheduler._rules["match"].stops
+    assert not stops(2.0, [3.0, 1.0, 0.0, 0.0]) and stops(2.0, [3.0, 3.5, 1.0, 0.0])
 
 
 def test_a_search_stops_after_so_many_equal_failures_and_not_before() -> None:
