@@ -25,9 +25,11 @@ def open_study(folder: Path, sweep: Sweep) -> optuna.Study:
 
 def prepare(study: optuna.Study, sweep: Sweep) -> optuna.Study:
     """Give the study its sampler, and what is to be tried before that is asked."""
-    # a sampler starts anew at every launch: with its old seed it would repeat its first suggestions
+    # a sampler starts anew at every launch: with its old seed it would repeat its first suggestions. The number of
+    # trials would not do: a launch may have drawn nothing but the values of a trial that an earlier one had only begun
     trials = study.get_trials(deepcopy=False)
-    study.sampler = create_sampler(sweep, (sweep.seed + 100_003 * len(trials)) % 2**32)
+    drawn = sum(len(trial.params) for trial in trials)
+    study.sampler = create_sampler(sweep, (sweep.seed + 100_003 * drawn) % 2**32)
     first = [sweep.default_parameters()]  # again where it failed
     if all(trial.state == TrialState.WAITING for trial in trials):
         first += warm_starts(sweep)
