@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -219,6 +219,7 @@ steps = st.tuples(
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(steps, st.lists(steps, max_size=3), st.booleans()), max_size=8), st.booleans())
+@example([(("get_or_compute", 1, KEYS[0]), [], True)], True)  # it fails on a node, and another has the result
 def test_whatever_happens_a_result_is_what_its_key_says(
     course: list[tuple[Step, list[Step], bool]], shared: bool
 ) -> None:

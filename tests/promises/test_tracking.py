@@ -28,13 +28,13 @@ class Mlflow:
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, Any]] = {}
         self.calls: list[tuple[Any, ...]] = []
-        self.away = False
+        self.away = self.refuses = False  # at any call; from the first one on
 
     def __call__(self, uri: str) -> Mlflow:
         return self
 
     def get_experiment_by_name(self, name: str) -> Any:
-        if self.away:
+        if self.refuses:
             raise MlflowException("connection refused")
         return SimpleNamespace(lifecycle_stage="active", experiment_id="1")
 
@@ -275,13 +275,13 @@ def test_a_sweep_goes_on_in_its_run_while_mlflow_is_away_and_none_is_begun(
     study: str, tmp_path: Path, mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Machine(monkeypatch, mlflow=True)
-    mlflow.away = True
+    mlflow.refuses = True
     with pytest.raises(UserError, match="cannot be used: connection refused"):
         launched(tmp_path, study=study, trials=1)
     assert not (tmp_path / "s" / "sweep.yaml").exists()
-    mlflow.away = False
+    mlflow.refuses = False
     launched(tmp_path, study=study, trials=1)
-    mlflow.away = True
+    mlflow.refuses = True
     close = Writer.close
     monkeypatch.setattr(Writer, "close", lambda writer, patience=0.0: close(writer, 0))  # waits for nobody
     launched(tmp_path, study=study, trials=2)
@@ -289,7 +289,7 @@ def test_a_sweep_goes_on_in_its_run_while_mlflow_is_away_and_none_is_begun(
     (key,) = {entry["run"] for entry in began if not entry["parent"]}
     assert [entry["run"] for entry in began if entry["parent"]] == [f"{key}-0000", f"{key}-0001"]
     assert [entry["run"] for _, entry in entries(tmp_path / "s") if entry["what"] == "reopen"] == [key]
-    mlflow.away = False
+    mlflow.refuses = False
     mlflow.runs.clear()
     with pytest.raises(UserError, match="does not hold this sweep; go on in the store it began in"):
         launched(tmp_path, study=study, trials=3)
