@@ -27,8 +27,8 @@ class Highest(RandomSampler):
         """Of one key."""
         if isinstance(param_distribution, CategoricalDistribution):
             return param_distribution.choices[-1]
-        low, high = param_distribution.low, param_distribution.high
-        return type(high)(max(low, high - (param_distribution.step or self._step) * trial.number))
+        low, high, step = param_distribution.low, param_distribution.high, param_distribution.step
+        return type(high)(max(low, high - (self._step if step in (None, 1) else step) * trial.number))
 
 
 def highest(sweep: Sweep, seed: int, step: float = 1) -> BaseSampler:
