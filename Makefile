@@ -20,7 +20,8 @@ sweep: .venv/installed  ## run the example sweep on the built-in scenes, about 1
 
 test: .venv/installed  ## run all tests (those that need a GPU only where there is one)
 	$(BIN)/pytest
-	$(BIN)/pytest -n 0 -m "ray or slow or gpu"
+	$(BIN)/pytest -m "slow and not ray and not gpu"
+	$(BIN)/pytest -n 0 -m "ray or gpu"
 
 check: .venv/installed  ## ruff and mypy
 	$(BIN)/ruff check .
