@@ -395,16 +395,3 @@ def test_a_store_that_fails_for_a_while_lacks_nothing_afterwards(
     for name in ("s-0", "s-1"):
         assert runs[name].info.status == "FINISHED" and runs[name].data.metrics["match/cam_miou"] == 33.0
         assert len(again.client.get_metric_history(runs[name].info.run_id, "match/loss")) == 2
-
-
-def test_a_driver_that_is_killed_while_it_draws_suggests_nothing_twice_afterwards(tmp_path: Path) -> None:
-    """The next two launches see as many trials as each other, so their samplers begin alike."""
-    first = World(tmp_path, sampler="random")
-    first.searcher.suggest("a")
-    first.searcher.on_trial_complete("a", complete(50.0))
-    first.study.ask()  # and it is killed before a value is drawn
-    drawn = World(tmp_path, sampler="random").searcher.suggest("b")
-    third = World(tmp_path, sampler="random").searcher
-    suggested = [third.suggest(name) for name in "cde"]
-    assert suggested[0] == drawn and [s["number"] for s in suggested if isinstance(s, dict)] == [1, 2, 3]
-    assert len({s["parameters"]["match.lambda_b"] for s in suggested if isinstance(s, dict)}) == 3

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from launches import CONTINUOUS, LAMBDAS, Machine, go, launched, sweep_of
 from optuna.trial import TrialState
+from searches import World, complete
 
 from semples.errors import UserError
 from semples.folders import claim, kind_of
@@ -285,3 +286,16 @@ def test_the_stored_results_are_found_again_wherever_the_launch_is_given(
     place = str(tmp_path / "shared")
     assert machine.asked["store"] == load_launched(out / "s").store == place and kind_of(Path(place)) == "store"
     assert not (out / "s" / STORE).exists()
+
+
+def test_a_driver_that_is_killed_while_it_draws_suggests_nothing_twice_afterwards(tmp_path: Path) -> None:
+    """The next two launches see as many trials as each other, so their samplers begin alike."""
+    first = World(tmp_path, sampler="random")
+    first.searcher.suggest("a")
+    first.searcher.on_trial_complete("a", complete(50.0))
+    first.study.ask()  # and it is killed before a value is drawn
+    drawn = World(tmp_path, sampler="random").searcher.suggest("b")
+    third = World(tmp_path, sampler="random").searcher
+    suggested = [third.suggest(name) for name in "cde"]
+    assert suggested[0] == drawn and [s["number"] for s in suggested if isinstance(s, dict)] == [1, 2, 3]
+    assert len({s["parameters"]["match.lambda_b"] for s in suggested if isinstance(s, dict)}) == 3
