@@ -195,9 +195,7 @@ class Store:
 
     def _compute(self, key: str, lease: int, write: Write) -> Path:
         work, folder = self._work(f"{key}.{lease}"), self.root / key
-        for left in sorted(work.parent.glob(f"{key}.*")):  # of one that died, who may not be as dead as it seemed
-            if not WORK_NAME.fullmatch(left.name):
-                continue
+        for left in self._begun(key):  # of one that died, who may not be as dead as it seemed
             if left.is_symlink():
                 raise UserError(f"{left}: is a link, and links in a store are not followed; take it away")
             with contextlib.suppress(OSError):  # the second of two
@@ -237,6 +235,10 @@ class Store:
         self.here.storage.path(f"{WORK}/{name}")  # refuses links
         (self.root / WORK).mkdir(exist_ok=True)
         return self.root / WORK / name
+
+    def _begun(self, key: str) -> list[Path]:
+        """The folders in which somebody on this node began to compute a result."""
+        return [path for path in sorted((self.root / WORK).glob(f"{key}.*")) if WORK_NAME.fullmatch(path.name)]
 
     def _own(self, key: str) -> Path:
         """A new folder in which nobody else works."""
@@ -293,8 +295,8 @@ class Store:
                 drop(storage, key)
             return False
         self._publish(copy, read_manifest(copy))
-        for left in (self.root / WORK).glob(f"{key}.*"):  # begun on this node and ended by another
-            if WORK_NAME.fullmatch(left.name) and not left.is_symlink():
+        for left in self._begun(key):  # and ended by another node
+            if not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
         if not self._reading:
             storage.write(f"{key}/{USED}", b"")
