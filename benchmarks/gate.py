@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,16 +28,15 @@ from semples.statistics import spread
 from tune.messages import StageDone, encode
 from tune.replay import TABLE, Table
 from tune.scheduler import MilestoneStopping
-from tune.stopping import rules
-from tune.sweep_file import Sweep
+from tune.stopping import Rule, rules
 
 LENGTHS, SHARES = (12, 24, 36), (0.75, 0.5, 1 / 3, 0.25)
 MASKS, NETWORK = "masks", "segment"
 
 
-def passes(sweep: Sweep, trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of the trials, the first of them the default, that train a network."""
-    scheduler = MilestoneStopping(rules(sweep), {})
+def passes(at: Mapping[str, Rule], trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the trials, the first of them the default, that train a network. at: the rule at every milestone."""
+    scheduler = MilestoneStopping(at, {})
     through = []
     for number, row in enumerate(trials):
         done = encode(StageDone(MASKS, {}, (), 0.0, False, row["milestones"][MASKS][0]))
@@ -63,8 +63,8 @@ def main() -> None:
     for length in LENGTHS:
         draws = [[rows[i] for i in random.permutation(len(rows))[:length]] for _ in range(arguments.draws)]
         for share in SHARES:
-            sweep = table.sweep.changed(gate=share)
-            through = [passes(sweep, trials) for trials in draws]
+            at = rules(table.sweep.changed(gate=share))
+            through = [passes(at, trials) for trials in draws]
             pairs = [(winner(few), winner(trials)) for few, trials in zip(through, draws, strict=True)]
             cost = spread([few["milestones"][NETWORK][1] - all_["milestones"][NETWORK][1] for few, all_ in pairs])
             name, saved = f"{length}/{share:.2f}", 1 - np.mean([len(few) / length for few in through])

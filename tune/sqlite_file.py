@@ -49,7 +49,7 @@ def read_studies(db: sqlite3.Connection) -> InMemoryStorage:
     """A copy of all studies of a file whose tables have the number SCHEMA."""
     storage = InMemoryStorage()
     trials = _trials(db)
-    user, system = (_attributes(db, f"study_{whose}_attributes", "study_id") for whose in ("user", "system"))
+    user, system = (_attributes(db, "study", whose) for whose in ("user", "system"))
     for study, name in db.execute("SELECT study_id, study_name FROM studies").fetchall():
         directions = db.execute(
             "SELECT direction FROM study_directions WHERE study_id = ? ORDER BY objective", (study,)
@@ -74,7 +74,7 @@ def _trials(db: sqlite3.Connection) -> dict[int, list[FrozenTrial]]:
         distribution = known[text] if text in known else known.setdefault(text, json_to_distribution(text))
         distributions[trial][name] = distribution
         parameters[trial][name] = distribution.to_external_repr(value)
-    user, system = (_attributes(db, f"trial_{whose}_attributes", "trial_id") for whose in ("user", "system"))
+    user, system = (_attributes(db, "trial", whose) for whose in ("user", "system"))
     values, intermediate = defaultdict[int, list[float]](list), defaultdict[int, dict[int, float]](dict)
     for trial, value, kind in db.execute("SELECT trial_id, value, value_type FROM trial_values ORDER BY objective"):
         values[trial].append(NOT_FINITE.get(kind, value))
@@ -104,9 +104,9 @@ def _trials(db: sqlite3.Connection) -> dict[int, list[FrozenTrial]]:
     return found
 
 
-def _attributes(db: sqlite3.Connection, table: str, holder: str) -> dict[int, dict[str, Any]]:
-    """By study or trial. holder: the column that names it."""
+def _attributes(db: sqlite3.Connection, of: str, whose: str) -> dict[int, dict[str, Any]]:
+    """By the number of its row. of: study or trial. whose: user or system."""
     found = defaultdict[int, dict[str, Any]](dict)
-    for which, key, text in db.execute(f"SELECT {holder}, key, value_json FROM {table}"):
-        found[which][key] = json.loads(text)
+    for row, key, text in db.execute(f"SELECT {of}_id, key, value_json FROM {of}_{whose}_attributes"):
+        found[row][key] = json.loads(text)
     return found
