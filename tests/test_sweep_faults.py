@@ -101,6 +101,13 @@ class Driver:
         return max((seconds for kind, seconds in told if kind == what), default=0.0)
 
 
+def wait_until_a_stage_runs(store: Path) -> None:
+    end = time.monotonic() + 30
+    while not any((store / "work").glob("*")):  # between two stages, where the trial waits to be asked to go on
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -117,6 +124,7 @@ def test_a_sweep_goes_through_a_hanging_and_dead_mlflow_a_stopped_trial_a_killed
     driver.wait_for("trial   0  classify")
     server.send(signal.SIGSTOP)  # takes calls and never answers
     (trial,) = trial_processes()
+    wait_until_a_stage_runs(out / "tiny" / "store")
     os.kill(trial, signal.SIGSTOP)
     time.sleep(9)
     os.kill(trial, signal.SIGCONT)
