@@ -23,8 +23,8 @@ from semples.config import Config, with_changes
 from semples.data import load_data, png_archive, voc
 from semples.data.dataset import Dataset
 from semples.metrics import confusion, miou
+from semples.pipeline.graph import training_masks
 from semples.pipeline.run import run
-from semples.stages.heatmaps import FILES
 from semples.store import Store
 from tune.sweep_file import find_sweep_file, load_sweep
 
@@ -42,8 +42,9 @@ def without_masks(data: Dataset, root: Path) -> dict[str, Any]:
 
 def judged(config: Config, store: Store, ground_truth: dict[str, np.ndarray], classes: int) -> tuple[float, float]:
     """What the proxy says of a trial's pseudo masks, and their mIoU over the training images by the true masks."""
-    result = run(config, store, lambda event: None, until="masks")
-    made = png_archive.Reader(result.folders["masks"] / FILES["train"])
+    stages = training_masks(config)
+    result = run(config, store, lambda event: None, until=stages[-1])
+    made = png_archive.Reader(*(result.folders[name] / png_archive.FILE for name in stages if name in result.folders))
     names = load_data(config.data, config.selection).train.names
     counts = sum((confusion(ground_truth[name], made.read(name), classes) for name in names), np.zeros(1, np.int64))
     return result.metrics["proxy/pseudo_miou"], miou(np.asarray(counts))

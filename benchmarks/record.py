@@ -21,9 +21,11 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
 
+from semples.ablation import generator_of
 from semples.config import with_changes
-from semples.pipeline.graph import STAGES
+from semples.pipeline.graph import STAGES, reporting
 from semples.pipeline.run import run
+from semples.stages.heatmaps import reported_cam_miou
 from semples.store import Store
 from tune.replay import Table
 from tune.sweep_file import Sweep, find_sweep_file, load_sweep
@@ -77,14 +79,15 @@ def measure(sweep: Sweep, store: Path, parameters: dict[str, Any], until: str) -
     """A row of the table: by stage the milestone's mIoU [holdout, reported] and the compute seconds."""
     config = with_changes(sweep.base_config(), parameters, "record")
     with Store(store) as results:
-        result = run(config, results, lambda event: None, until=until)
+        result = run(config, results, lambda event: None, until=reporting(config, until) or until)
     milestones = {}
     for name in result.seconds:
-        stage = STAGES[name]
-        if stage.milestone:
-            prefix = "" if stage.headline else f"{name}/"
-            names = (f"{prefix}holdout/{stage.milestone}", f"{prefix}{stage.milestone}")
-            milestones[name] = [round(result.metrics[metric], 3) for metric in names]
+        if name in STAGES and (metric := STAGES[name].milestone):
+            prefix = "" if STAGES[name].headline else f"{name}/"
+            reported = result.metrics.get(f"{prefix}{metric}")
+            if reported is None:  # a run does not report the CAMs of its generators
+                reported = reported_cam_miou(generator_of(result, name), result.config, result.data)
+            milestones[name] = [round(value, 3) for value in (result.metrics[f"{prefix}holdout/{metric}"], reported)]
     seconds = {name: round(value, 2) for name, value in result.seconds.items()}
     return {"parameters": parameters, "milestones": milestones, "seconds": seconds}
 

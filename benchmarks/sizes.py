@@ -97,7 +97,8 @@ def run_as_child(folder: Path) -> None:
     config = load(folder / "config.yaml", json.loads((folder / "changes.json").read_text()))
     result = run(config, Store(folder / "store"), lambda event: None)
     peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    stored = sum(path.stat().st_size for path in result.folders["heatmaps"].iterdir())
+    made = [folder for name, folder in result.folders.items() if name.endswith("heatmaps")]  # of every set of images
+    stored = sum(path.stat().st_size for folder in made for path in folder.iterdir())
     print(json.dumps({"peak_kib": peak, "heatmap_bytes": stored}))
 
 

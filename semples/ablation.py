@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from semples import generators
 from semples.config import Config, with_changes
 from semples.data import load_data
 from semples.errors import UserError
-from semples.pipeline.graph import graph, latest
-from semples.pipeline.run import Event, run
+from semples.generators import Generator
+from semples.pipeline.graph import graph, latest, reporting
+from semples.pipeline.run import Event, Result, run
+from semples.stages.heatmaps import reported_cam_miou
 from semples.statistics import spread
 from semples.store import Store
 
@@ -44,20 +47,24 @@ def ablate(
     if not (data.train.annotated and data.test.annotated):
         raise UserError("an ablation needs true masks of training and test images, and this data set lacks them")
     values: dict[str, list[float]] = {step: [] for step in STEPS}
+    measuring = reporting(config, "masks") or "masks"
     for seed in seeds:
 
         def tell(event: Event, seed: int = seed) -> None:
             report(seed, event)
 
         own = with_changes(config, {"seed": seed, "segment.train_on": "pseudo"}, "ablation")
-        full = run(own, store, tell).metrics
-        without = run(with_changes(own, {"masks.crf.iterations": 0}, "ablation"), store, tell, until="masks").metrics
+        result = run(own, store, tell)
+        full = result.metrics
+        without = run(with_changes(own, {"masks.crf.iterations": 0}, "ablation"), store, tell, until=measuring).metrics
         bound = run(with_changes(own, {"segment.train_on": "ground_truth"}, "ablation"), store, tell).metrics
         heatmaps = latest(own, {name: name for name in graph(own)})["heatmaps"]
+        cams = {
+            f"{name}_cam": reported_cam_miou(generator_of(result, name), result.config, data)
+            for name in ("classify", "match", "refine")
+        }
         of_seed = {
-            "classify_cam": full["classify/cam_miou"],
-            "match_cam": full["match/cam_miou"],
-            "refine_cam": full["refine/cam_miou"],
+            **cams,
             "heatmaps": full.get(f"{heatmaps}/cam_miou", full["heatmaps/cam_miou"]),
             "masks_without_crf": without["pseudo_miou"],
             "masks": full["pseudo_miou"],
@@ -67,6 +74,12 @@ def ablate(
         for step, value in of_seed.items():
             values[step].append(value)
     return values
+
+
+def generator_of(result: Result, stage: str) -> Generator:
+    """The mask generator as a stage of a run left it."""
+    config, data = result.config, result.data
+    return generators.load(config.generator, data.num_classes, result.folders[stage], config.runtime.device)
 
 
 def differences(values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

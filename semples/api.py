@@ -21,7 +21,7 @@ from semples.data.png_archive import encode_mask
 from semples.errors import UserError
 from semples.folders import claim
 from semples.output import WEIGHTS, write_masks, write_run, write_weights
-from semples.pipeline.graph import Reuse, latest
+from semples.pipeline.graph import Reuse, latest, training_masks
 from semples.pipeline.run import Event, Result
 from semples.pipeline.run import run as run_pipeline
 from semples.preflight import check
@@ -90,7 +90,7 @@ def run(
             result = run_pipeline(resolved, opened, report or (lambda event: None), reuse=reuse)
             with own.publishing(replaced=(MASKS,), last=RESULT) as new:
                 folders = latest(result.config, result.folders)
-                write_masks(folders, new)
+                write_masks((folders[name] for name in training_masks(resolved) if name in folders), new)
                 write_weights(folders, new)
                 write_run(result, new)
     return result

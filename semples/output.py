@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -13,11 +14,12 @@ from semples import figures, generators
 from semples.config import dump
 from semples.data import png_archive
 from semples.errors import UserError, quoted
+from semples.image_sets import judging
 from semples.pipeline.graph import latest
 from semples.pipeline.run import Result
 from semples.run_folder import CONFIG, GALLERY, MASKS, RESULT, RESULT_FORMAT, headline
 from semples.stages import prompts, segment
-from semples.stages.heatmaps import FILES, read_heatmaps
+from semples.stages.heatmaps import read_heatmaps
 
 EXAMPLES = 8
 WEIGHTS = {"refine": generators.WEIGHTS, "prompts": prompts.WEIGHTS, "segment": segment.WEIGHTS}
@@ -41,26 +43,25 @@ def write_weights(folders: dict[str, Path], out: Path) -> None:
         shutil.copyfile(folders[stage] / file, out / file)
 
 
-def write_masks(folders: dict[str, Path], out: Path) -> None:
-    """Unpack the pseudo masks of the training set, from the results as `latest` gives them: NAME.png with VOC's
-    palette."""
+def write_masks(folders: Iterable[Path], out: Path) -> None:
+    """Unpack the pseudo masks of these results, those of the training set say: NAME.png with VOC's palette."""
     (out / MASKS).mkdir(parents=True)
-    with zipfile.ZipFile(folders["masks"] / FILES["train"]) as stored:
-        for name in stored.namelist():
-            if PurePath(name).name != name or not name.endswith(".png"):
-                raise UserError(
-                    f"{folders['masks'] / FILES['train']}: holds {quoted(name)}, which is no name of a mask"
-                )
-            (out / MASKS / name).write_bytes(stored.read(name))
+    for path in (folder / png_archive.FILE for folder in folders):
+        with zipfile.ZipFile(path) as stored:
+            for name in stored.namelist():
+                if PurePath(name).name != name or not name.endswith(".png"):
+                    raise UserError(f"{path}: holds {quoted(name)}, which is no name of a mask")
+                (out / MASKS / name).write_bytes(stored.read(name))
 
 
 def _draw_gallery(result: Result, path: Path) -> None:
     data, folders = result.data, latest(result.config, result.folders)
-    split, runtime, test = data.holdout, result.config.runtime, result.config.segment.test
+    split = data.treating(judging(result.config.selection)).images
+    runtime, test = result.config.runtime, result.config.segment.test
     chosen = figures.choose_examples(split, EXAMPLES)
-    stored = png_archive.Reader(folders["heatmaps"] / FILES["holdout"])
+    stored = png_archive.Reader(folders["heatmaps"] / png_archive.FILE)
     heat = {i: read_heatmaps(stored, split, i)[0] for i in chosen}
-    made = png_archive.Reader(folders["masks"] / FILES["holdout"])
+    made = png_archive.Reader(folders["masks"] / png_archive.FILE)
     pseudo = {i: made.read(split.names[i]) for i in chosen}
     images = {i: split.image(i) for i in chosen}
     ground_truth = {i: split.mask(i) for i in chosen}

@@ -46,7 +46,12 @@ def headline(metrics: dict[str, float], config: Config) -> str:
     if config.segment.train_on == "ground_truth":
         stamp += "; BOUND: the network was trained on true masks"
     names = {"pseudo_miou": "pseudo mask mIoU", "seg_miou": "segmentation mIoU"}
-    found = [f"{name} {metrics[key]:.1f}" for key, name in names.items() if key in metrics]
+    found = []
+    for key, name in names.items():
+        if key in metrics:
+            found.append(f"{name} {metrics[key]:.1f}")
+        elif f"holdout/{key}" in metrics:  # of a trial that was only judged
+            found.append(f"{name} {metrics[f'holdout/{key}']:.1f} on the holdout")
     return f"{', '.join(found) or 'no mask to measure by'} ({stamp})"
 
 

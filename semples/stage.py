@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from semples import registry
 from semples.errors import UserError, cut, quoted
@@ -18,6 +18,7 @@ from semples.errors import UserError, cut, quoted
 if TYPE_CHECKING:
     from semples.config import Config, Section
     from semples.data.dataset import Dataset
+    from semples.image_sets import ImageSet
     from semples.log import Log
 
 GROUP = "semples.stages"
@@ -46,13 +47,17 @@ class Stage:
     """module: where its `run` is. inputs: the stages whose results it is made from. reads: sections or single keys of
     the configuration; besides these it is given seed, selection and runtime, and nothing else. milestone: the metric by
     which trials are compared once this stage is done. headline: its metrics are those of the run, under their own
-    names. stream: the stage whose random stream it repeats, instead of one of its own.
+    names. stream: the stage whose random stream it repeats, instead of one of its own. by_image: what it makes of an
+    image depends on no other image; a run has it once for each set of images, see semples.pipeline.graph, and it is
+    given the set as `data.images`.
 
     Of other packages: refines, the stage of the method whose result it is given, too, and gives again in the same form:
     whoever reads that result reads this one instead. settings: the model of its section, `stages.NAME`, which it is
     given besides what it reads, as `config.stages[NAME]`; None = it has no settings.
 
-    sources: by input the stage of a run that makes it; known where the stage is one of a run's graph.
+    Known where the stage is one of a run's graph: sources, by input the stage that makes it. images: the set that it
+    treats, "" where it is none `by_image`. of: the stage of which it is the same for other images than those that
+    judge; its metrics stand under the name of that one.
     """
 
     module: str
@@ -61,9 +66,12 @@ class Stage:
     milestone: str | None = None
     headline: bool = False
     stream: str = ""
+    by_image: bool = False
     refines: str = ""
     settings: type[Section] | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    images: ImageSet | Literal[""] = ""
+    of: str = ""
 
     def load(self) -> Run:
         """What computes it. Raises UserError where the module of another package has none."""

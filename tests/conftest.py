@@ -20,6 +20,11 @@ from tune.environment import quiet
 
 Command = Callable[..., tuple[int, str, str]]
 
+# the stages of a run where every training image has a true mask
+MADE = (
+    "classify", "match", "prompts", "refine", "heatmaps", "masks", "measured_heatmaps", "measured_masks", "segment",
+)  # fmt: skip
+
 # every stage in seconds: one epoch of few images
 TINY: dict[str, Any] = {
     "data": {"train": 24, "holdout": 8, "test": 8},

@@ -33,7 +33,7 @@ CONTINUOUS = {"match.lambda_b": {"float": [1.0, 8.0]}}
 def sweep_of(**changes: Any) -> Sweep:
     tree = {
         "name": "s", "selection": "holdout", "objective": "pseudo_miou", "trials": 8, "sampler": "grid",
-        "space": {"match.lambda_b": {"choice": LAMBDAS}}, **changes,
+        "report": "all", "space": {"match.lambda_b": {"choice": LAMBDAS}}, **changes,
     }  # fmt: skip
     return make_sweep(tree)
 
@@ -64,6 +64,13 @@ class Machine:
                 util=SimpleNamespace(get_node_ip_address=lambda: "10.0.0.7"), get_runtime_context=lambda: node
             ),
             "tune.trial.run": self._run,
+            "tune.outside.run": self._run,
+            "tune.outside.ray": SimpleNamespace(
+                remote=_Task,
+                wait=lambda tasks: (tasks[:1], tasks[1:]),
+                get=lambda task: task(),
+                exceptions=SimpleNamespace(RayError=RuntimeError),
+            ),
             "semples.output._draw_gallery": lambda result, path: path.write_bytes(b"a picture"),
         }.items():
             patch.setattr(name, value)
@@ -81,7 +88,8 @@ class Machine:
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt
-        self.computed.append(name)
+        by_image, judges = STAGES[name].by_image, data.treated == "holdout"
+        self.computed.append(name if judges else f"{data.treated}_{name}")
         for epoch in (1, 2):
             log(epoch, 2, loss=1.0 / epoch, lr=0.1 * epoch)
         for file in ("generator.safetensors", "prompts.safetensors", "network.safetensors"):
@@ -92,7 +100,10 @@ class Machine:
         if config.match.lambda_b == self.diverges:
             raise UserError("match diverged; lower match.lambda_b")
         metric = STAGES[name].milestone  # what is reported says the opposite of what chooses
-        return {metric: 100.0 - value, f"holdout/{metric}": value} if metric else {"nouns": 3.0}
+        if metric is None:
+            return {"nouns": 3.0}
+        chooses, reported = {f"holdout/{metric}": value}, {metric: 100.0 - value}
+        return (chooses if judges else reported) if by_image else chooses | reported
 
     def _run(self, config: Config, *words: Any, **named: Any) -> Any:
         self.configs.append(config)
@@ -138,6 +149,19 @@ class Machine:
 
     def _send(self, result: dict[str, Any]) -> None:
         self._report(result)
+
+
+class _Task:
+    """A remote function of Ray, that runs when its result is asked for."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self._function = function
+
+    def options(self, **words: Any) -> _Task:
+        return self
+
+    def remote(self, *words: Any) -> Callable[[], Any]:
+        return partial(self._function, *words)
 
 
 class NoMlflow:

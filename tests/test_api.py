@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SMALL, Command
+from conftest import MADE, SMALL, Command
 from PIL import Image
 
 import semples
 from semples.data.files import read_mask
-from semples.pipeline.graph import STAGES
 
 
 def metrics_in(folder: Path) -> dict[str, float]:
@@ -88,8 +87,8 @@ def test_configurations_come_as_files_mappings_and_objects(tmp_path: Path) -> No
 def test_events_and_figures_reach_the_caller(runs: Path) -> None:
     events: list[semples.Event] = []
     result = semples.run(SMALL, {"segment.lr": 0.02}, out=runs / "b", store=runs / "a" / "store", report=events.append)
-    assert [event.stage for event in events if event.metrics is not None] == list(STAGES)
-    assert result.reused == tuple(STAGES)[:-1] and result.metrics == metrics_in(runs / "b")
+    assert [event.stage for event in events if event.metrics is not None] == list(MADE)
+    assert result.reused == tuple(MADE)[:-1] and result.metrics == metrics_in(runs / "b")
     assert result.config.segment.lr == 0.02
 
 

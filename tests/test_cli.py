@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SMALL, TINY, Command
+from conftest import MADE, SMALL, TINY, Command
 from PIL import Image
 
 from semples.data import scenes, voc
-from semples.pipeline.graph import STAGES
 
 
 def tiny_file(**changes: object) -> Path:
@@ -34,14 +33,14 @@ def small_file() -> Path:
 def test_run_predict_evaluate(command: Command) -> None:
     code, out, err = command("semples", "run", tiny_file(), "segment.epochs=1", "--out", "r")
     assert (code, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()[:7]] == list(STAGES)  # in a log a line for each
+    assert [line.split()[0] for line in out.splitlines()[: len(MADE)]] == list(MADE)  # in a log a line for each
     assert "pseudo mask mIoU" in out and "chosen on holdout masks" in out
     for name in ("result.json", "config.yaml", "gallery.png", "network.safetensors", "prompts.safetensors"):
         assert (Path("r") / name).stat().st_size > 0
     assert yaml.safe_load(Path("r/config.yaml").read_text())["segment"]["epochs"] == 1
     before = Path("r/result.json").read_text()
     code, out, _ = command("semples", "run", tiny_file(), "segment.epochs=1", "--out", "r")
-    assert code == 0 and out.count("(stored)") == 7
+    assert code == 0 and out.count("(stored)") == len(MADE)
     assert yaml.safe_load(before)["metrics"] == yaml.safe_load(Path("r/result.json").read_text())["metrics"]
 
     split = scenes.draw(24, 8, 8, 0).test
@@ -66,23 +65,26 @@ def test_run_predict_evaluate(command: Command) -> None:
 
 def test_stages_and_store(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = command("semples", "stages", small_file(), "--out", "r")
-    assert code == 0 and out.count("missing") == 7
+    assert code == 0 and out.count("missing") == len(MADE)
     assert command("semples", "run", small_file(), "--out", "r")[0] == 0
     code, out, _ = command("semples", "stages", small_file(), "masks.background=0.7", "--out", "r")
-    assert code == 0 and out.count("stored") == 5 and out.count("missing") == 2
+    assert code == 0 and out.count("stored") == 6 and out.count("missing") == 3
     code, facts, err = command("semples", "stages", small_file(), "masks.background=0.7", "--out", "r", "--json")
     rows = json.loads(facts)["stages"]
-    assert (code, err, [row["stage"] for row in rows]) == (0, "", list(STAGES))
-    assert [row["state"] for row in rows] == ["stored"] * 5 + ["missing"] * 2 and rows[5]["reads"] == ["heatmaps"]
+    assert (code, err, [row["stage"] for row in rows]) == (0, "", list(MADE))
+    missing = {"masks", "measured_masks", "segment"}
+    assert [row["state"] for row in rows] == ["missing" if name in missing else "stored" for name in MADE]
+    assert rows[5]["reads"] == ["heatmaps"] and rows[-1]["reads"] == ["measured_masks"]
     kept = {path.name: json.loads((path / "result.json").read_text()) for path in Path("r/store").glob("?" * 32)}
-    for row in rows[:5]:
+    stored = [row for row in rows if row["stage"] not in missing]
+    for row in stored:
         assert (row["seconds"], row["bytes"]) == tuple(kept[row["key"]][what] for what in ("seconds", "bytes"))
         assert row["key"][:12] in out and 0 <= time.time() - row["last_used"] < 600
-    assert [row["bytes"] for row in rows[5:]] == [None, None]
-    new = next(line.split("│")[2].strip() for line in out.splitlines() if "masks" in line)
+    assert {row["bytes"] for row in rows if row["stage"] in missing} == {None}
+    new = next(line.split("│")[2].strip() for line in out.splitlines() if "│ masks" in line)
     _, out, _ = command("semples", "store", "ls", "r/store")
     keys = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in out.splitlines() if "│" in line}
-    assert len(keys) == 7
+    assert len(keys) == len(MADE)
     why = ("semples", "stages", small_file(), "masks.background=0.7", "--out", "r", "--why")
     assert command(*why, keys["masks"], new) == (0, "masks.background: 0.5, 0.7\n", "")
     code, facts, _ = command(*why, keys["masks"], new, "--json")
@@ -96,15 +98,15 @@ def test_stages_and_store(command: Command, monkeypatch: pytest.MonkeyPatch) -> 
     assert code == 2 and "--why zz: 0 known keys" in err
 
     code, out, _ = command("semples", "store", "du", "r/store")
-    assert code == 0 and "all" in out and " 13 " in out
-    assert command("semples", "store", "verify", "r/store") == (0, "13 results are as they were written\n", "")
+    assert code == 0 and "all" in out and " 17 " in out
+    assert command("semples", "store", "verify", "r/store") == (0, "17 results are as they were written\n", "")
     weights = next(path for path in Path("r/store").rglob("generator.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     code, out, err = command("semples", "store", "verify", "r/store")
-    assert code == 2 and "12 results" in out and "1 damaged" in err
+    assert code == 2 and "16 results" in out and "1 damaged" in err
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # nobody died here who would have to be waited for
     code, out, _ = command("semples", "store", "prune", "r/store", "--keep", 0)
-    assert code == 0 and "dropped 12 results" in out
+    assert code == 0 and "dropped 16 results" in out
     code, _, err = command("semples", "store", "ls", "nowhere")
     assert code == 2 and "nowhere: no such folder" in err
 

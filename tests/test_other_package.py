@@ -25,7 +25,6 @@ from semples.pipeline.run import Result
 from semples.preflight import check
 from semples.results import make_key
 from semples.stage import Stage, fixed
-from semples.stages.heatmaps import FILES
 from semples.testing.stages import StageContract
 from tune.keys import sweep_schema
 from tune.sweep_file import make_sweep
@@ -51,14 +50,16 @@ class TestStages(StageContract):
 def test_what_a_stage_refines_is_read_by_whoever_reads_that(both: Config, run_in: Callable[..., Result]) -> None:
     refined, plain = run_in(both), run_in(with_changes(both, {"stages": {}}, "test"))
     assert list(refined.folders) == [
-        "classify", "match", "prompts", "refine", "heatmaps", "smooth", "masks", "count", "segment",
+        "classify", "match", "prompts", "refine", "heatmaps", "smooth", "masks", "count", "measured_heatmaps",
+        "measured_smooth", "measured_masks", "segment",
     ]  # fmt: skip
-    assert plain.reused == ("classify", "match", "prompts", "refine", "heatmaps")
+    assert plain.reused == ("classify", "match", "prompts", "refine", "heatmaps", "measured_heatmaps")
     assert refined.metrics["smooth/changed"] > 1 and 0 < refined.metrics["count/share"] < 1
     assert refined.metrics["heatmaps/cam_miou"] == plain.metrics["heatmaps/cam_miou"]
-    old, new = (png_archive.Reader(run.folders["masks"] / FILES["train"]) for run in (plain, refined))
-    assert any((old.read(name) != new.read(name)).any() for name in refined.data.train.names)
-    assert run_in(both).reused == tuple(graph(both))
+    for stage, split in (("masks", plain.data.holdout), ("measured_masks", plain.data.train)):
+        old, new = (png_archive.Reader(run.folders[stage] / png_archive.FILE) for run in (plain, refined))
+        assert any((old.read(name) != new.read(name)).any() for name in split.names)
+    assert run_in(both).reused == tuple(graph(both, refined.data))
     assert latest(both, refined.folders)["heatmaps"] == refined.folders["smooth"]
     without = run_in(with_changes(both, {"stages.smooth.radius": 0}, "test"))
     assert without.metrics["pseudo_miou"] == plain.metrics["pseudo_miou"]
@@ -83,7 +84,10 @@ def test_why_tells_the_setting_and_the_package(both: Config, other_package: Path
     known |= {make_key(**parts): parts for parts in edited.values()}
     (why,) = differences(before["masks"], edited["masks"], known)
     assert why.startswith("code of other_smoothing: ")
-    assert [name for name in edited if edited[name] != before[name]] == ["smooth", "masks", "count", "segment"]
+    assert {name for name in edited if edited[name] != before[name]} == {
+        *(f"{of}{name}" for of in ("", "measured_", "rest_") for name in ("smooth", "masks")),
+        "count", "segment",
+    }  # fmt: skip
 
 
 def test_a_stage_is_given_its_own_settings_only(both: Config) -> None:
@@ -161,12 +165,20 @@ def test_several_refine_in_the_order_in_which_they_stand(monkeypatch: pytest.Mon
     assert stages["b"].sources == {"heatmaps": "heatmaps"}
     assert stages["a"].sources == {"heatmaps": "b", "masks_of_others": "masks_of_others", "refine": "refine"}
     assert stages["masks"].sources == {"heatmaps": "a"} and stages["thin"].sources == {"masks": "masks"}
-    assert stages["segment"].sources == stages["last"].sources == {"masks": "thin"}
+    assert stages["last"].sources == {"masks": "thin"}
+    of_training = {"measured_masks": "measured_thin", "rest_masks": "rest_thin"}
+    assert stages["segment"].sources == of_training
+    assert stages["measured_b"].sources == {"heatmaps": "measured_heatmaps", "judged": "b"}
+    assert stages["rest_a"].sources == {
+        "heatmaps": "rest_b", "masks_of_others": "masks_of_others", "refine": "refine",
+    }  # fmt: skip
+    assert stages["measured_masks"].sources == {"heatmaps": "measured_a", "judged": "masks"}
     assert [name for name in stages if name in STAGES] == list(STAGES)
     order = list(stages)
     assert all(order.index(source) < order.index(name) for name in order for source in stages[name].sources.values())
     assert latest(config, {name: name for name in stages}) == {
-        **{name: name for name in stages}, "heatmaps": "a", "masks": "thin",
+        **{name: name for name in stages}, "heatmaps": "a", "masks": "thin", **of_training,
+        "measured_heatmaps": "measured_a", "rest_heatmaps": "rest_a",
     }  # fmt: skip
 
 
@@ -198,7 +210,7 @@ def test_a_run_on_a_layout_of_another_package(other_package: Path, tmp_path: Pat
     assert read_config(Path("r/config.yaml"))["stages"] == {"smooth": {"radius": 3}, "count": {}}
     assert len(list(Path("r/masks").iterdir())) == 24
     code, out, err = command("semples", "stages", "c.yaml", "--out", "r")
-    assert code == 0 and out.count(" stored ") == 9 and "smooth" in out, err
+    assert code == 0 and out.count(" stored ") == 12 and "smooth" in out, err
     code, out, err = command("semples", "store", "du", "r/store")
     assert code == 0 and "smooth" in out and "count" in out, err
 

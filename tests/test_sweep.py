@@ -118,7 +118,9 @@ def test_a_sweep_from_launch_to_export(tmp_path: Path) -> None:
     client = MlflowClient(uri)
     for run in runs:
         assert run.data.tags["state"] == "COMPLETE"
-        assert {"pseudo_miou", "seg_miou", "match/loss", "segment/loss", "refine/cam_miou"} <= set(run.data.metrics)
+        assert {"pseudo_miou", "seg_miou", "match/loss", "segment/loss", "refine/holdout/cam_miou"} <= set(
+            run.data.metrics
+        )
         assert run.data.params["match.lambda_b"] == "1.0"
         assert run.data.metrics["seconds_computed"] > 0
         files = {f.path for f in client.list_artifacts(run.info.run_id)}

@@ -15,7 +15,7 @@ from semples.run_folder import read_run
 from tune.environment import quiet, variables
 from tune.messages import TrialCallback
 from tune.places import trial_folder
-from tune.records import trial_record
+from tune.records import reported_later, trial_record
 from tune.study import load_study, pareto_front, ranked
 from tune.sweep_file import Sweep, find_sweep_file, load_sweep, parse_sweep
 from tune.sweep_folder import best_figures, load_launched, without_secrets
@@ -43,12 +43,12 @@ class SweepResults:
         run (mIoU in percent), usage_seconds, usage_gpu_gb, duplicate_of, and the searched keys by name."""
         import pandas as pd  # noqa: PLC0415 - takes half a second
 
-        rows = []
+        rows, later = [], reported_later(self.study)
         for trial in self.study.get_trials(deepcopy=False):
             record = trial_record(trial)
             row: dict[str, Any] = {"state": record.state.value, "reason": record.reason}
             if record.metrics:
-                row |= self.sweep.by_objective(trial.values) | record.metrics
+                row |= self.sweep.by_objective(trial.values) | record.metrics | later.get(trial.number, {})
             if record.usage:
                 row |= {"usage_seconds": record.usage.seconds, "usage_gpu_gb": record.usage.gpu_gb}
             rows.append(row | {"duplicate_of": record.duplicate_of} | trial.params)

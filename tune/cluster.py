@@ -25,7 +25,7 @@ from ray.exceptions import AuthenticationError
 
 from semples.errors import UserError, cut, quoted
 from tune.messages import Restarted, TrialCallback
-from tune.sweep_file import Resources
+from tune.values import Resources
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 OWN_TOKEN = secrets.token_hex(32)  # of what this process starts; it is in its environment alone, and ends with it

@@ -13,33 +13,29 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import ray
 from pydantic import BaseModel, ConfigDict, Field
 
-from semples.config import Config, parse, to_dict, with_changes
+from semples.config import Config, with_changes
 from semples.errors import UserError, cut
-from semples.folders import claim
 from semples.formats import Format, json_object
-from semples.output import write_run
-from semples.pipeline.graph import Reuse
-from semples.pipeline.run import run
-from semples.run_folder import RESULT, read_run
-from semples.secrets import pass_on, redact, reveal
+from semples.pipeline.graph import reporting
+from semples.run_folder import read_run
+from semples.secrets import pass_on
 from semples.statistics import Spread, spread
-from semples.store import open_store
 from tune.cluster import joined, watched
-from tune.driver import MAX_FAILURES, catch_up
+from tune.driver import catch_up
 from tune.messages import Usage
 from tune.mlflow_writer import Store
 from tune.objectives import Direction, choosing
+from tune.outside import compute_all
 from tune.parts import HEADLINES
-from tune.places import STORE, trial_folder
+from tune.places import trial_folder
 from tune.records import run_of
 from tune.study import load_study, ranked
 from tune.sweep_file import Sweep
-from tune.sweep_folder import store_place, tracking_uri
+from tune.sweep_folder import tracking_uri
 from tune.tracking import open_trackers
 
 CONFIRM = "confirm"  # folder of the runs; with .json, the verdict
@@ -116,23 +112,6 @@ def finalists(sweep: Sweep, folder: Path, top: int) -> dict[str, Config]:
     return {DEFAULT: sweep.base_config(), **own}
 
 
-def run_again(
-    tree: dict[str, Any], out: str, until: str, store: str, copies: str, quota: float | None, reuse: Reuse
-) -> str:
-    """One run of a finalist, on whatever node; "" or what went wrong. A finished one is not repeated."""
-    config, folder = parse(tree, "finalist"), Path(out)
-    try:
-        if (folder / RESULT).exists() and read_run(folder)[0] == config:
-            return ""
-        with open_store(reveal(store, "store"), Path(copies), quota) as results:
-            result = run(config, results, lambda event: None, until, reuse)
-            with claim(folder, "run", adopt=True).publishing(last=RESULT) as new:
-                write_run(result, new)
-    except UserError as error:
-        return redact(str(error))
-    return ""
-
-
 def confirm(
     sweep: Sweep, folder: Path, top: int, seeds: int, address: str | None, on_run: Callable[[str, int, str], None]
 ) -> Verdict:
@@ -161,23 +140,16 @@ def confirm(
             "sweep to where you may write"
         ) from None
     failed: dict[str, str] = {}
+    until = reporting(sweep.base_config(), sweep.last_stage) or sweep.last_stage
+
+    def ended(which: tuple[str, int], problem: str) -> None:
+        on_run(*which, problem)
+        if problem:
+            failed[which[0]] = f"{which[0]} with seed {which[1]}: {problem}"
+
     pass_on(sweep.store, "store")
     with joined(sweep.resources, address) as logs, watched(lambda: None, logs):
-        task = ray.remote(run_again).options(
-            num_cpus=sweep.resources.cpu, num_gpus=sweep.resources.gpu, max_retries=MAX_FAILURES
-        )
-        fixed = (sweep.last_stage, store_place(sweep, folder), str(folder / STORE), sweep.store_gb, sweep.reuse)
-        waiting = {task.remote(to_dict(config), str(out), *fixed): which for which, (config, out) in again.items()}
-        while waiting:
-            (done,), _ = ray.wait(list(waiting))
-            name, seed = waiting.pop(done)
-            try:
-                problem = ray.get(done)
-            except ray.exceptions.RayError as error:
-                problem = " ".join(str(error).split())[-300:]
-            on_run(name, seed, problem)
-            if problem:
-                failed[name] = f"{name} with seed {seed}: {problem}"
+        compute_all(sweep, folder, again, "run", until, ended)
     if DEFAULT in failed or len(failed) == len(configs) - 1:
         raise UserError(f"nothing is left to compare: {'; '.join(failed.values())}")
     results = {which: read_run(place)[1] for which, (_, place) in again.items() if which[0] not in failed}

@@ -23,16 +23,18 @@ from tune.cluster import Lives, joined, watched
 from tune.environment import termination_interrupts
 from tune.messages import TrialCallback
 from tune.mlflow_writer import Store, Writer, entries, unwritten, written
+from tune.outside import MAX_FAILURES
 from tune.parts import TRACKERS, find
 from tune.places import BEST, STORE, SWEEP_FILE
 from tune.records import compute_seconds, is_of_0_1, keep_run, run_of, trial_record
+from tune.reporting import report_leaders
 from tune.samplers import create_sampler
 from tune.scheduler import scheduler_of
 from tune.searcher import StudySearcher
 from tune.stopping import rules
 from tune.storage import place_of
 from tune.storage import why as reason_of
-from tune.study import finished, load_study, study_exists, succeeded
+from tune.study import finished, load_study, study_exists, succeeded, unreported
 from tune.sweep_file import Sweep
 from tune.sweep_folder import (
     alone,
@@ -53,7 +55,6 @@ from tune.warm_start import open_study, warm_starts
 log = logging.getLogger(__name__)
 
 DONE = "all of its trials have run"
-MAX_FAILURES = 3  # of the process or node of a trial, after which it is not tried again
 
 
 def trials_to_go(sweep: Sweep, folder: Path) -> float:
@@ -88,7 +89,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
             log.warning("%s", said)
         store = Store(tracking_uri(sweep, out), folder)
         missing = trials_to_go(sweep, folder)
-        if missing <= 0:
+        if missing <= 0 and not unreported(load_study(folder, sweep), sweep):
             catch_up(store, folder)
             return DONE
         base = sweep.base_config()
@@ -119,9 +120,16 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
                 _say_what_waits(store, writer.close(3))  # Ray does not wait much longer
 
             ended_before, locked = len(finished(study)), False
+
+            def why_it_ended() -> str:
+                done = DONE if len(finished(study)) - ended_before >= missing else ""
+                return done or ("" if searcher.unfinished else searcher.exhausted)
+
             try:
                 with watched(give_up, logs), termination_interrupts():
                     _fit(sweep, study, searcher, to_dict(base), folder, missing, on_event, logs)
+                    if why_it_ended() and not searcher.failing:
+                        report_leaders(study, sweep, folder, tracker, on_event)
             except Exception as error:
                 if (cause := _of_study(error)) is None:
                     raise
@@ -134,10 +142,8 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
             finally:
                 if not locked:
                     searcher.stop()
-                    trials = finished(study)
-                    why = DONE if len(trials) - ended_before >= missing else ""
-                    why = why or ("" if searcher.unfinished else searcher.exhausted)
-                    computed, saved = compute_seconds(map(trial_record, trials))
+                    why = why_it_ended()
+                    computed, saved = compute_seconds(map(trial_record, trials := finished(study)))
                     figures = {"trials": float(len(trials)), "seconds_computed": computed, "seconds_saved": saved}
                     tracker.log(key, [{**figures, **best_figures(study, sweep)}])
                     try:
@@ -217,6 +223,9 @@ def _fit(
     on_event: TrialCallback,
     logs: str,
 ) -> None:
+    """Run the missing trials."""
+    if missing <= 0:
+        return
     trainable = ray_tune.with_resources(
         ray_tune.with_parameters(
             run_trial,
@@ -224,6 +233,7 @@ def _fit(
             folder=str(folder),
             objectives=sweep.objectives,
             until=sweep.last_stage,
+            report=sweep.report,
             store=store_place(sweep, folder),
             quota=sweep.store_gb,
             reuse=sweep.reuse,

@@ -1,7 +1,7 @@
 """What a trial tells the driver, and what the driver tells whoever watches a sweep.
 
 trial:   Placed  (Progress* StageDone)*  Completed | Failed        nothing at the end: it was stopped or lost
-driver:  Began   what the trial says, Restarted*                   Ended
+driver:  Began   what the trial says, Restarted*                   Ended Reported?
 """
 
 from __future__ import annotations
@@ -111,7 +111,14 @@ class Ended:
     seconds_saved: float = 0.0
 
 
-Event = Message | Began | Restarted | Ended
+@dataclass(frozen=True)
+class Reported:
+    """A trial that had ended was measured on the reported images: the metrics that it lacked."""
+
+    metrics: dict[str, float]
+
+
+Event = Message | Began | Restarted | Ended | Reported
 TrialCallback = Callable[[int, Event], None]  # (number of the trial, what happened)
 
 _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Placed, Progress, StageDone, Completed, Failed)}

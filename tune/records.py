@@ -20,6 +20,7 @@ STATES = {
 _OF_OPTUNA = {TrialState.FAIL: State.FAILED}  # where only Optuna says how it stands
 # user attributes
 _STATE, _REASON, _METRICS, _STAGES, _DUPLICATE = "state", "reason", "metrics", "stages", "duplicate_of"
+_REPORTED = "reported:"  # and the number of a trial; of the study
 _USAGE, _USAGE_0_1 = "usage", "taken"
 _RUN, _RUN_0_1 = "run", "run_id"  # version 0.1.0 kept MLflow's id, "" if there was none
 
@@ -123,6 +124,17 @@ def keep_duplicate(trial: optuna.Trial, of: FrozenTrial) -> None:
     trial.set_user_attr(_DUPLICATE, of.number)
     if usage := trial_record(of).usage:
         trial.set_user_attr(_USAGE, asdict(usage))
+
+
+def keep_reported(study: optuna.Study, number: int, metrics: dict[str, float]) -> None:
+    """Remember what a trial that has ended reports besides its metrics: Optuna lets nobody change it any more."""
+    study.set_user_attr(f"{_REPORTED}{number}", metrics)
+
+
+def reported_later(study: optuna.Study) -> dict[int, dict[str, float]]:
+    """By trial what it reports besides its own metrics."""
+    kept = study.user_attrs.items()
+    return {int(name.removeprefix(_REPORTED)): metrics for name, metrics in kept if name.startswith(_REPORTED)}
 
 
 def compute_seconds(trials: Iterable[TrialRecord]) -> tuple[float, float]:

@@ -171,8 +171,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 self._tracker.tag(run, node=node)
             case StageDone(stage) if stage not in trial_record(trial).stages:
                 # the study comes last: a driver that is killed in between does it again
-                self._tracker.log(run, message.curves, f"{stage}/")
-                self._tracker.log(run, [message.metrics], f"{stage}/", first_step=len(message.curves))
+                prefix = f"{self._stages[stage].of or stage}/"
+                self._tracker.log(run, message.curves, prefix)
+                self._tracker.log(run, [message.metrics], prefix, first_step=len(message.curves))
                 keep_stage(trial, message)
                 self._spent += 0.0 if message.reused else message.seconds
                 if message.score is not None:

@@ -9,11 +9,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from semples.errors import UserError, cut
+from semples.pipeline.graph import reporting
 from tune.messages import Usage
-from tune.records import is_duplicate, is_sound, trial_record
+from tune.records import is_duplicate, is_sound, reported_later, trial_record
 from tune.storage import open_storage, place_of, storage_errors
 from tune.sweep_file import Sweep
 
+TOP = 5  # trials by which a sweep is told
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -92,6 +94,19 @@ def pareto_front(study: optuna.Study, sweep: Sweep) -> list[FrozenTrial]:
     if len(sweep.directions) == 1:
         return leading[:1]
     return [trial for trial in leading if not _dominated(trial, leading, sweep)]
+
+
+def leading(study: optuna.Study, sweep: Sweep) -> list[FrozenTrial]:
+    """The trials by which a sweep is told: the TOP best, or with several objectives the whole Pareto front."""
+    return pareto_front(study, sweep) if len(sweep.directions) > 1 else ranked(study, sweep)[:TOP]
+
+
+def unreported(study: optuna.Study, sweep: Sweep) -> list[FrozenTrial]:
+    """The leading trials whose reported figures are not known yet."""
+    stage, later = reporting(sweep.base_config(), sweep.last_stage), reported_later(study)
+    if stage is None:
+        return []
+    return [t for t in leading(study, sweep) if stage not in trial_record(t).stages and t.number not in later]
 
 
 def _losses(trial: FrozenTrial, sweep: Sweep) -> list[float]:

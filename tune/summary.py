@@ -10,11 +10,9 @@ import optuna
 
 from tune.messages import State
 from tune.parts import HEADLINES
-from tune.records import compute_seconds, trial_record
-from tune.study import pareto_front, ranked, succeeded
+from tune.records import compute_seconds, reported_later, trial_record
+from tune.study import leading, succeeded, unreported
 from tune.sweep_file import Sweep
-
-TOP = 5  # trials by which a sweep is told
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,8 @@ class Summary:
     """space: the searched keys. trials: how many were asked for, None without such a number. done: those that ended as
     they should. states: number of trials by state. seconds_computed, seconds_saved: compute seconds of the stages that
     trials computed, and of those that they found stored. best: at most TOP trials, best first; with several objectives
-    the whole Pareto front."""
+    the whole Pareto front. unreported: those of them that are not measured yet on the images on which figures are
+    reported."""
 
     sweep: str
     selection: str
@@ -56,6 +55,7 @@ class Summary:
     seconds_computed: float
     seconds_saved: float
     best: tuple[Leader, ...]
+    unreported: tuple[int, ...]
     failures: tuple[Failure, ...]
 
 
@@ -65,7 +65,7 @@ def summarise(study: optuna.Study, sweep: Sweep) -> Summary:
     records = [trial_record(trial) for trial in study.get_trials(deepcopy=False)]
     states = Counter(of.state.value for of in records if of.duplicate_of is None and of.state != State.WAITING)
     computed, saved = compute_seconds(records)
-    leading = pareto_front(study, sweep) if len(names) > 1 else ranked(study, sweep)[:TOP]
+    later = reported_later(study)
     return Summary(
         sweep.name,
         sweep.selection,
@@ -81,11 +81,16 @@ def summarise(study: optuna.Study, sweep: Sweep) -> Summary:
                 trial.number,
                 trial.params == default,
                 dict(zip(names, trial.values, strict=True)),
-                {name: value for name, value in records[trial.number].metrics.items() if name in HEADLINES},
+                {
+                    name: value
+                    for name, value in (records[trial.number].metrics | later.get(trial.number, {})).items()
+                    if name in HEADLINES
+                },
                 trial.params,
             )
-            for trial in leading
+            for trial in leading(study, sweep)
         ),
+        unreported=tuple(trial.number for trial in unreported(study, sweep)),
         failures=tuple(
             Failure(number, of.state.value, of.reason)
             for number, of in enumerate(records)

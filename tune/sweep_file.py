@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from optuna.distributions import BaseDistribution
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, WithJsonSchema, model_validator
 
 from semples.config import (
     NO_FLAG,
@@ -41,97 +32,13 @@ from semples.formats import Format, renamed
 from semples.pipeline.graph import Reuse, graph
 from tune import space
 from tune.objectives import Direction, Objective, find_objective
-from tune.parts import EARLY_STOPPING, OBJECTIVE, SAMPLER, TRACKERS, Choice, check, schema
+from tune.parts import EARLY_STOPPING, SAMPLER, TRACKERS, Choice, check, schema
 from tune.space import Dimension
+from tune.values import Limits, Objectives, Report, Resources, Seconds
 
 SWEEPS = Path(__file__).parent / "sweeps"
 FILES = ("data.root", "generator.weights", "clip.pretrained")  # keys that may name a file or folder
-LONGEST = 100 * 365 * 86400  # seconds of a sweep
-LIMITS = {
-    "seconds": "Compute seconds of all of a trial's stages.",
-    "gpu_gb": "The most GPU memory of a trial, in GB.",
-}
 OWN_RENAMED = {"wall": "time_limit"}  # keys of version 0.1.0, and what they are called now
-TIME = r"(\d+(?:\.\d+)?)([smhd])"
-
-
-class Resources(Section):
-    """The part of a machine that a trial has to itself."""
-
-    cpu: Annotated[float, Field(gt=0, le=100_000), NO_FLAG] = Field(
-        default=1, description="CPUs, which are also the threads of a trial; above 1 whole numbers only."
-    )
-    gpu: Annotated[float, Field(ge=0, le=100_000), NO_FLAG] = Field(
-        default=0,
-        description="GPUs; a fraction lets several trials share one, above 1 whole numbers only. 0 = trials run on the "
-        "CPU, even where there is a GPU.",
-    )
-
-    @field_validator("cpu", "gpu")
-    @classmethod
-    def _whole_above_one(cls, value: float) -> float:
-        if value > 1 and value != int(value):
-            raise ValueError("above 1 Ray knows whole numbers only")
-        return value
-
-
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str | Mapping) else value
-
-
-def _objectives(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
-    try:
-        found = [find_objective(choice) for choice in choices]
-    except UserError as error:
-        raise ValueError(str(error)) from None
-    if len({one.metric for one in found}) != len(found) or not any(one.stage for one in found):
-        raise ValueError("name every objective once, and at least one that a stage reports, such as an mIoU")
-    return choices
-
-
-def _seconds(value: Any) -> Any:
-    """Seconds of "90s", "30m", "6h", "2d" or several such in a row, "1h30m"; numbers are seconds already."""
-    if not isinstance(value, str):
-        return value
-    parts = re.findall(TIME, value)
-    if not parts or "".join(f"{number}{unit}" for number, unit in parts) != value:
-        raise ValueError("give a time like 90s, 30m, 6h, 2d or 1h30m")
-    return sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for number, unit in parts)
-
-
-def _limits(limits: dict[str, float]) -> dict[str, float]:
-    for name in limits:
-        if name not in LIMITS:
-            raise ValueError(f"'{name}' cannot be limited{nearest(name, LIMITS)}; known: {', '.join(LIMITS)}")
-    return limits
-
-
-# with what editors are told, where a file may have other forms than the value
-_ONE_OF = schema(OBJECTIVE)
-_POSITIVE = {"type": "number", "exclusiveMinimum": 0}
-_Objectives = Annotated[
-    tuple[Choice, ...],
-    BeforeValidator(_as_tuple),
-    Field(min_length=1),
-    AfterValidator(_objectives),
-    WithJsonSchema({"anyOf": [_ONE_OF, {"type": "array", "items": _ONE_OF, "minItems": 1, "uniqueItems": True}]}),
-]
-_Limits = Annotated[
-    dict[str, Annotated[float, Field(gt=0), NO_FLAG]],
-    AfterValidator(_limits),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "properties": {name: {**_POSITIVE, "description": text} for name, text in LIMITS.items()},
-            "additionalProperties": False,
-        }
-    ),
-]
-_Seconds = Annotated[
-    Annotated[float, Field(gt=0, le=LONGEST), NO_FLAG] | None,
-    BeforeValidator(_seconds),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^({TIME})+$"}, _POSITIVE, {"type": "null"}]}),
-]
 
 
 class Sweep(Section):
@@ -145,7 +52,7 @@ class Sweep(Section):
         description="What chooses: holdout, the masks of images that no reported figure uses; proxy, CLIP without any "
         "mask; oracle, the evaluation masks themselves."
     )
-    objective: _Objectives = Field(
+    objective: Objectives = Field(
         description="What is best, measured on the masks that choose: seg_miou, pseudo_miou (then trials end at the "
         "pseudo masks and train no network), another metric, {name: metric, metric: pseudo_iou/dog, stage: masks} for "
         "one (direction: minimize where less is better), or a list of several, with seconds (compute of all of a "
@@ -153,17 +60,17 @@ class Sweep(Section):
         "several the best are the Pareto front: trials that no other beats in all. Other names are entry points of the "
         "group tune.objectives."
     )
-    limits: _Limits = Field(
+    limits: Limits = Field(
         default={}, description="What a trial may take, seconds and gpu_gb; trials above are never the best."
     )
     trials: Annotated[int, Field(ge=1, le=1_000_000), NO_FLAG] | None = Field(
         default=None, description="Number of trials, in all; empty = no end by number."
     )
-    budget: _Seconds = Field(
+    budget: Seconds = Field(
         default=None,
         description="Compute time of all trials together, after which no trial is begun: 6h, 1h30m, 90s, or seconds.",
     )
-    time_limit: _Seconds = Field(
+    time_limit: Seconds = Field(
         default=None, description="Time since the launch, after which no trial is begun: 8h, 1h30m, 90s, or seconds."
     )
     parallel: Annotated[int, Field(ge=0, le=100_000), NO_FLAG] = Field(
@@ -222,6 +129,12 @@ class Sweep(Section):
         description="Which stored results are taken: exact, those of this very code with these versions of the "
         "libraries; declared, those of other code too, if configuration and data are the same. It is written into "
         "every trial.",
+    )
+    report: Report = Field(
+        default="auto",
+        description="Which trials are also measured on the images on which figures are reported, where they are judged "
+        "before a network is trained: all; leaders, the best when the sweep ends; auto, all where that costs less than "
+        "a tenth of a trial, else leaders.",
     )
     preset: str = Field(
         default="",

@@ -26,7 +26,7 @@ from semples.run_folder import headline, read_run
 from semples.secrets import conceal, reveal
 from tune.parts import HEADLINES
 from tune.places import BEST, STORE, SWEEP_FILE, trial_folder
-from tune.records import trial_record
+from tune.records import reported_later, trial_record
 from tune.storage import place_of
 from tune.study import load_study, ranked, study_exists
 from tune.sweep_file import FORMAT, Sweep, make_sweep
@@ -170,7 +170,8 @@ def trial_config_yaml(folder: Path, number: int) -> str:
 def best_figures(study: optuna.Study, sweep: Sweep) -> dict[str, float]:
     """Objectives and both mIoUs of the best complete trial, as `best_...`; empty if there is none."""
     for trial in ranked(study, sweep)[:1]:
-        reported = {k: v for k, v in trial_record(trial).metrics.items() if k in HEADLINES}
+        metrics = trial_record(trial).metrics | reported_later(study).get(trial.number, {})
+        reported = {k: v for k, v in metrics.items() if k in HEADLINES}
         return {f"best_{name}": v for name, v in {**sweep.by_objective(trial.values), **reported}.items()}
     return {}
 

@@ -10,15 +10,17 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from semples.pipeline.graph import STAGES
+from semples.pipeline.graph import graph
 from tune.cost_aware import affecting
 from tune.records import is_duplicate
 from tune.replay import Replay, StagePlan, replay
 from tune.sweep_file import Sweep, make_sweep
 
 SECONDS = {
-    "classify": 5.0, "match": 20.0, "prompts": 4.0, "refine": 20.0, "heatmaps": 2.0, "masks": 3.0, "segment": 30.0,
+    "classify": 5.0, "match": 20.0, "prompts": 4.0, "refine": 20.0, "heatmaps": 2.0, "masks": 3.0,
+    "measured_heatmaps": 4.0, "measured_masks": 6.0, "rest_heatmaps": 1.0, "rest_masks": 1.0, "segment": 30.0,
 }  # fmt: skip
+JUDGED = ("classify", "match", "prompts", "refine", "heatmaps", "masks")  # by which pseudo masks are judged
 # one key of every kind, and one that is only there with some values of another
 SPACE: dict[str, Any] = {
     "match.lambda_b": {"float": [0.5, 8.0], "log": True}, "masks.background": {"float": [0.3, 0.7], "step": 0.1},
@@ -34,7 +36,7 @@ class MadeUp:
     """Made-up stages for a replay: every score (mIoU in percent) is what `judge` says of the parameters."""
 
     def __init__(self, sweep: Sweep, judge: Callable[[dict[str, Any]], float]):
-        self._keys, self._judge = affecting(sweep), judge
+        self._keys, self._judge, self._stages = affecting(sweep), judge, graph(sweep.base_config())
 
     def stage_seconds(self, profile: str) -> dict[str, float]:
         """SECONDS, whatever the profile."""
@@ -48,7 +50,7 @@ class MadeUp:
                 name,
                 repr([parameters.get(k) for k in keys]).encode(),
                 seconds[name],
-                [score, score + 1.0] if STAGES[name].milestone else None,
+                [score, score + 1.0] if self._stages[name].milestone else None,
             )
             for name, keys in self._keys.items()
         ]

@@ -28,6 +28,8 @@ from semples.store import open_store
 from tune.messages import Completed, Failed, Message, Placed, Progress, StageDone, Usage, encode
 from tune.objectives import Objective, choosing, milestone_score
 from tune.places import STORE, SWEEP_FILE, trial_folder
+from tune.reporting import goes_on
+from tune.values import Report
 
 REPORT_EVERY = 2.0  # seconds between two reports from inside a stage
 LONGEST = 900  # characters of the reason why a trial failed
@@ -44,17 +46,19 @@ def run_trial(
     folder: str,
     objectives: tuple[Objective, ...],
     until: str,
+    report: Report,
     store: str,
     quota: float | None,
     reuse: Reuse,
 ) -> None:
-    """Run the configuration `base` with the suggested parameters, up to the stage `until`. What it reports: see
-    tune.messages. A trial whose last report is neither Completed nor Failed was stopped or lost."""
+    """Run the configuration `base` with the suggested parameters, up to the stage `until`, and measure it on the
+    reported images where `report` wants that (tune.reporting). What it tells: see tune.messages. A trial whose last
+    message is neither Completed nor Failed was stopped or lost."""
     sweep, last = Path(folder), 0.0
     # the next trial goes on in this process, and Ray gives it up where one that was stopped still tidies up after 2 s
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
 
-    def report(event: Event) -> None:
+    def tell(event: Event) -> None:
         nonlocal last
         if event.metrics is not None:
             score = milestone_score(stages[event.stage], event.metrics, config.selection)
@@ -74,7 +78,7 @@ def run_trial(
         config = with_changes(parse(base, "base"), suggestion["parameters"], "suggestion")
         stages = graph(config)
         with open_store(reveal(store, "store"), sweep / STORE, quota) as results:
-            result = run(config, results, report, until, reuse)
+            result = run(config, results, tell, until, reuse, goes_on(report, until))
             with claim(out, "trial", adopt=True).publishing(last=RESULT) as new:
                 write_run(result, new)
         usage, chosen = Usage(sum(result.seconds.values()), result.gpu_gb), choosing(result.metrics, config.selection)

@@ -40,8 +40,9 @@ def bars(console: Console) -> Iterator[Report]:
             elif event.metrics is None:
                 note = "  ".join(f"{k} {v:.3f}" for k, v in event.values.items())
             else:
-                metric, done = event.milestone, total
-                note = f"{metric} {event.metrics[metric]:.1f}" if metric in event.metrics else ""  # without masks
+                done = total
+                told = {name: value for name, value in event.metrics.items() if name.split("/")[-1] == event.milestone}
+                note = "  ".join(f"{name} {value:.1f}" for name, value in told.items())  # nothing without masks
                 note += " (stored)" if event.reused else ""
             progress.update(tasks[name], completed=done, total=total, note=note)
             if log and (event.metrics is not None or time.monotonic() - spoke > LOG_EVERY):

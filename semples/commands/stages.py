@@ -54,7 +54,9 @@ def stages(
     resolved = read(config, changes)
     check(resolved)
     resolved = resolved.model_copy(update={"runtime": resolve_device(resolved.runtime)})
-    parts = key_parts(resolved, load_data(resolved.data, resolved.selection).fingerprint)
+    data = load_data(resolved.data, resolved.selection)
+    made = graph(resolved, data)
+    parts = key_parts(resolved, data.fingerprint, made)
     with looking(place or str(out / STORE)) as store:
         stored = {entry.key: entry for entry in store.entries()}
         of_this = {make_key(**own): name for name, own in parts.items()}
@@ -67,7 +69,6 @@ def stages(
             else:
                 print("\n".join(reasons) or "they are the same key")
             return
-        made = graph(resolved)
         rows = [_row(name, key, made[name].sources.values(), stored.get(key), store) for key, name in of_this.items()]
     same = {declared(own, known) for own in parts.values()}
     others = sum(declared(own, known) in same for key, own in known.items() if key not in of_this)

@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+FILE = "images.zip"  # of a stage's result that holds one
+
 
 def voc_palette() -> list[int]:
     """The colours that VOC gives to the 256 mask values: 768 numbers, 0-255."""
@@ -41,18 +43,20 @@ def write(path: Path, images: Iterable[tuple[str, Image.Image]]) -> None:
 
 
 class Reader:
-    """The images of such a file, read one by one; the file is opened once in every process that reads from it."""
+    """The images of such files, read one by one; a file is opened once in every process that reads from it."""
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._opened: tuple[int, zipfile.ZipFile] | None = None
+    def __init__(self, *paths: Path):
+        self.paths = paths
+        self._opened: tuple[int, dict[str, zipfile.ZipFile]] | None = None
 
     def read(self, name: str) -> np.ndarray:
         """uint8 (h, w) that was written under the name."""
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), zipfile.ZipFile(self.path)
+            archives = [zipfile.ZipFile(path) for path in self.paths]
+            self._opened = os.getpid(), {member: archive for archive in archives for member in archive.namelist()}
+        member = f"{name}.png"
         # not by Image.open, which refuses the stacked heatmaps of a large photo
-        return np.asarray(PngImageFile(io.BytesIO(self._opened[1].read(f"{name}.png"))))
+        return np.asarray(PngImageFile(io.BytesIO(self._opened[1][member].read(member))))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_opened": None}
+        return {"paths": self.paths, "_opened": None}

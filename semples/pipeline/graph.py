@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from semples.errors import UserError
+from semples.image_sets import ImageSet, judging
 from semples.stage import Stage, find, fixed
 
 if TYPE_CHECKING:
     from semples.config import Config
+    from semples.data.dataset import Dataset
 
 ALWAYS = ("seed", "selection", "runtime")  # what every stage may read
 T = TypeVar("T")
@@ -22,6 +24,30 @@ Reuse = Literal["exact", "declared"]
 def _judge(config: Config) -> tuple[str, ...]:
     """The stage whose result judges masks where no true mask may."""
     return ("prompts",) if config.selection == "proxy" else ()
+
+
+def _sets(config: Config) -> tuple[ImageSet, ...]:
+    """The sets of images besides the one that judges."""
+    return ("rest",) if config.selection == "oracle" else ("measured", "rest")
+
+
+def _for(images: str, name: str) -> str:
+    """The name of a stage for another set of images than the one that judges."""
+    return f"{images}_{name}"
+
+
+def training_masks(config: Config) -> tuple[str, ...]:
+    """The stages that make the pseudo masks of the training images, of which some may be none: each of a part of
+    them."""
+    others = tuple(_for(images, "masks") for images in _sets(config))
+    return ("masks", *others) if config.selection == "oracle" else others
+
+
+def reporting(config: Config, name: str) -> str | None:
+    """The stage that measures on the images on which figures are reported what this one measures on those that judge;
+    None where there is none, for it measures both or the two are the same."""
+    found = _for("measured", latest(config, {stage: stage for stage in graph(config)})[name])
+    return found if found in graph(config) else None
 
 
 def _judged(section: str) -> Callable[[Config], tuple[str, ...]]:
@@ -42,17 +68,20 @@ STAGES: dict[str, Stage] = {
         # the same batches as match: with lambda_r 0 it repeats match, and what differs is due to the prompts
         stream="match",
     ),
-    "heatmaps": Stage("semples.stages.heatmaps", fixed("refine"), fixed("generator", "heatmaps"), "cam_miou"),
+    "heatmaps": Stage(
+        "semples.stages.heatmaps", fixed("refine"), fixed("generator", "heatmaps"), "cam_miou", by_image=True
+    ),
     "masks": Stage(
         "semples.stages.masks",
         lambda config: ("heatmaps", *_judge(config)),
         _judged("masks"),
         "pseudo_miou",
         headline=True,
+        by_image=True,
     ),
     "segment": Stage(
         "semples.stages.segment",
-        lambda config: ("masks", *_judge(config)) if config.segment.train_on == "pseudo" else (),
+        lambda config: (*training_masks(config), *_judge(config)) if config.segment.train_on == "pseudo" else (),
         _judged("segment"),
         "seg_miou",
         headline=True,
@@ -65,10 +94,28 @@ def covers(reads: Iterable[str], key: str) -> bool:
     return any(f"{key}.".startswith(f"{read}.") for read in reads)
 
 
-def graph(config: Config) -> dict[str, Stage]:
+def graph(config: Config, data: Dataset | None = None) -> dict[str, Stage]:
     """The stages of a run by name, each behind all that it is made from. Raises UserError where a stage of another
-    package does not fit in."""
+    package does not fit in.
+
+    A stage that treats images by itself is there for every set of them: first for those that judge, under its own name,
+    then as measured_NAME for the training images on which figures are reported, where these are others, and as
+    rest_NAME for those that have no true mask. measured_NAME is also given what NAME made, as `judged`. Where the data
+    are given, stages for which there is no image are left out.
+    """
     stages = {**{name: _of_another_package(name, config) for name in config.stages}, **STAGES}
+    for name, stage in stages.items():
+        if stage.by_image:
+            stages[name] = replace(stage, images=judging(config.selection))
+    others = {
+        _for(images, name): _for_set(images, name, stage, config)
+        for images in _sets(config)
+        for name, stage in stages.items()
+        if stage.by_image
+    }
+    stages |= others
+    if data:
+        stages = {n: s for n, s in stages.items() if not s.images or len(data.treating(s.images).images)}
     last = _last(stages)
     left = {name: replace(stage, sources=_sources(name, stages, last, config)) for name, stage in stages.items()}
     ordered: dict[str, Stage] = {}
@@ -79,6 +126,20 @@ def graph(config: Config) -> dict[str, Stage]:
             raise UserError(f"stages: {circle} cannot be run, for what is made from it is also what it is made from")
         ordered[ready] = left.pop(ready)
     return ordered
+
+
+def _for_set(images: ImageSet, name: str, stage: Stage, config: Config) -> Stage:
+    """The same stage for another set of images than the one that judges."""
+    judged = ("judged",) if images == "measured" else ()
+    return replace(
+        stage,
+        inputs=fixed(*stage.inputs(config), *judged),
+        milestone=None,
+        stream=stage.stream or name,
+        refines=_for(images, stage.refines) if stage.refines else "",
+        images=images,
+        of=name,
+    )
 
 
 def latest(config: Config, of_stages: Mapping[str, T]) -> dict[str, T]:
@@ -98,15 +159,25 @@ def _of_another_package(name: str, config: Config) -> Stage:
     if stage.refines and stage.refines not in STAGES:
         raise UserError(f"stages.{name}: refines '{stage.refines}', which is no stage of {', '.join(STAGES)}")
     given = (*([stage.refines] if stage.refines else []), *stage.inputs(config))
-    if unknown := {*given} - {*STAGES, *config.stages}:
+    if unknown := {*given} - {*STAGES, *config.stages, *training_masks(config)}:
         raise UserError(f"stages.{name}: is made from '{min(unknown)}', which is no stage of this run")
-    return replace(stage, inputs=fixed(*given), reads=fixed(*stage.reads(config), f"stages.{name}"))
+    by_image = bool(stage.refines) and STAGES[stage.refines].by_image
+    reads = fixed(*stage.reads(config), f"stages.{name}")
+    return replace(stage, inputs=fixed(*given), reads=reads, by_image=by_image)
 
 
 def _sources(name: str, stages: Mapping[str, Stage], last: Mapping[str, str], config: Config) -> dict[str, str]:
-    """By input of a stage the one that makes it. Of several that refine the same result, each is given that of the one
-    before."""
-    refined = stages[name].refines
+    """By input of a stage the one that makes it, for the same images where it is made for several sets. Of several that
+    refine the same result, each is given that of the one before."""
+    own = stages[name]
+    refined = own.refines
     same = [other for other, stage in stages.items() if refined and stage.refines == refined]
     before = same[same.index(name) - 1] if same and same[0] != name else refined
-    return {key: before if key == refined else last.get(key, key) for key in stages[name].inputs(config)}
+
+    def source(key: str) -> str:
+        if key == "judged":
+            return own.of
+        there = _for(own.images, key) if own.of and _for(own.images, key) in stages else key
+        return before if there == refined else last.get(there, there)
+
+    return {key: source(key) for key in own.inputs(config) if source(key) in stages}

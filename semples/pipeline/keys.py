@@ -21,14 +21,15 @@ from semples.stage import Stage
 COMPUTING = ("code", "libraries", "stream", "version")  # parts that tell how; "version" is what 0.1.0 had for them
 
 
-def key_parts(config: Config, fingerprint: str) -> dict[str, dict[str, Any]]:
-    """What the key of every stage's result is made of under this (resolved) configuration; see make_key."""
+def key_parts(config: Config, fingerprint: str, stages: Mapping[str, Stage] | None = None) -> dict[str, dict[str, Any]]:
+    """What the key of every stage's result is made of under this (resolved) configuration; see make_key. stages: those
+    of the run, where not all are in it."""
     flat = dict(flatten(to_dict(config)))
     # of files that the configuration names, the content counts
     weights = weights_file(config.clip)
     content = {"clip": file_digest(weights) if weights else "", "generator": generators.content(config.generator)}
     result: dict[str, dict[str, Any]] = {}
-    for name, stage in graph(config).items():
+    for name, stage in (stages or graph(config)).items():
         reads = stage.reads(config)
         made_by = _origin(stage, config, reads)
         result[name] = {

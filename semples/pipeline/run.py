@@ -35,7 +35,7 @@ class Event:
     """Progress of a run. While a stage computes: epoch of epochs (0 when it begins) and the values of that epoch. While
     another process computes it: who, in `waiting`. When it is done: also its final `metrics`, its whole `curves` (one
     mapping an epoch), the `seconds` that it took to compute, whether it was `reused`, and the stage's `milestone`, the
-    metric by which runs are compared there, if it has one."""
+    metric by which runs are compared there, if it has one, or that it reports for other images."""
 
     stage: str
     epoch: int
@@ -90,14 +90,20 @@ class Result:
 
 
 def run(
-    config: Config, store: Store, report: Callable[[Event], None], until: str | None = None, reuse: Reuse = "exact"
+    config: Config,
+    store: Store,
+    report: Callable[[Event], None],
+    until: str | None = None,
+    reuse: Reuse = "exact",
+    further: Callable[[Result], str | None] = lambda result: None,
 ) -> Result:
     """Compute the stages up to `until` (and what refines its result; None = all) whose results the store lacks, in
     order.
 
     report: called after every epoch and every stage. reuse: "declared" also takes stored results of other code and
-    other versions of libraries, if configuration and data are the same. A result that is deleted or damaged while it is
-    used is computed again. Raises UserError for what the user can put right.
+    other versions of libraries, if configuration and data are the same. further: called after `until` with the result
+    so far; the stage up to which to go on, None for no further. Stages of an empty set of images are left out. A result
+    that is deleted or damaged while it is used is computed again. Raises UserError for what the user can put right.
     """
     config = config.model_copy(update={"runtime": resolve_device(config.runtime)})
     prepare(config.runtime)
@@ -106,7 +112,7 @@ def run(
     while True:
         folders: dict[str, Path] = {}
         try:
-            return _run_stages(config, data, store, report, until, reuse, folders)
+            return _run_stages(config, data, store, report, until, reuse, further, folders)
         except Exception:
             if not again or not store.lost(folder.name for folder in folders.values()):
                 raise
@@ -120,10 +126,12 @@ def _run_stages(
     report: Callable[[Event], None],
     until: str | None,
     reuse: Reuse,
+    further: Callable[[Result], str | None],
     folders: dict[str, Path],
 ) -> Result:
     """Stage after stage; the folder of each, once it is done, in `folders`."""
-    all_parts = key_parts(config, data.fingerprint)
+    stages = graph(config, data)
+    all_parts = key_parts(config, data.fingerprint, stages)
     known = recorded(store.entries()) if reuse == "declared" else {}
     alike = {declared(parts, known): key for key, parts in known.items()}
     metrics: dict[str, float] = {}
@@ -131,28 +139,20 @@ def _run_stages(
     libraries: dict[str, dict[str, str]] = {}
     reused: list[str] = []
     gpu_gb = 0.0
-    stages = graph(config)
-    end = latest(config, {name: name for name in stages}).get(until or "")
-    for name, stage in stages.items():
+
+    def complete(name: str, stage: Stage) -> None:
+        nonlocal gpu_gb
+        own = data.treating(stage.images) if stage.images else data
         inputs = {key: folders[source] for key, source in stage.sources.items()}
-        parts = {**all_parts[name], "inputs": {i: folder.name for i, folder in inputs.items()}}
+        parts = {**all_parts[name], "inputs": {key: folder.name for key, folder in inputs.items()}}
         key = make_key(**parts)
         if alike and key not in known:
             key = alike.get(declared(parts, known), key)
 
-        def compute(
-            out: Path,
-            name: str = name,
-            stage: Stage = stage,
-            inputs: dict[str, Path] = inputs,
-            parts: dict[str, Any] = parts,
-        ) -> dict[str, Any]:
-            return _compute(name, stage, config, data, inputs, out, report) | {"stage": name, "key": parts}
+        def compute(out: Path) -> dict[str, Any]:
+            return _compute(name, stage, config, own, inputs, out, report) | {"stage": name, "key": parts}
 
-        def wait(owner: str, name: str = name) -> None:
-            report(Event(name, 0, 1, waiting=owner))
-
-        folder, found = store.get_or_compute(key, compute, wait)
+        folder, found = store.get_or_compute(key, compute, lambda owner: report(Event(name, 0, 1, waiting=owner)))
         if found:
             reused.append(name)
         folders[name] = folder
@@ -161,17 +161,27 @@ def _run_stages(
         libraries[name] = manifest.get("key", {}).get("libraries", {})
         gpu_gb = max(gpu_gb, manifest.get("gpu_gb", 0.0))
         for metric, value in manifest["metrics"].items():
-            metrics[metric if stage.headline else f"{name}/{metric}"] = value
-        curves = tuple(manifest["curves"])
-        report(
-            Event(
-                name, len(curves), len(curves), {}, manifest["metrics"], curves, manifest["seconds"], found,
-                milestone=stage.milestone,
-            )
+            metrics[metric if stage.headline else f"{stage.of or name}/{metric}"] = value
+        curves, milestone = tuple(manifest["curves"]), stages[stage.of or name].milestone
+        ended = Event(
+            name, len(curves), len(curves), {}, manifest["metrics"], curves, manifest["seconds"], found,
+            milestone=milestone,
         )  # fmt: skip
+        report(ended)
+
+    def result() -> Result:
+        return Result(config, data, metrics, folders, seconds, tuple(reused), gpu_gb, libraries, reuse)
+
+    last = latest(config, {name: name for name in graph(config)})
+    end = last.get(until or "")
+    for name in graph(config):
+        if name in stages:
+            complete(name, stages[name])
         if name == end:
-            break
-    return Result(config, data, metrics, folders, seconds, tuple(reused), gpu_gb, libraries, reuse)
+            if (goal := last.get(further(result()) or "")) in (None, name):
+                break
+            end = goal
+    return result()
 
 
 def _compute(

@@ -16,6 +16,7 @@ from semples import generators
 from semples.data import png_archive
 from semples.data.dataset import Dataset, Split
 from semples.generators import Generator
+from semples.image_sets import judging
 from semples.images import enlarge, minmax, normalise_pixels, rescale
 from semples.metrics import THRESHOLDS, Sweep, sweep_thresholds
 from semples.training import autocast
@@ -28,7 +29,6 @@ MINMAX_EPS = 1e-8
 PROXY_BACKGROUND = 0.5  # where no mask may choose the score
 CHUNK, HELD = 64, 2**25  # images held at a time and their pixels; those of one size are computed together
 PIXELS = 2**19  # computed at a time, or one image that has more
-FILES = {"train": "train.zip", "holdout": "holdout.zip"}
 
 Heatmaps = tuple[int, np.ndarray, np.ndarray]
 Member = tuple[int, np.ndarray]  # index and image
@@ -100,58 +100,66 @@ def count_thresholds(split: Split, heatmaps: Iterable[Heatmaps], classes: int) -
     return sweep_thresholds(triples(), classes)
 
 
-def choose_threshold(config: Config, name: str, reported: Sweep, holdout: Sweep) -> dict[str, float]:
-    """mIoU of both splits at the background score that the selection rule chooses, and that score: under "proxy", which
-    looks at no mask, PROXY_BACKGROUND. Not finite where there are no masks."""
-    if config.selection == "proxy":
-        best = int(np.abs(THRESHOLDS - PROXY_BACKGROUND).argmin())
-    else:
-        best = (holdout if config.selection == "holdout" else reported).best
-    return {
-        name: float(reported.miou[best]),
-        f"holdout/{name}": float(holdout.miou[best]),
-        f"{name}_background": float(THRESHOLDS[best]),
-    }
+def choose_threshold(config: Config, judged: Sweep) -> int:
+    """Index of the background score that the selection rule chooses: of the best mIoU on the images that judge; under
+    "proxy", which looks at no mask, that of PROXY_BACKGROUND."""
+    return int(np.abs(THRESHOLDS - PROXY_BACKGROUND).argmin()) if config.selection == "proxy" else judged.best
+
+
+def sweep_cams(generator: Generator, config: Config, data: Dataset) -> Sweep:
+    """CAMs of a trained generator at one scale, on the treated images that have a true mask, at every background
+    score."""
+    generator.eval()
+    split = data.images
+    heatmaps = compute_heatmaps(generator, split, split.annotated, config, (1.0,), False)
+    return count_thresholds(split, heatmaps, data.num_classes)
 
 
 def score_cams(generator: Generator, config: Config, data: Dataset) -> dict[str, float]:
-    """CAM mIoU of a trained generator at one scale: the milestone of the stages that train it."""
-    generator.eval()
-    sweeps = [
-        count_thresholds(
-            split, compute_heatmaps(generator, split, split.annotated, config, (1.0,), False), data.num_classes
-        )
-        for split in (data.train, data.holdout)
-    ]
-    return choose_threshold(config, "cam_miou", *sweeps)
+    """mIoU of these CAMs on the images that judge, and its background score: the milestone of the stages that train a
+    generator. Not finite where there are no masks."""
+    judge = data.treating(judging(config.selection))
+    return _figures(config, judge, sweep := sweep_cams(generator, config, judge), sweep)
+
+
+def reported_cam_miou(generator: Generator, config: Config, data: Dataset) -> float:
+    """mIoU of these CAMs on the images on which figures are reported, at the background score that the others chose."""
+    judged = sweep_cams(generator, config, data.treating(judging(config.selection)))
+    return float(sweep_cams(generator, config, data.treating("measured")).miou[choose_threshold(config, judged)])
+
+
+def _figures(config: Config, data: Dataset, sweep: Sweep, judged: Sweep) -> dict[str, float]:
+    best = choose_threshold(config, judged)
+    background = {"cam_miou_background": float(THRESHOLDS[best])} if sweep is judged else {}
+    return {f"{data.prefix}cam_miou": float(sweep.miou[best]), **background}
 
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
-    """Writes, for training set and holdout, one PNG an image: the present classes' heatmaps one below the other."""
-    settings = config.heatmaps
+    """Writes one PNG for each image that is treated: the present classes' heatmaps one below the other. The background
+    score of what is reported is chosen on the heatmaps that judge, `judged` among the inputs."""
+    settings, split = config.heatmaps, data.images
     generator = generators.load(config.generator, data.num_classes, inputs["refine"], config.runtime.device)
     generator.eval()
-    sweeps = []
-    done, total = 0, len(data.train) + len(data.holdout)
-    for name, file in FILES.items():
-        split = getattr(data, name)
 
-        def written(split: Split = split) -> Iterator[tuple[str, Image.Image]]:
-            nonlocal done
-            for i, maps, _ in compute_heatmaps(
-                generator, split, range(len(split)), config, settings.scales, settings.flip
-            ):
-                done += 1
-                if done % CHUNK == 0 or done == total:
-                    log(done, total)
-                # grey: PNG predicts the pixels of a palette image by nothing, and takes half as much again
-                yield split.names[i], Image.fromarray(maps.reshape(-1, maps.shape[-1]))
+    def written() -> Iterator[tuple[str, Image.Image]]:
+        heatmaps = compute_heatmaps(generator, split, range(len(split)), config, settings.scales, settings.flip)
+        for done, (i, maps, _) in enumerate(heatmaps, 1):
+            if done % CHUNK == 0 or done == len(split):
+                log(done, len(split))
+            # grey: PNG predicts the pixels of a palette image by nothing, and takes half as much again
+            yield split.names[i], Image.fromarray(maps.reshape(-1, maps.shape[-1]))
 
-        png_archive.write(out / file, written())
-        stored = png_archive.Reader(out / file)
-        again = ((i, *read_heatmaps(stored, split, i)) for i in split.annotated)
-        sweeps.append(count_thresholds(split, again, data.num_classes))
-    return choose_threshold(config, "cam_miou", *sweeps)
+    png_archive.write(out / png_archive.FILE, written())
+    if not split.annotated:
+        return {}
+    sweep = _sweep_stored(out, split, data.num_classes)
+    judged = _sweep_stored(inputs["judged"], data.holdout, data.num_classes) if "judged" in inputs else sweep
+    return _figures(config, data, sweep, judged)
+
+
+def _sweep_stored(folder: Path, split: Split, classes: int) -> Sweep:
+    stored = png_archive.Reader(folder / png_archive.FILE)
+    return count_thresholds(split, ((i, *read_heatmaps(stored, split, i)) for i in split.annotated), classes)
 
 
 def read_heatmaps(stored: png_archive.Reader, split: Split, i: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,9 +14,10 @@ from torch.utils.data import Dataset as TorchDataset
 from semples.crf import smooth_labels
 from semples.data import png_archive
 from semples.data.dataset import IGNORE, Dataset, Split
+from semples.image_sets import judging
 from semples.metrics import confusion, iou, miou
 from semples.proxy import agreement
-from semples.stages.heatmaps import FILES, read_heatmaps
+from semples.stages.heatmaps import read_heatmaps
 from semples.stages.prompts import load_prompts
 
 if TYPE_CHECKING:
@@ -68,38 +69,31 @@ def _as_it_is(mask: Any) -> Any:
 
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
-    """Writes the pseudo masks of training set and holdout, uint8 with 0..K and 255; `runtime.workers` processes share
-    the work."""
-    classes = data.num_classes
-    counts = {name: np.zeros((classes + 1, classes + 1), np.int64) for name in FILES}
-    done, total = 0, len(data.train) + len(data.holdout)
-    for name, file in FILES.items():
-        split = getattr(data, name)
-        loader = DataLoader(
-            PseudoMasks(split, inputs["heatmaps"] / file, config.masks),
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=config.runtime.workers,
-        )
+    """Writes the pseudo masks of the images that are treated, uint8 with 0..K and 255; `runtime.workers` processes
+    share the work."""
+    classes, split, prefix = data.num_classes, data.images, data.prefix
+    counts = np.zeros((classes + 1, classes + 1), np.int64)
+    loader = DataLoader(
+        PseudoMasks(split, inputs["heatmaps"] / png_archive.FILE, config.masks),
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=config.runtime.workers,
+    )
 
-        def masks() -> Iterator[tuple[str, Image.Image]]:
-            nonlocal done
-            for i, mask in enumerate(loader):  # noqa: B023
-                ground_truth = split.mask(i)  # noqa: B023
-                if ground_truth is not None:
-                    counts[name] += confusion(ground_truth, mask, classes)  # noqa: B023
-                done += 1
-                if done % PROGRESS_EVERY == 0 or done == total:
-                    log(done, total)
-                yield split.names[i], png_archive.encode_mask(mask)  # noqa: B023
+    def masks() -> Iterator[tuple[str, Image.Image]]:
+        for i, mask in enumerate(loader):
+            ground_truth = split.mask(i)
+            if ground_truth is not None:
+                counts[:] += confusion(ground_truth, mask, classes)
+            if (i + 1) % PROGRESS_EVERY == 0 or i + 1 == len(split):
+                log(i + 1, len(split))
+            yield split.names[i], png_archive.encode_mask(mask)
 
-        png_archive.write(out / file, masks())
-    metrics = {"pseudo_miou": miou(counts["train"]), "holdout/pseudo_miou": miou(counts["holdout"])}
-    if config.selection == "proxy":
-        made, names = png_archive.Reader(out / FILES["holdout"]), data.holdout.names
+    png_archive.write(out / png_archive.FILE, masks())
+    metrics = {f"{prefix}pseudo_miou": miou(counts)}
+    if config.selection == "proxy" and data.treated == judging(config.selection):
+        made = png_archive.Reader(out / png_archive.FILE)
         learned = load_prompts(inputs["prompts"])
-        metrics["proxy/pseudo_miou"] = agreement(config, data, learned, lambda i: made.read(names[i]))
-    for prefix, of in (("", counts["train"]), ("holdout/", counts["holdout"])):
-        per_class = zip(("background", *data.classes), iou(of), strict=True)
-        metrics |= {f"{prefix}pseudo_iou/{name}": float(value) for name, value in per_class}
-    return metrics
+        metrics["proxy/pseudo_miou"] = agreement(config, data, learned, lambda i: made.read(split.names[i]))
+    per_class = zip(("background", *data.classes), iou(counts), strict=True)
+    return metrics | {f"{prefix}pseudo_iou/{name}": float(value) for name, value in per_class}

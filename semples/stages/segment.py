@@ -22,7 +22,6 @@ from semples.errors import UserError
 from semples.images import IMAGENET_MEAN, IMAGENET_STD, enlarge, normalise_pixels, rescale
 from semples.metrics import confusion, iou, miou
 from semples.proxy import agreement
-from semples.stages.heatmaps import FILES
 from semples.stages.prompts import load_prompts
 from semples.training import Pair, autocast, batches, cosine, fit, poly, put_weights, save_weights
 
@@ -190,7 +189,9 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
     if config.segment.train_on == "ground_truth":
         weights, metrics = train_on(data.train.mask, data.train.annotated, config, data, None, out, log)
     else:
-        stored, names = png_archive.Reader(inputs["masks"] / FILES["train"]), data.train.names
+        # the sets that the training images are divided into
+        made = [inputs[name] / png_archive.FILE for name in ("masks", "measured_masks", "rest_masks") if name in inputs]
+        stored, names = png_archive.Reader(*made), data.train.names
         weights, metrics = train_on(
             lambda i: stored.read(names[i]), range(len(names)), config, data, inputs.get("prompts"), out, log
         )

@@ -14,7 +14,6 @@ from semples.manifest import STAGE, read_manifest
 from semples.pipeline.graph import graph
 from semples.pipeline.keys import stage_keys
 from semples.pipeline.run import Result, run
-from semples.stages.heatmaps import FILES
 from semples.store import Store
 
 
@@ -75,10 +74,8 @@ class StageContract:
             pytest.skip("it refines nothing")
         before, after = result.folders[graph(config)[name].sources[refined]], result.folders[name]
         assert {*read_manifest(before)["files"]} <= {*read_manifest(after)["files"]}
-        if refined in ("heatmaps", "masks"):
-            data = load_data(config.data, config.selection)
-            for part, file in FILES.items():
-                old, new = png_archive.Reader(before / file), png_archive.Reader(after / file)
-                for image in getattr(data, part).names:
-                    assert new.read(image).shape == old.read(image).shape
-                    assert new.read(image).dtype == old.read(image).dtype
+        if images := graph(config)[name].images:
+            old, new = (png_archive.Reader(folder / png_archive.FILE) for folder in (before, after))
+            for image in load_data(config.data, config.selection).treating(images).images.names:
+                assert new.read(image).shape == old.read(image).shape
+                assert new.read(image).dtype == old.read(image).dtype

@@ -11,14 +11,13 @@ from semples.data import png_archive
 from semples.data.dataset import Dataset
 from semples.log import Log
 from semples.stage import Stage, fixed
-from semples.stages.heatmaps import FILES
 
 STAGE = Stage("other_count", inputs=fixed("masks"))
 
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
     """Writes the share of each image."""
-    made = png_archive.Reader(inputs["masks"] / FILES["train"])
-    shares = np.array([(made.read(name) > 0).mean() for name in data.train.names])
+    made = png_archive.Reader(inputs["masks"] / png_archive.FILE)
+    shares = np.array([(made.read(name) > 0).mean() for name in data.holdout.names])
     np.save(out / "shares.npy", shares)
     return {"share": float(shares.mean())}

@@ -10,10 +10,10 @@ from pydantic import Field
 
 from semples.config import Config, Section
 from semples.data import png_archive
-from semples.data.dataset import Dataset, Split
+from semples.data.dataset import Dataset
 from semples.log import Log
 from semples.stage import Stage
-from semples.stages.heatmaps import FILES, read_heatmaps
+from semples.stages.heatmaps import read_heatmaps
 
 
 class Smoothing(Section):
@@ -27,21 +27,18 @@ STAGE = Stage("other_smoothing", refines="heatmaps", settings=Smoothing)
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
     """Writes what the stage heatmaps writes."""
-    blur, changed, total = ImageFilter.BoxBlur(config.stages["smooth"]["radius"]), 0.0, 0
-    for part, file in FILES.items():
-        split: Split = getattr(data, part)
-        stored = png_archive.Reader(inputs["heatmaps"] / file)
+    blur, changed = ImageFilter.BoxBlur(config.stages["smooth"]["radius"]), 0.0
+    split, stored = data.images, png_archive.Reader(inputs["heatmaps"] / png_archive.FILE)
 
-        def blurred(split: Split = split, stored: png_archive.Reader = stored) -> Iterator[tuple[str, Image.Image]]:
-            nonlocal changed, total
-            for i, name in enumerate(split.names):
-                maps, _ = read_heatmaps(stored, split, i)
-                flat = maps.reshape(-1, maps.shape[-1]).copy()
-                for k, of_class in enumerate(maps):
-                    flat[k * maps.shape[1] : (k + 1) * maps.shape[1]] = Image.fromarray(of_class).filter(blur)
-                changed += float(abs(flat.astype(float) - maps.reshape(flat.shape)).mean())
-                total += 1
-                yield name, Image.fromarray(flat)
+    def blurred() -> Iterator[tuple[str, Image.Image]]:
+        nonlocal changed
+        for i, name in enumerate(split.names):
+            maps, _ = read_heatmaps(stored, split, i)
+            flat = maps.reshape(-1, maps.shape[-1]).copy()
+            for k, of_class in enumerate(maps):
+                flat[k * maps.shape[1] : (k + 1) * maps.shape[1]] = Image.fromarray(of_class).filter(blur)
+            changed += float(abs(flat.astype(float) - maps.reshape(flat.shape)).mean())
+            yield name, Image.fromarray(flat)
 
-        png_archive.write(out / file, blurred())
-    return {"changed": changed / total}
+    png_archive.write(out / png_archive.FILE, blurred())
+    return {"changed": changed / len(split)}

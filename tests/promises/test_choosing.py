@@ -22,16 +22,26 @@ from torch import Tensor, nn
 from trees import WRITERS, Write, load
 
 import tune.confirm
+import tune.outside
 import tune.trial
+from semples.ablation import generator_of
 from semples.config import Config, parse, with_changes
 from semples.data import load_data, png_archive
 from semples.data.dataset import Dataset, Split
+from semples.image_sets import judging
 from semples.manifest import read_manifest
+from semples.metrics import THRESHOLDS
 from semples.metrics import Sweep as Scores
-from semples.pipeline.graph import STAGES
+from semples.pipeline.graph import STAGES, graph
 from semples.pipeline.run import Event, Result, run
 from semples.stages import masks, segment
-from semples.stages.heatmaps import FILES, choose_threshold
+from semples.stages.heatmaps import (
+    choose_threshold,
+    count_thresholds,
+    read_heatmaps,
+    reported_cam_miou,
+    sweep_cams,
+)
 from semples.stages.prompts import load_prompts
 from semples.store import Store
 from semples.training import load_weights
@@ -81,7 +91,7 @@ def differing(one: Result, two: Result) -> set[str]:
     files = [
         {stage: read_manifest(folder)["files"] for stage, folder in result.folders.items()} for result in (one, two)
     ]
-    return {stage for stage in STAGES if files[0][stage] != files[1][stage]}
+    return {stage for stage in files[0] if files[0][stage] != files[1][stage]}
 
 
 def chosen(result: Result) -> dict[str, float]:
@@ -98,9 +108,9 @@ def test_masks_of_training_and_test_images_choose_nothing(spoiled: Spoiled) -> N
     sound, other = spoiled("holdout"), spoiled("holdout", "train", "test")
     assert differing(sound, other) == set()
     assert chosen(sound) == chosen(other) and sum("_iou/" not in name for name in chosen(sound)) == 13
-    for reported in ("classify/cam_miou", "match/cam_miou", "refine/cam_miou", "heatmaps/cam_miou", "pseudo_miou"):
+    for reported in ("heatmaps/cam_miou", "pseudo_miou", "seg_miou"):
         assert sound.metrics[reported] != other.metrics[reported]
-    assert sound.metrics["seg_miou"] != other.metrics["seg_miou"]
+    assert not any(name in sound.metrics for name in ("classify/cam_miou", "match/cam_miou", "refine/cam_miou"))
 
 
 def test_masks_of_the_holdout_change_only_what_is_chosen(spoiled: Spoiled) -> None:
@@ -138,9 +148,32 @@ def scores(*best: int) -> Scores:
 @pytest.mark.parametrize(("selection", "best"), [("holdout", 200), ("oracle", 40), ("proxy", 126)])
 def test_the_background_score_is_that_of_what_may_choose(selection: str, best: int) -> None:
     config = with_changes(Config(), {"selection": selection, "masks.background": 0.9}, "test")
-    got = choose_threshold(config, "cam_miou", scores(40), scores(200))
-    assert got["cam_miou_background"] == pytest.approx((best + 1) / 255, abs=0.003)
-    assert (got["cam_miou"] == 100, got["holdout/cam_miou"] == 100) == (selection == "oracle", selection == "holdout")
+    assert choose_threshold(config, scores(40 if selection == "oracle" else 200)) == best
+    assert float(THRESHOLDS[best]) == pytest.approx((best + 1) / 255, abs=0.003)
+
+
+@pytest.mark.parametrize("selection", ["holdout", "proxy", "oracle"])
+def test_the_images_that_judge_are_those_that_may_choose(selection: str) -> None:
+    assert judging(selection) == ("measured" if selection == "oracle" else "holdout")
+    stages = graph(with_changes(Config(), {"selection": selection}, "test"))
+    assert {stages[name].images for name in ("heatmaps", "masks")} == {judging(selection)}
+    assert ("measured_masks" in stages) == (selection != "oracle")
+
+
+def test_the_reported_cams_have_the_background_score_that_the_holdout_chose(spoiled: Spoiled, tmp_path: Path) -> None:
+    """Other masks of the holdout make another score, at which the same heatmaps have another mIoU."""
+    sound, other = spoiled("holdout"), spoiled("holdout", "holdout")
+    for result in (sound, other):
+        data = result.data.treating("measured")
+        split, stored = data.images, png_archive.Reader(result.folders["measured_heatmaps"] / png_archive.FILE)
+        counts = count_thresholds(split, ((i, *read_heatmaps(stored, split, i)) for i in range(len(split))), 8)
+        at = int(np.abs(THRESHOLDS - result.metrics["heatmaps/cam_miou_background"]).argmin())
+        assert result.metrics["heatmaps/cam_miou"] == pytest.approx(float(counts.miou[at]))
+    assert sound.metrics["heatmaps/cam_miou_background"] != other.metrics["heatmaps/cam_miou_background"]
+    generator = generator_of(sound, "refine")
+    of_scores = sweep_cams(generator, sound.config, sound.data.treating("measured"))
+    at = int(np.abs(THRESHOLDS - sound.metrics["refine/cam_miou_background"]).argmin())
+    assert reported_cam_miou(generator, sound.config, sound.data) == pytest.approx(float(of_scores.miou[at]))
 
 
 COURSES = {"holdout": [10, 40, 30, 40], "test": [50, 20, 60, 40]}  # mIoU after each epoch
@@ -203,7 +236,7 @@ def test_a_trial_is_stopped_and_ranked_by_what_may_choose(
     """What a trial sends, under any rule: its milestones' scores, by which it is stopped, and its final values."""
     sent: list[Message] = []
 
-    def pretend(config: Config, store: Any, report: Callable[[Event], None], until: str, reuse: str) -> SimpleNamespace:
+    def pretend(config: Config, store: Any, report: Callable[[Event], None], *_: Any) -> SimpleNamespace:
         assert config.selection == selection
         for stage in STAGES:
             report(Event(stage, 1, 1, metrics=ALL))
@@ -218,7 +251,7 @@ def test_a_trial_is_stopped_and_ranked_by_what_may_choose(
     base = {**SMALL, "selection": selection}
     suggestion = {"number": 0, "parameters": {"match.lambda_b": 2.0}}
     objectives = tuple(find_objective(Choice(name=name)) for name in ("seg_miou", "pseudo_miou", "seconds"))
-    run_trial(suggestion, base, str(tmp_path), objectives, "segment", str(tmp_path / "s"), None, "exact")
+    run_trial(suggestion, base, str(tmp_path), objectives, "segment", "all", str(tmp_path / "s"), None, "exact")
     shift = SHIFT[selection]
     milestones = {m.stage: m.score for m in sent if isinstance(m, StageDone) and m.score is not None}
     cams = {} if selection == "proxy" else dict.fromkeys(("classify", "match", "refine", "heatmaps"), 1.0 + shift)
@@ -249,7 +282,8 @@ def confirmed(
     configs = {DEFAULT: default, "trial 7": with_changes(default, {"match.lambda_b": 2.0}, "test")}
     ran: list[Config] = []
 
-    def start(tree: dict[str, Any], out: str, until: str, *_: Any) -> str:
+    def start(tree: dict[str, Any], out: str, kind: str, until: str, *_: Any) -> str:
+        assert until in ("masks", "measured_masks")
         ran.append(parse(tree, "finalist"))
         return ""
 
@@ -259,7 +293,8 @@ def confirmed(
 
     task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *a: (start(*a), str(a[1]))))
     ray = SimpleNamespace(remote=lambda _: task, wait=lambda w: (w[:1], w[1:]), get=lambda r: r[0], exceptions=None)
-    for name, stub in (("ray", ray), ("joined", nothing), ("watched", nothing), ("read_run", measured)):
+    patch.setattr(tune.outside, "ray", ray)
+    for name, stub in (("joined", nothing), ("watched", nothing), ("read_run", measured)):
         patch.setattr(tune.confirm, name, stub)
     patch.setattr(tune.confirm, "finalists", lambda *_: configs)
     patch.setattr(tune.confirm, "_track", lambda *_: None)
@@ -336,7 +371,7 @@ def test_clip_judges_the_holdouts_images_by_their_own_masks(
         (tmp_path / stage).mkdir()
         metrics = STAGES[stage].load()(config, data, small_run.folders, tmp_path / stage, lambda *_, **__: None)
         assert 7.0 in (metrics.get("proxy/pseudo_miou"), metrics.get("proxy/seg_miou"))
-    written = png_archive.Reader(tmp_path / "masks" / FILES["holdout"])
+    written = png_archive.Reader(tmp_path / "masks" / png_archive.FILE)
     network = segment.load_network(config.segment, data.num_classes, tmp_path / "segment")
     for i, name in enumerate(data.holdout.names):
         assert (judged["masks"][i] == written.read(name)).all()

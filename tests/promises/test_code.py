@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import SMALL, Command
+from conftest import MADE, SMALL, Command
 from launches import Machine, launched
 from packages import install
 
@@ -26,7 +26,7 @@ from semples.errors import UserError
 from semples.manifest import USED
 from semples.pipeline import keys
 from semples.pipeline import run as executor
-from semples.pipeline.graph import STAGES
+from semples.pipeline.graph import graph
 from semples.pipeline.keys import declared, differences, key_parts, stage_keys, view
 from semples.pipeline.run import Result, run
 from semples.results import make_key
@@ -34,7 +34,7 @@ from semples.store import Store
 from tune.mlflow_writer import entries
 
 CONFIG = parse(SMALL, "small")
-ALL = ["classify", "match", "prompts", "refine", "heatmaps", "masks", "segment"]
+ALL = [*graph(CONFIG)]
 WEAKTR = {"kind": "weaktr"}
 
 
@@ -67,7 +67,16 @@ def append(file: Path) -> None:
 
 def changed(before: dict[str, str], config: Config = CONFIG) -> list[str]:
     after = stage_keys(config, "data")
-    return [stage for stage in STAGES if after[stage] != before[stage]]
+    return [stage for stage in ALL if after[stage] != before[stage]]
+
+
+def made_after(first: str) -> list[str]:
+    """A stage, what is made from it, and the same for other images; nothing for ""."""
+    found: set[str] = set()
+    for name, stage in graph(CONFIG).items():
+        if (first and first in (name, stage.of)) or found & {*stage.sources.values()}:
+            found.add(name)
+    return [name for name in ALL if name in found]
 
 
 LOSS = ("return -torch.log(1 - similarity(v_f, u)).mean()", "return -torch.log(1 - similarity(v_f, u)).sum()")
@@ -96,7 +105,7 @@ def test_an_edit_makes_stale_what_depends_on_it_and_nothing_else(file: str, tree
     old, new, first = EDITS[file]
     before = stage_keys(CONFIG, "data")
     edit(tree / file, old, new)
-    assert changed(before) == (ALL[ALL.index(first) :] if first else [])
+    assert changed(before) == made_after(first)
 
 
 @pytest.mark.parametrize("kind", ["cnn", "weaktr"])
@@ -154,7 +163,7 @@ def test_another_version_of_a_library_makes_stale_what_was_computed_with_it(
     before, installed = stage_keys(CONFIG, "data"), sources._version
     monkeypatch.setattr(sources, "_version", lambda name: "99" if name == library else installed(name))
     first = LIBRARIES[library]
-    assert changed(before) == (ALL[ALL.index(first) :] if first else [])
+    assert changed(before) == made_after(first)
 
 
 @pytest.fixture
@@ -236,7 +245,7 @@ def test_stages_are_given_nothing_else(small_run: Result, tmp_path: Path, monkey
     monkeypatch.setattr("semples.pipeline.graph.Stage.load", watched)
     with Store(tmp_path / "store") as store:
         run(CONFIG, store, lambda event: None)
-    assert len(given) == len(STAGES) and all(isinstance(config, keys.View) for config in given)
+    assert len(given) == len(MADE) and all(isinstance(config, keys.View) for config in given)
 
 
 @pytest.fixture
@@ -260,7 +269,7 @@ def test_results_of_other_code_are_computed_again(other_code: Path) -> None:
 def test_they_are_taken_where_that_is_asked_for_and_the_run_says_so(other_code: Path, small_run: Result) -> None:
     with Store(other_code) as store:
         result = run(CONFIG, store, lambda event: None, reuse="declared")
-    assert result.reused == tuple(STAGES) and result.metrics == small_run.metrics
+    assert result.reused == MADE and result.metrics == small_run.metrics
     assert result.to_dict()["reuse"] == "declared" and "reuse" not in small_run.to_dict()
 
 
@@ -298,7 +307,7 @@ def test_what_is_then_made_from_them_has_their_keys(other_code: Path, monkeypatc
     with Store(other_code) as store:
         result = run(config, store, lambda event: None, reuse="declared")
         stored = {entry.key: entry.manifest["key"] for entry in store.entries()}
-    assert [*made] == ["masks", "segment"]
+    assert [*made] == ["masks", "measured_masks", "segment"]
     for name, inputs in made.items():
         assert stored[result.folders[name].name]["inputs"] == inputs
     assert made["masks"]["heatmaps"] != stage_keys(config, result.data.fingerprint)["heatmaps"]
@@ -311,11 +320,11 @@ def test_results_are_alike_where_only_code_and_libraries_differ() -> None:
     for part in old.values():
         del part["code"], part["libraries"], part["stream"]
     known = {make_key(**part): part for of in (parts, other, old) for part in of.values()}
-    for name in STAGES:
+    for name in ALL:
         assert len({declared(of[name], known) for of in (parts, other, old)}) == 1
     changed = key_parts(with_changes(CONFIG, {"classify.lr": 0.1}, "test"), "data")
     known |= {make_key(**part): part for part in changed.values()}
-    for name in STAGES:
+    for name in ALL:
         assert declared(changed[name], known) != declared(parts[name], known)
 
 
@@ -329,14 +338,14 @@ def test_a_run_says_with_which_versions_its_results_were_computed(
     monkeypatch.setattr(sources, "_version", lambda name: "99" if name == "torch" else installed(name))
     with Store(tmp_path / "store") as store:
         result = run(CONFIG, store, lambda event: None, reuse="declared")
-    assert result.reused == tuple(STAGES) and result.to_dict()["versions"] == there
+    assert result.reused == MADE and result.to_dict()["versions"] == there
     assert there["torch"] == installed("torch") and there["pydensecrf2"] == installed("pydensecrf2")
 
 
 def test_the_commands_say_what_other_code_made_and_take_it_when_asked(other_code: Path, command: Command) -> None:
     Path("small.yaml").write_text(yaml.safe_dump(SMALL))
     code, out, _ = command("semples", "stages", "small.yaml", "--store", other_code)
-    assert code == 0 and "6 more results of this configuration that other code" in out
+    assert code == 0 and "8 more results of this configuration that other code" in out
     code, _, err = command("semples", "run", "small.yaml", "--store", other_code)
     assert code == 2 and "computed" in err
     code, _, _ = command("semples", "run", "small.yaml", "--store", other_code, "--reuse", "declared")

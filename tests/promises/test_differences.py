@@ -50,10 +50,14 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, str]]:
             "pseudo_miou",
             "seg_miou",
         )
-        return SimpleNamespace(metrics={name: float(of + i) for i, name in enumerate(names)})
+        metrics = {name: float(of + i) for i, name in enumerate(names)}
+        return SimpleNamespace(metrics=metrics, config=config, data=None, folders={})
 
     masked = SimpleNamespace(annotated=True)
     monkeypatch.setattr(ablation, "run", run)
+    # of which run and which stage
+    monkeypatch.setattr(ablation, "generator_of", lambda result, stage: result.metrics[f"{stage}/cam_miou"])
+    monkeypatch.setattr(ablation, "reported_cam_miou", lambda generator, *_: generator)
     monkeypatch.setattr(ablation, "load_data", lambda *_: SimpleNamespace(train=masked, test=masked))
     return found
 
@@ -68,7 +72,7 @@ def test_every_step_is_measured_in_the_run_that_it_names(ran: list[tuple[Config,
     }  # fmt: skip
     assert heard == [0, 0, 0, 1, 1, 1]
     assert [(c.seed, c.masks.crf.iterations, c.segment.train_on, until) for c, until in ran[:3]] == [
-        (0, 10, "pseudo", "segment"), (0, 0, "pseudo", "masks"), (0, 10, "ground_truth", "segment"),
+        (0, 10, "pseudo", "segment"), (0, 0, "pseudo", "measured_masks"), (0, 10, "ground_truth", "segment"),
     ]  # fmt: skip
 
 

@@ -163,7 +163,7 @@ def test_a_launch_that_was_kept_from_going_on_is_130_and_one_that_ended_is_0(
     monkeypatch.setattr("tune.mlflow_writer.MlflowClient", mlflow)
     sweep = sweep_of(base=TINY, trials=3, study="journal")
     Path("s.yaml").write_text(yaml.safe_dump(sweep.model_dump(mode="json", exclude_none=True)))
-    machine.left = 8  # Ctrl-C in the second trial, as Ray hands it on
+    machine.left = 10  # Ctrl-C in the second trial, as Ray hands it on
     code, out, err = command("semples-tune", "launch", "s.yaml")
     assert code == 130 and "the same command goes on from here" in err and "ended: " not in out
     folder = Path("sweeps/s")

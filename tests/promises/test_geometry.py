@@ -4,6 +4,7 @@ dense CRF and the files in between, for images of odd and of unequal sides too."
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from semples.data import png_archive
 from semples.data.dataset import IGNORE, Dataset, Split
 from semples.data.files import GroundTruth, read_ground_truth, read_image
 from semples.generators.cnn import Cnn
+from semples.image_sets import ImageSet
 from semples.stages import heatmaps, masks, segment
 
 CLASSES = ("red", "green", "blue")
@@ -65,7 +67,16 @@ def make_split(name: str, places: list[dict[int, tuple[float, float]]]) -> Split
     return Split(names, labels, images.__getitem__, truth.__getitem__, tuple(range(len(images))))
 
 
-DATA = Dataset(CLASSES, make_split("t", PLACES), make_split("h", PLACES[::-1]), make_split("v", PLACES[:2]), "")
+SETS: tuple[ImageSet, ...] = ("holdout", "measured", "rest")
+WHOLE, HOLDOUT = make_split("t", PLACES), make_split("h", PLACES[::-1])
+MASKED = (0, 2, 3, 5)  # training images that have a true mask
+TRAIN = replace(WHOLE, mask=lambda i: WHOLE.mask(i) if i in MASKED else None, annotated=MASKED)
+DATA = Dataset(CLASSES, TRAIN, HOLDOUT, make_split("v", PLACES[:2]), "")
+
+
+def truth_of(name: str) -> np.ndarray:
+    split = HOLDOUT if name in HOLDOUT.names else WHOLE
+    return np.asarray(split.mask(split.names.index(name)))
 
 
 class Picture(nn.Module):
@@ -121,50 +132,70 @@ def test_heatmaps_come_in_the_order_of_the_pairs_even_in_small_parts(monkeypatch
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Heatmaps and pseudo masks of all pictures, through their files; the metrics of both stages."""
+    """Heatmaps and pseudo masks of all pictures, through their files; the metrics of both stages, by set of images."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generators, "load", lambda *args: Picture())
-        result: dict[str, Any] = {"folder": folder}
-        for stage, run, inputs in (
-            ("heatmaps", heatmaps.run, {"refine": folder}),
-            ("masks", masks.run, {"heatmaps": folder / "heatmaps"}),
-        ):
-            (folder / stage).mkdir()
-            result[stage] = run(CONFIG, DATA, inputs, folder / stage, lambda *a, **k: None)
+        result: dict[str, Any] = {}
+        for images in SETS:
+            own = folder / images
+            for stage, run in (("heatmaps", heatmaps.run), ("masks", masks.run)):
+                (own / stage).mkdir(parents=True)
+                inputs = {"refine": folder, "heatmaps": own / "heatmaps", "judged": folder / "holdout" / stage}
+                if images == "holdout":
+                    del inputs["judged"]
+                metrics = run(CONFIG, DATA.treating(images), inputs, own / stage, lambda *a, **k: None)
+                result[images, stage] = own / stage / png_archive.FILE, metrics
     return result
 
 
-@pytest.mark.parametrize("part", ["train", "holdout"])
-def test_stored_heatmaps_lie_where_they_were(made: dict[str, Any], part: str) -> None:
-    split: Split = getattr(DATA, part)
-    stored = png_archive.Reader(made["folder"] / "heatmaps" / heatmaps.FILES[part])
+def test_every_training_image_is_in_one_set() -> None:
+    sets = [DATA.treating(images).images for images in ("measured", "rest")]
+    assert sorted(name for split in sets for name in split.names) == sorted(DATA.train.names)
+    assert [*map(len, sets)] == [4, 2] and [len(split.annotated) for split in sets] == [4, 0]
+
+
+@pytest.mark.parametrize("images", SETS)
+def test_an_image_of_a_set_is_itself(images: ImageSet) -> None:
+    whole = DATA.holdout if images == "holdout" else DATA.train
+    split = DATA.treating(images).images
+    for i, name in enumerate(split.names):
+        there = whole.names.index(name)
+        assert (split.image(i) == whole.image(there)).all() and (split.labels[i] == whole.labels[there]).all()
+        one, other = split.mask(i), whole.mask(there)
+        assert (i in split.annotated) == (one is not None) == (other is not None)
+        assert one is None or (one == other).all()
+
+
+@pytest.mark.parametrize("images", SETS)
+def test_stored_heatmaps_lie_where_they_were(made: dict[Any, Any], images: ImageSet) -> None:
+    split, stored = DATA.treating(images).images, png_archive.Reader(made[images, "heatmaps"][0])
     for i in range(len(split)):
         maps, present = heatmaps.read_heatmaps(stored, split, i)
         for k, of_class in zip(present, maps, strict=True):
             assert centre(of_class) == pytest.approx(centre(split.image(i)[..., k]), abs=0.3)
 
 
-@pytest.mark.parametrize("part", ["train", "holdout"])
-def test_the_pseudo_mask_of_an_image_has_its_name_and_its_objects(made: dict[str, Any], part: str) -> None:
-    split: Split = getattr(DATA, part)
-    stored = png_archive.Reader(made["folder"] / "masks" / heatmaps.FILES[part])
+@pytest.mark.parametrize("images", SETS)
+def test_the_pseudo_mask_of_an_image_has_its_name_and_its_objects(made: dict[Any, Any], images: ImageSet) -> None:
+    split, stored = DATA.treating(images).images, png_archive.Reader(made[images, "masks"][0])
     for i, name in enumerate(split.names):
-        mask, truth = stored.read(name), split.mask(i)
+        mask, truth = stored.read(name), truth_of(name)
         assert mask.shape == split.image(i).shape[:2] and (mask == truth).mean() > 0.97
 
 
-def test_pictures_that_are_their_own_cams_are_measured_as_good(made: dict[str, Any]) -> None:
-    assert made["heatmaps"]["cam_miou"] > 90 and made["masks"]["pseudo_miou"] > 90
-    assert made["masks"]["holdout/pseudo_miou"] > 90
+def test_pictures_that_are_their_own_cams_are_measured_as_good(made: dict[Any, Any]) -> None:
+    found = made["measured", "heatmaps"][1] | made["measured", "masks"][1] | made["holdout", "masks"][1]
+    assert min(found[name] for name in ("cam_miou", "pseudo_miou", "holdout/pseudo_miou")) > 90
+    assert made["rest", "heatmaps"][1] == {} and not np.isfinite([*made["rest", "masks"][1].values()]).any()
 
 
-def test_masks_that_people_get_are_those_of_the_training_images(made: dict[str, Any], tmp_path: Path) -> None:
-    output.write_masks({"masks": made["folder"] / "masks"}, tmp_path)
+def test_masks_that_people_get_are_those_of_the_training_images(made: dict[Any, Any], tmp_path: Path) -> None:
+    output.write_masks([made[images, "masks"][0].parent for images in ("measured", "rest")], tmp_path)
     assert {path.stem for path in (tmp_path / "masks").iterdir()} == {*DATA.train.names}
-    for i, name in enumerate(DATA.train.names):
+    for name in DATA.train.names:
         with Image.open(tmp_path / "masks" / f"{name}.png") as mask:
-            assert mask.mode == "P" and (np.asarray(mask) == DATA.train.mask(i)).mean() > 0.97
+            assert mask.mode == "P" and (np.asarray(mask) == truth_of(name)).mean() > 0.97
 
 
 @pytest.mark.parametrize("smooth", ["labels", "probabilities"])

@@ -36,4 +36,4 @@ def test_every_milestone_has_a_band(metrics: dict[str, float]) -> None:
 
 
 def test_match_finds_what_classify_does_not(metrics: dict[str, float]) -> None:
-    assert metrics["match/cam_miou"] > 2 * metrics["classify/cam_miou"]
+    assert metrics["match/holdout/cam_miou"] > 2 * metrics["classify/holdout/cam_miou"]

@@ -25,8 +25,8 @@ from semples.config import override
 from semples.errors import UserError
 from semples.store import GB
 from tune.cost_aware import CostAwareSampler
-from tune.driver import MAX_FAILURES
 from tune.messages import Completed, Failed, State, Usage, encode
+from tune.outside import MAX_FAILURES
 from tune.records import is_duplicate, trial_record
 from tune.scheduler import MilestoneStopping
 from tune.searcher import FAILURES, LATER_FAILURES, REPEATS, StudySearcher

@@ -19,17 +19,18 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import TINY, Command
+from conftest import MADE, TINY, Command
 from launches import Machine
 from mlflow import MlflowClient
 
 from semples.config import Config, flatten, load, to_dict, with_changes
 from semples.pipeline.graph import STAGES
 from semples.run_folder import read_run
-from tune.confirm import DEFAULT, confirm, finalists, run_again
+from tune.confirm import DEFAULT, confirm, finalists
 from tune.driver import launch
 from tune.messages import Usage
 from tune.objectives import choosing
+from tune.outside import compute
 from tune.records import trial_record
 from tune.study import load_study
 from tune.sweep_file import Sweep, make_sweep
@@ -130,7 +131,7 @@ def test_the_study_keeps_what_chose_and_what_is_reported_apart(world: Launched) 
         chosen = 50.0 - config.match.lambda_b
         record = trial_record(trial)
         assert trial.values == [chosen] and record.metrics["seg_miou"] == 100.0 - chosen
-        assert list(record.stages) == list(STAGES)
+        assert tuple(record.stages) == MADE
         scores = {name: stage.score for name, stage in record.stages.items() if stage.score is not None}
         assert scores == {name: 50.0 if name == "classify" else chosen for name in STAGES if name != "prompts"}
         assert list(trial.intermediate_values.values()) == list(scores.values())
@@ -281,7 +282,7 @@ def with_ray_replaced() -> dict[str, Any]:
         "tune.confirm.joined": lambda resources, address: nullcontext(""),
         "tune.confirm.watched": lambda give_up, logs: nullcontext(),
         "tune.confirm.catch_up": lambda store, folder: None,
-        "tune.confirm.ray": ray,
+        "tune.outside.ray": ray,
     }
 
 
@@ -349,13 +350,19 @@ def test_a_run_of_a_finalist_that_fails_is_told_with_its_name_and_takes_it_out(
 
 def test_a_confirmation_that_goes_on_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine, config = Machine(monkeypatch), with_changes(Config(), {**TINY, "runtime.device": "cpu"}, "test")
-    words = (str(tmp_path / "out"), "masks", str(tmp_path / "store"), str(tmp_path / "store"), None, "exact")
-    assert run_again(to_dict(config), *words) == "" and len(machine.computed) == 6
+    out, place = str(tmp_path / "out"), str(tmp_path / "store")
+
+    def run_again(tree: dict[str, Any], again: bool = False) -> str:
+        return compute(tree, out, "run", "masks", again, place, place, None, "exact")
+
+    assert run_again(to_dict(config)) == "" and len(machine.computed) == 6
     before = (tmp_path / "out" / "result.json").stat()
-    assert run_again(to_dict(config), *words) == ""
+    assert run_again(to_dict(config)) == ""
     assert (tmp_path / "out" / "result.json").stat().st_ino == before.st_ino, "not even written again"
+    assert run_again(to_dict(config), again=True) == ""
+    assert (tmp_path / "out" / "result.json").stat().st_ino != before.st_ino, "but where that is asked for"
     other = with_changes(config, {"masks.background": 0.6}, "test")
-    assert run_again(to_dict(other), *words) == "" and machine.computed[6:] == ["masks"]
+    assert run_again(to_dict(other)) == "" and machine.computed[6:] == ["masks"]
     assert read_run(tmp_path / "out")[0] == other
 
 

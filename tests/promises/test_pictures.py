@@ -17,7 +17,6 @@ from semples.config import parse
 from semples.data import load_data, png_archive
 from semples.data.dataset import IGNORE, Dataset, Split
 from semples.stages import segment
-from semples.stages.heatmaps import FILES
 
 GREY = np.full((4, 6, 3), 100, np.uint8)
 
@@ -78,7 +77,7 @@ def gallery(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Dataset, d
     maps = [np.concatenate([255 * (t == k + 1) for k in np.flatnonzero(split.labels[i])]) for i, t in enumerate(truth)]
     for stage, arrays in (("heatmaps", maps), ("masks", [np.ones_like(t) for t in truth])):
         of = [(name, png_archive.encode_mask(a.astype(np.uint8))) for name, a in zip(split.names, arrays, strict=True)]
-        png_archive.write(tmp_path / stage / FILES["holdout"], of)
+        png_archive.write(tmp_path / stage / png_archive.FILE, of)
 
     def predict(network: Any, image: np.ndarray, runtime: Any, test: Any) -> np.ndarray:
         drawn["asked"].append(test)

@@ -16,8 +16,8 @@ from semples.secrets import reveal
 from tune import cluster
 from tune.cluster import MODE, OWN_TOKEN, PATIENCE, TOKEN, TOKEN_PATH, Lives, joined
 from tune.messages import Event, Restarted
-from tune.sweep_file import Resources
 from tune.sweep_folder import without_secrets
+from tune.values import Resources
 
 GIVEN = {MODE: "disabled", TOKEN: "of a cluster", TOKEN_PATH: "/a/token"}
 

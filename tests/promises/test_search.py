@@ -29,7 +29,7 @@ from tune.samplers import create_sampler
 from tune.study import pareto_front, ranked
 from tune.summary import summarise
 from tune.sweep_file import Sweep
-from tune.testing import SECONDS, own
+from tune.testing import JUDGED, SECONDS, own
 
 SPACE: dict[str, Any] = {
     "match.lambda_b": {"float": [0.5, 8.0], "log": True}, "prompts.init": {"choice": ["uniform", "normal", "word"]},
@@ -73,7 +73,7 @@ def test_what_a_running_trial_computes_costs_nothing_any_more() -> None:
     running = trial(SWEEP, [], TrialState.RUNNING, "", match__lambda_b=2.0)
     costs = Costs(space, affecting(SWEEP), [trial(SWEEP, [50.0]), running])
     rows = np.array([space.row({**SWEEP.default_parameters(), "match.lambda_b": x}) for x in (1.0, 2.0, 3.0)])
-    whole = sum(SECONDS.values()) - SECONDS["segment"]
+    whole = sum(SECONDS[name] for name in JUDGED)
     assert costs.remaining(rows).tolist() == [0.0, 0.0, whole - SECONDS["classify"]] and costs.whole == whole
 
 
@@ -159,7 +159,7 @@ def test_a_replay_judges_by_the_images_that_may_choose() -> None:
 def test_a_shared_stage_is_there_when_whoever_computes_it_has_done_so() -> None:
     sweep = sweep_of(sampler="random", space={"masks.background": {"float": [0.3, 0.7]}}, trials=3)
     done = go(sweep, judge=lambda p: 50.0, workers=3)
-    whole = sum(SECONDS.values()) - SECONDS["segment"]
+    whole = sum(SECONDS[name] for name in JUDGED)
     assert [end.clock for end in done.ends] == pytest.approx([whole] * 3, abs=1.0)
     assert done.ends[-1].spent == whole + 2 * SECONDS["masks"]
     assert len(done.computing) == 6 + 2
@@ -167,14 +167,14 @@ def test_a_shared_stage_is_there_when_whoever_computes_it_has_done_so() -> None:
 
 def test_a_retried_trial_begins_anew_and_finds_what_it_had_finished() -> None:
     done = go(sweep_of(trials=1), injected_fault=lambda number: "retried")
-    whole = sum(SECONDS.values()) - SECONDS["segment"]
+    whole = sum(SECONDS[name] for name in JUDGED)
     (end,) = done.ends
     assert end.state == "COMPLETE" and end.spent == whole and end.clock == pytest.approx(whole, abs=1.0)
 
 
 def test_objectives_of_a_replay_are_in_their_order() -> None:
     sweep = sweep_of(objective=["seconds", "pseudo_miou"], trials=2)
-    whole = sum(SECONDS.values()) - SECONDS["segment"]
+    whole = sum(SECONDS[name] for name in JUDGED)
     study = go(sweep).study
     assert [t.values for t in own(study)] == [[whole, 49.0], [whole, 48.0]]
     assert [t.number for t in pareto_front(study, sweep)] == [0]

@@ -172,7 +172,9 @@ def test_an_ablation_is_a_run_for_every_seed(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(
         ablation,
         "run",
-        lambda config, *_, **__: SimpleNamespace(metrics=dict.fromkeys(names, float(config.seed))),
+        lambda config, *_, **__: SimpleNamespace(config=config, metrics=dict.fromkeys(names, float(config.seed))),
     )
+    monkeypatch.setattr(ablation, "generator_of", lambda result, stage: None)
+    monkeypatch.setattr(ablation, "reported_cam_miou", lambda generator, config, data: float(config.seed))
     values = ablation.ablate(parse(SMALL, "small"), [3, 5], None, lambda seed, event: None)  # type: ignore[arg-type]
     assert values == {step: [3.0, 5.0] for step in ablation.STEPS}

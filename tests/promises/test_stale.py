@@ -266,11 +266,18 @@ def test_a_result_is_stale_when_one_of_its_inputs_is() -> None:
                 "refine": [start, "prompts"],
                 "heatmaps": ["refine"],
                 "masks": ["heatmaps", *judge],
-                "segment": ["masks", *judge],
+                "measured_heatmaps": ["refine", "judged=heatmaps"],
+                "measured_masks": ["heatmaps=measured_heatmaps", *judge, "judged=masks"],
+                "rest_heatmaps": ["refine"],
+                "rest_masks": ["heatmaps=rest_heatmaps", *judge],
+                "segment": ["measured_masks", "rest_masks", *judge],
             }
+            if selection == "oracle":
+                del inputs["measured_heatmaps"], inputs["measured_masks"]
+                inputs["segment"] = ["masks", "rest_masks"]
             keys = {name: make_key(**part) for name, part in parts.items()}
             assert {name: part["inputs"] for name, part in parts.items()} == {
-                name: {of: keys[of] for of in names} for name, names in inputs.items()
+                name: {of.split("=")[0]: keys[of.split("=")[-1]] for of in names} for name, names in inputs.items()
             }
 
 

@@ -22,7 +22,7 @@ from semples import generators, proxy
 from semples.clip import load_clip
 from semples.config import ClipConfig, with_changes
 from semples.data import png_archive
-from semples.data.dataset import IGNORE, Split
+from semples.data.dataset import IGNORE, Dataset, Split
 from semples.images import normalise_pixels
 from semples.stages import heatmaps, masks, segment
 from semples.training import LabelledImages, label_batches, save_weights
@@ -133,12 +133,19 @@ def test_images_are_trained_with_their_own_masks(monkeypatch: pytest.MonkeyPatch
     assert [int(few[i][1].unique()) for i in range(2)] == [3, 1]
 
 
-def pseudo_masks(folder: Path) -> Path:
-    folder.mkdir()
-    for part, value in (("train", 1), ("holdout", 2)):
-        of = [(f"{part[0]}{i}", png_archive.encode_mask(np.full((64, 96), value, np.uint8))) for i in range(4)]
-        png_archive.write(folder / heatmaps.FILES[part], of)
-    return folder
+def measured(train: Split) -> Dataset:
+    return dataset(train).treating("measured")
+
+
+def pseudo_masks(folder: Path) -> dict[str, Path]:
+    """By the stages that the network reads: those of the training images are of class 1."""
+    found = {}
+    for stage, names, value in (("masks", "h0 h1", 2), ("measured_masks", "t1 t3", 1), ("rest_masks", "t0 t2", 1)):
+        of = [(name, png_archive.encode_mask(np.full((64, 96), value, np.uint8))) for name in names.split()]
+        found[stage] = folder / stage
+        found[stage].mkdir()
+        png_archive.write(found[stage] / png_archive.FILE, of)
+    return found
 
 
 @pytest.mark.parametrize(("train_on", "values"), [("pseudo", [1, 1, 1, 1]), ("ground_truth", [3, 3])])
@@ -155,7 +162,7 @@ def test_the_network_learns_pseudo_masks_of_the_training_images_or_the_truth_whe
 
     monkeypatch.setattr(segment, "train_on", train_it)
     config = with_changes(CONFIG, {"segment.train_on": train_on}, "test")
-    inputs = {"masks": pseudo_masks(tmp_path / "masks")}
+    inputs = pseudo_masks(tmp_path)
     assert segment.run(config, dataset(train), inputs, tmp_path, print) == {"seg_miou": 1.0}
     assert seen["values"] == [{v} for v in values] and (tmp_path / segment.WEIGHTS).is_file()
 
@@ -167,18 +174,17 @@ def test_the_value_of_a_class_is_its_place_in_the_names_and_1(tmp_path: Path) ->
     labels, image = np.array([[True, False, True]] * 2), np.zeros((8, 9, 3), np.uint8)
     train = Split(("x", "y"), labels, lambda i: image, truth.__getitem__, (0, 1))
     (tmp_path / "heatmaps").mkdir()
-    for part in heatmaps.FILES.values():  # where the truth is c the background has it, every other pixel is right
-        maps = [np.concatenate([200 * (t == 1), 0 * t]).astype(np.uint8) for t in truth]
-        png_archive.write(
-            tmp_path / "heatmaps" / part, zip(("x", "y"), map(png_archive.encode_mask, maps), strict=True)
-        )
-    metrics = masks.run(CONFIG, dataset(train), {"heatmaps": tmp_path / "heatmaps"}, tmp_path, lambda *a, **k: None)
+    # where the truth is c the background has it, every other pixel is right
+    maps = [np.concatenate([200 * (t == 1), 0 * t]).astype(np.uint8) for t in truth]
+    named = zip(("x", "y"), map(png_archive.encode_mask, maps), strict=True)
+    png_archive.write(tmp_path / "heatmaps" / png_archive.FILE, named)
+    metrics = masks.run(CONFIG, measured(train), {"heatmaps": tmp_path / "heatmaps"}, tmp_path, lambda *a, **k: None)
     counts = [sum(int((t == k).sum()) for t in truth) for k in (0, 1, 3)]
     ground = 100 * counts[0] / (counts[0] + counts[2])
     assert metrics["pseudo_iou/a"] == pytest.approx(100) and metrics["pseudo_iou/c"] == 0
     assert math.isnan(metrics["pseudo_iou/b"]) and metrics["pseudo_iou/background"] == pytest.approx(ground)
     assert metrics["pseudo_miou"] == pytest.approx((ground + 100 + 0) / 3)
-    assert {*np.unique(png_archive.Reader(tmp_path / "train.zip").read("x")).tolist()} == {0, 1}
+    assert {*np.unique(png_archive.Reader(tmp_path / png_archive.FILE).read("x")).tolist()} == {0, 1}
 
 
 def test_figures_of_a_class_on_the_holdout_are_of_the_holdout(tmp_path: Path) -> None:
@@ -191,10 +197,11 @@ def test_figures_of_a_class_on_the_holdout_are_of_the_holdout(tmp_path: Path) ->
         for truth in ([1, 1, 0, 0], [1, 0, 0, 0])
     )
     (tmp_path / "heatmaps").mkdir()
-    for part in heatmaps.FILES.values():
-        png_archive.write(tmp_path / "heatmaps" / part, [("x", png_archive.encode_mask(maps))])
-    data = replace(dataset(seen), holdout=held)
-    metrics = masks.run(CONFIG, data, {"heatmaps": tmp_path / "heatmaps"}, tmp_path, lambda *a, **k: None)
+    png_archive.write(tmp_path / "heatmaps" / png_archive.FILE, [("x", png_archive.encode_mask(maps))])
+    metrics: dict[str, float] = {}
+    for images in ("holdout", "measured"):
+        data = replace(dataset(seen), holdout=held, treated=images)
+        metrics |= masks.run(CONFIG, data, {"heatmaps": tmp_path / "heatmaps"}, tmp_path, lambda *a, **k: None)
     assert metrics["pseudo_iou/a"] == 100 and metrics["holdout/pseudo_iou/a"] == 50
     assert metrics["holdout/pseudo_iou/background"] == pytest.approx(200 / 3)
 
@@ -203,12 +210,11 @@ def test_pixels_that_a_pseudo_mask_leaves_open_count_as_background(tmp_path: Pat
     truth, image = np.array([[0, 0, 1, 1, 1, 255]], np.uint8), np.zeros((1, 6, 3), np.uint8)
     maps = np.array([[0, 128, 255, 255, 128, 255]], np.uint8)
     train = Split(("x",), np.array([[True, False, False]]), lambda i: image, lambda i: truth, (0,))
-    for part in heatmaps.FILES.values():
-        (tmp_path / "heatmaps").mkdir(exist_ok=True)
-        png_archive.write(tmp_path / "heatmaps" / part, [("x", png_archive.encode_mask(maps))])
+    (tmp_path / "heatmaps").mkdir()
+    png_archive.write(tmp_path / "heatmaps" / png_archive.FILE, [("x", png_archive.encode_mask(maps))])
     config = with_changes(CONFIG, {"masks.band": 0.2}, "test")
-    metrics = masks.run(config, dataset(train), {"heatmaps": tmp_path / "heatmaps"}, tmp_path, lambda *a, **k: None)
-    assert png_archive.Reader(tmp_path / "train.zip").read("x").tolist() == [[0, 255, 1, 1, 255, 1]]
+    metrics = masks.run(config, measured(train), {"heatmaps": tmp_path / "heatmaps"}, tmp_path, lambda *a, **k: None)
+    assert png_archive.Reader(tmp_path / png_archive.FILE).read("x").tolist() == [[0, 255, 1, 1, 255, 1]]
     assert metrics["pseudo_iou/background"] == pytest.approx(200 / 3)
     assert metrics["pseudo_iou/a"] == pytest.approx(200 / 3)
 
@@ -249,8 +255,8 @@ def test_evaluation_is_in_test_mode_on_the_images_that_have_a_mask() -> None:
 def test_cams_are_scored_in_test_mode_at_one_scale() -> None:
     generator, one = Listener(3), np.ones((64, 96), np.uint8)
     train = split_of(PLAIN, PLAIN, truth=(one, None))
-    assert heatmaps.score_cams(generator.train(), CONFIG, dataset(train)).keys() >= {"cam_miou", "holdout/cam_miou"}
-    assert generator.modes == [False, False] and all(x.shape == (1, 3, 64, 96) for x in generator.shown)
+    assert heatmaps.score_cams(generator.train(), CONFIG, dataset(train)).keys() >= {"holdout/cam_miou"}
+    assert generator.modes == [False] and all(x.shape == (1, 3, 64, 96) for x in generator.shown)
 
 
 def test_heatmaps_are_made_in_test_mode_with_every_scale_and_mirror_image(

@@ -17,7 +17,10 @@ def replay(
     changes: Changes = None,
     trials: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 60,
     workers: Annotated[int, typer.Option(min=1, help="Virtual workers.")] = 4,
-    profile: Annotated[str, typer.Option(help="How long stages take: measured, or voc (estimated).")] = "measured",
+    profile: Annotated[
+        str,
+        typer.Option(help="How long stages take: measured, or estimated for VOC: voc (an older card), voc-h100."),
+    ] = "measured",
     reuse: Annotated[bool, typer.Option(help="Whether trials share their stages.")] = True,
 ) -> None:
     """Replay a sweep on a table of measured trials, in seconds: how would another search have done?

@@ -31,7 +31,7 @@ def show(summary: Summary) -> None:
     """The best trials as a table, and how many ended how."""
     from semples.run_folder import STAMPS
     from tune.parts import HEADLINES
-    from tune.summary import TOP
+    from tune.study import TOP
 
     several = len(summary.objective) > 1
     best = summary.best[:TOP]
@@ -44,9 +44,10 @@ def show(summary: Summary) -> None:
     for name in summary.objective:
         label = f"objective {name}" if several else "objective"
         table.add_row(label, *(f"{trial.objective[name]:.1f}" for trial in best))
-    metrics = [metric for metric in HEADLINES if best and all(metric in trial.metrics for trial in best)]
+    metrics = [metric for metric in HEADLINES if any(metric in trial.metrics for trial in best)]
     for metric in metrics:
-        table.add_row(metric, *(f"{trial.metrics[metric]:.1f}" for trial in best))
+        known = (trial.metrics.get(metric) for trial in best)
+        table.add_row(metric, *("-" if value is None else f"{value:.1f}" for value in known))
     table.add_section()
     for key in summary.space:
         values = (trial.parameters.get(key, "-") for trial in best)
@@ -56,6 +57,9 @@ def show(summary: Summary) -> None:
         say(f"{more} more of the front are in MLflow.")
     if summary.selection != "oracle" and metrics:
         say(f"{' and '.join(metrics)} of images that were never used to choose.")
+    if summary.unreported:
+        which = ", ".join(map(str, summary.unreported))
+        say(f"Not measured yet on the images on which figures are reported: trials {which}; done when the sweep ends.")
     counts = ", ".join(f"{count} {state}" for state, count in summary.states.items())
     total = f" of {summary.trials}" if summary.trials else ""
     say(f"{summary.done}{total} trials done: {counts}")

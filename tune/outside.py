@@ -1,0 +1,77 @@
+"""Configurations computed outside of trials, on whatever node: the finalists over seeds, and what leaders report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+
+from semples.config import Config, parse, to_dict
+from semples.errors import UserError
+from semples.folders import claim
+from semples.output import write_run
+from semples.pipeline.graph import Reuse
+from semples.pipeline.run import run
+from semples.run_folder import RESULT, read_run
+from semples.secrets import redact, reveal
+from semples.store import open_store
+from tune.places import STORE
+from tune.sweep_file import Sweep
+from tune.sweep_folder import store_place
+
+MAX_FAILURES = 3  # of the process or node of a trial or another run, after which it is not tried again
+Name = TypeVar("Name")
+
+
+def compute(
+    tree: dict[str, Any],
+    out: str,
+    kind: str,
+    until: str,
+    again: bool,
+    store: str,
+    copies: str,
+    quota: float | None,
+    reuse: Reuse,
+) -> str:
+    """One run into the folder `out`; "" or what went wrong. One that is there is not repeated, but where `again`."""
+    config, folder = parse(tree, "configuration"), Path(out)
+    try:
+        if not again and (folder / RESULT).exists() and read_run(folder)[0] == config:
+            return ""
+        with open_store(reveal(store, "store"), Path(copies), quota) as results:
+            made = run(config, results, lambda event: None, until, reuse)
+            with claim(folder, kind, adopt=True).publishing(last=RESULT) as new:
+                write_run(made, new)
+    except UserError as error:
+        return redact(str(error))
+    return ""
+
+
+def compute_all(
+    sweep: Sweep,
+    folder: Path,
+    runs: Mapping[Name, tuple[Config, Path]],
+    kind: str,
+    until: str,
+    on_end: Callable[[Name, str], None],
+    again: bool = False,
+) -> None:
+    """Run configurations up to the stage `until`, each into its folder, side by side as far as the sweep's resources
+    allow; Ray is joined already. kind: of the folders. on_end: called with the name of a run that ended and "" or what
+    went wrong. again: also those that have ended before."""
+    task = ray.remote(compute).options(
+        num_cpus=sweep.resources.cpu, num_gpus=sweep.resources.gpu, max_retries=MAX_FAILURES
+    )
+    fixed = (kind, until, again, store_place(sweep, folder), str(folder / STORE), sweep.store_gb, sweep.reuse)
+    waiting = {task.remote(to_dict(config), str(out), *fixed): name for name, (config, out) in runs.items()}
+    while waiting:
+        (done,), _ = ray.wait(list(waiting))
+        name = waiting.pop(done)
+        try:
+            problem = ray.get(done)
+        except ray.exceptions.RayError as error:
+            problem = " ".join(str(error).split())[-300:]
+        on_end(name, problem)
