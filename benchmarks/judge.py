@@ -1,6 +1,6 @@
 """What it costs to judge a trial that changes the pseudo masks alone: the images that judge, or all of them.
 
-    python benchmarks/judge.py [--images 2000] [--judges 100] [--trials 24] [--whole 2] [--json FILE]
+    python benchmarks/judge.py [--images 2000] [--judges 100] [--trials 24] [--whole 1] [--json FILE]
 
 Drawn images of 500 x 375, of which some judge and, as on VOC, an eighth of the others have a true mask. Every trial has
 a background score and CRF weights of its own, and makes heatmaps and masks of what judges; at the end the five best are
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--judges", type=int, default=100)
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--whole", type=int, default=2)
+    parser.add_argument("--whole", type=int, default=1)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
@@ -63,12 +63,8 @@ def main() -> None:
         shutil.copytree(root / "early", root / "whole")
 
         def changes() -> dict[str, Any]:
-            compat = rng.uniform(0, 10, 2)
-            values = {"gaussian_compat": float(compat[0]), "bilateral_compat": float(compat[1])}
-            return {
-                "masks.background": float(rng.uniform(0.3, 0.7)),
-                **{f"masks.crf.{k}": v for k, v in values.items()},
-            }
+            ranges = {"background": (0.3, 0.7), "crf.gaussian_compat": (0, 10), "crf.bilateral_compat": (0, 10)}
+            return {f"masks.{key}": float(rng.uniform(*ends)) for key, ends in ranges.items()}
 
         trials = [with_changes(base, changes(), "trial") for _ in range(arguments.trials)]
         scores, judging, whole, equal = [], 0.0, [], []
