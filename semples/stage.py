@@ -46,7 +46,8 @@ def nothing(config: Config) -> tuple[str, ...]:
 class Stage:
     """module: where its `run` is. inputs: the stages whose results it is made from. reads: sections or single keys of
     the configuration; besides these it is given seed, selection and runtime, and nothing else. milestone: the metric by
-    which trials are compared once this stage is done. headline: its metrics are those of the run, under their own
+    which trials are compared once this stage is done. course: what it logs after an epoch by which they are compared
+    there, "" = nothing. headline: its metrics are those of the run, under their own
     names. stream: the stage whose random stream it repeats, instead of one of its own. by_image: what it makes of an
     image depends on no other image; a run has it once for each set of images, see semples.pipeline.graph, and it is
     given the set as `data.images`.
@@ -64,6 +65,7 @@ class Stage:
     inputs: Callable[[Config], tuple[str, ...]] = nothing
     reads: Callable[[Config], tuple[str, ...]] = nothing
     milestone: str | None = None
+    course: str = ""
     headline: bool = False
     stream: str = ""
     by_image: bool = False

@@ -90,13 +90,14 @@ class Machine:
             raise KeyboardInterrupt
         by_image, judges = STAGES[name].by_image, data.treated == "holdout"
         self.computed.append(name if judges else f"{data.treated}_{name}")
-        for epoch in (1, 2):
-            log(epoch, 2, loss=1.0 / epoch, lr=0.1 * epoch)
-        for file in ("generator.safetensors", "prompts.safetensors", "network.safetensors"):
-            (out / file).write_text(f"{name} {config.match.lambda_b}")
         # trials share the result of classify, so it cannot know their weight
         weight = 0.0 if name == "classify" else config.match.lambda_b
         value = 50.0 - weight + config.seed / 8
+        for epoch in (1, 2):
+            judged = {"seg_miou_judged": value - 2 + epoch} if name == "segment" else {}
+            log(epoch, 2, loss=1.0 / epoch, lr=0.1 * epoch, **judged)
+        for file in ("generator.safetensors", "prompts.safetensors", "network.safetensors"):
+            (out / file).write_text(f"{name} {config.match.lambda_b}")
         if config.match.lambda_b == self.diverges:
             raise UserError("match diverged; lower match.lambda_b")
         metric = STAGES[name].milestone  # what is reported says the opposite of what chooses

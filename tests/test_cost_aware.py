@@ -124,6 +124,19 @@ def test_a_result_at_which_a_trial_was_stopped_is_not_suggested_again() -> None:
         assert early != (1.0, 2, "uniform")
 
 
+def test_a_result_is_not_avoided_because_a_network_was_stopped() -> None:
+    """What it trained with may have been the reason."""
+    known = ended(TrialState.PRUNED, "masks")
+    within = create_trial(
+        state=TrialState.PRUNED, params=known.params, distributions=known.distributions,
+        user_attrs={**known.user_attrs, "epochs": {"segment": {"1": 30.0}}},
+    )  # fmt: skip
+    space = Space(SWEEP)
+    for trial, avoided in ((known, True), (within, False)):
+        costs = Costs(space, affecting(SWEEP), [trial])
+        assert costs.stopped(space.rows([known])).tolist() == [avoided]
+
+
 def test_cheap_variations_come_in_bursts_between_new_prefixes() -> None:
     table = Table()
     sweep = table.sweep.changed(**{"trials": 60, "sampler": "cost-aware", "early_stopping": "none"})

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from tune.messages import Completed, Failed, Message, Placed, Progress, StageDone, Usage, decode, encode
+from tune.messages import Completed, EpochDone, Failed, Message, Placed, Progress, StageDone, Usage, decode, encode
 
 MESSAGES: dict[str, Message] = {
     "placed": Placed("10.0.0.7 01234567"),
     "progress": Progress("match", 0, 60),
     "waiting": Progress("match", 3, 60, "another process"),
+    "epoch": EpochDone("segment", 3, 40, 48.5),
     "milestone": StageDone(
         "masks",
         {"pseudo_miou": 61.25, "holdout/pseudo_miou": 60.5},

@@ -8,13 +8,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from tune.messages import Ended, StageDone, State, Usage
+from tune.messages import Ended, EpochDone, StageDone, State, Usage
 from tune.records import (
     StageRecord,
     TrialRecord,
     is_of_0_1,
     keep_duplicate,
     keep_end,
+    keep_epoch,
     keep_run,
     keep_stage,
     run_of,
@@ -44,10 +45,14 @@ def test_what_is_kept_of_a_trial_is_remembered(study: optuna.Study) -> None:
     }  # fmt: skip
     assert last(study) == TrialRecord(State.RUNNING, "", stages, {}, None, None, "k-0000", True)
     assert last(study).last_milestone == ("masks", 0.0)
+    for epoch, score in ((1, 30.0), (2, 31.5), (1, 30.0)):
+        keep_epoch(trial, EpochDone("segment", epoch, 9, score))
+    epochs = {"segment": {1: 30.0, 2: 31.5}}
+    assert last(study).epochs == epochs and last(study).last_milestone == ("masks", 0.0)
     keep_end(trial, Ended(State.COMPLETE, "", (60.5,), {"pseudo_miou": 61.0}, Usage(7.0, 1.5)))
     study.tell(trial, 60.5)
     metrics, usage = {"pseudo_miou": 61.0}, Usage(7.0, 1.5)
-    assert last(study) == TrialRecord(State.COMPLETE, "", stages, metrics, usage, None, "k-0000", True)
+    assert last(study) == TrialRecord(State.COMPLETE, "", stages, metrics, usage, None, "k-0000", True, epochs)
     keep_duplicate(study.ask(), study.get_trials()[0])
     assert last(study) == TrialRecord(State.RUNNING, "", {}, {}, usage, 0, "", False)
 

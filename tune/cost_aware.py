@@ -170,7 +170,8 @@ class Costs:
         self.whole = sum(self._seconds.values())
         self._stopped: dict[str, set[bytes]] = {name: set() for name in stages}
         for row, trial, of in zip(rows, trials, records, strict=True):
-            if trial.state == TrialState.PRUNED and (last := of.last_milestone):
+            # one that was stopped within a stage may have been so for what only that stage reads
+            if trial.state == TrialState.PRUNED and (last := of.last_milestone) and {*of.epochs} <= {*of.stages}:
                 self._stopped[last[0]].add(row[self.columns[last[0]]].tobytes())
 
     def stopped(self, rows: np.ndarray) -> np.ndarray:

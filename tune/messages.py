@@ -1,6 +1,6 @@
 """What a trial tells the driver, and what the driver tells whoever watches a sweep.
 
-trial:   Placed  (Progress* StageDone)*  Completed | Failed        nothing at the end: it was stopped or lost
+trial:   Placed  ((Progress | EpochDone)* StageDone)*  Completed | Failed     nothing at the end: it was stopped or lost
 driver:  Began   what the trial says, Restarted*                   Ended Reported?
 """
 
@@ -51,6 +51,21 @@ class Progress:
     waiting: str = ""
 
 
+def at_epoch(stage: str, epoch: int) -> str:
+    """What an epoch of a stage is called among the milestones."""
+    return f"{stage}, epoch {epoch}"
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch of a stage, counted from 1, of which trials are compared by a score, more is better."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    score: float
+
+
 @dataclass(frozen=True)
 class StageDone:
     """A stage's result is there. metrics: its own, mIoU in percent. curves: one mapping an epoch. seconds: that it took
@@ -81,7 +96,7 @@ class Failed:
     reason: str
 
 
-Message = Placed | Progress | StageDone | Completed | Failed
+Message = Placed | Progress | EpochDone | StageDone | Completed | Failed
 
 
 @dataclass(frozen=True)
@@ -121,7 +136,9 @@ class Reported:
 Event = Message | Began | Restarted | Ended | Reported
 TrialCallback = Callable[[int, Event], None]  # (number of the trial, what happened)
 
-_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Placed, Progress, StageDone, Completed, Failed)}
+_KINDS: dict[str, type[Message]] = {
+    kind.__name__: kind for kind in (Placed, Progress, EpochDone, StageDone, Completed, Failed)
+}
 _FIELD = "report"
 
 

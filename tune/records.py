@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from tune.messages import Ended, StageDone, State, Usage
+from tune.messages import Ended, EpochDone, StageDone, State, Usage
 
 STATES = {
     State.COMPLETE: TrialState.COMPLETE,
@@ -20,6 +20,7 @@ STATES = {
 _OF_OPTUNA = {TrialState.FAIL: State.FAILED}  # where only Optuna says how it stands
 # user attributes
 _STATE, _REASON, _METRICS, _STAGES, _DUPLICATE = "state", "reason", "metrics", "stages", "duplicate_of"
+_EPOCHS = "epochs"
 _REPORTED = "reported:"  # and the number of a trial; of the study
 _USAGE, _USAGE_0_1 = "usage", "taken"
 _RUN, _RUN_0_1 = "run", "run_id"  # version 0.1.0 kept MLflow's id, "" if there was none
@@ -40,7 +41,8 @@ class TrialRecord:
     """state, and the reason where it is not COMPLETE. stages: by name, in the order in which they were done. metrics:
     of the whole run, empty until it is COMPLETE. usage: None until that is known. duplicate_of: number of the trial
     that it repeats and that counts in its place. run: key of its MLflow run, "" if it has none. started: whether it
-    ever had one: a trial whose parameters are not allowed has not."""
+    ever had one: a trial whose parameters are not allowed has not. epochs: by stage
+    the scores after epochs by which trials are compared, also of a stage that is not done."""
 
     state: State
     reason: str
@@ -50,6 +52,7 @@ class TrialRecord:
     duplicate_of: int | None
     run: str
     started: bool
+    epochs: dict[str, dict[int, float]] = field(default_factory=dict)
 
     @property
     def last_milestone(self) -> tuple[str, float] | None:
@@ -67,6 +70,7 @@ def trial_record(trial: FrozenTrial | optuna.Trial) -> TrialRecord:
         state=State(kept.get(_STATE) or _OF_OPTUNA.get(of_optuna) or of_optuna.name),
         reason=kept.get(_REASON, ""),
         stages={name: StageRecord(**stage) for name, stage in kept.get(_STAGES, {}).items()},
+        epochs={name: {int(epoch): s for epoch, s in of.items()} for name, of in kept.get(_EPOCHS, {}).items()},
         metrics=kept.get(_METRICS, {}),
         usage=Usage(**usage) if usage else None,
         duplicate_of=kept.get(_DUPLICATE),
@@ -106,6 +110,13 @@ def keep_stage(trial: optuna.Trial, done: StageDone) -> None:
     stage = {"seconds": done.seconds, "reused": done.reused, "score": done.score}
     kept = {name: value for name, value in stage.items() if value is not None}
     trial.set_user_attr(_STAGES, {**trial.user_attrs.get(_STAGES, {}), done.stage: kept})
+
+
+def keep_epoch(trial: optuna.Trial, done: EpochDone) -> None:
+    """Remember the score after an epoch."""
+    kept = trial.user_attrs.get(_EPOCHS, {})
+    of_stage = {**kept.get(done.stage, {}), str(done.epoch): done.score}
+    trial.set_user_attr(_EPOCHS, {**kept, done.stage: of_stage})
 
 
 def keep_end(trial: optuna.Trial, end: Ended) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import optuna
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from tune.messages import StageDone, decode
-from tune.stopping import Rule, rules
+from tune.messages import EpochDone, StageDone, at_epoch, decode
+from tune.stopping import Rule, epochs_of, is_compared, rules
 from tune.study import is_default, passed_milestones
 from tune.sweep_file import Sweep
 
@@ -27,9 +27,9 @@ def scheduler_of(sweep: Sweep, study: optuna.Study) -> MilestoneStopping:
 class MilestoneStopping(FIFOScheduler):
     """Ray Tune scheduler that stops a trial at a milestone where the rule for it says so.
 
-    rules: by milestone. passed: scores by milestone and trial number, of the trials of earlier launches. is_default: of
-    a trial's number. The default configuration is never stopped, and nobody is before it has passed the same milestone.
-    Trials that share a stored result are one score.
+    rules: as tune.stopping has them. passed: scores by milestone and trial number, of the trials of earlier launches.
+    is_default: of a trial's number. The default configuration is never stopped, and nobody is before it has passed the
+    same milestone. Trials that share a stored result are one score.
     """
 
     def __init__(
@@ -48,17 +48,21 @@ class MilestoneStopping(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Ray after every report of a trial; returns its decision."""
+        stop, number = False, trial.config["number"]
         match decode(result):
-            case StageDone(stage=milestone, score=score) if score is not None and milestone in self._rules:
-                stop = self._is_stopped(trial.config["number"], milestone, score)
-                return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
-        return str(TrialScheduler.CONTINUE)
+            case StageDone(stage, score=score) if score is not None:
+                stop = self._is_stopped(number, stage, stage, score)
+            case EpochDone(stage, epoch, score=score) if is_compared(epoch):
+                stop = self._is_stopped(number, at_epoch(stage, epoch), epochs_of(stage), score)
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
-    def _is_stopped(self, number: int, milestone: str, score: float) -> bool:
+    def _is_stopped(self, number: int, milestone: str, rule: str, score: float) -> bool:
+        if rule not in self._rules:
+            return False
         passed = self._passed[milestone]
         passed[number] = score
         if self._is_default(number):
             self._begun.add(milestone)
             return False
         others = list({*passed.values()} - {score})
-        return milestone in self._begun and self._rules[milestone].stops(score, others)
+        return milestone in self._begun and self._rules[rule].stops(score, others)

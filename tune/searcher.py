@@ -20,7 +20,20 @@ from ray.tune.search import Searcher
 
 from semples.errors import UserError
 from semples.pipeline.graph import graph
-from tune.messages import Began, Completed, Ended, Failed, Message, Placed, StageDone, State, TrialCallback, decode
+from tune.messages import (
+    Began,
+    Completed,
+    Ended,
+    EpochDone,
+    Failed,
+    Message,
+    Placed,
+    StageDone,
+    State,
+    TrialCallback,
+    at_epoch,
+    decode,
+)
 from tune.places import trial_folder
 from tune.records import (
     STATES,
@@ -28,12 +41,13 @@ from tune.records import (
     compute_seconds,
     keep_duplicate,
     keep_end,
+    keep_epoch,
     keep_run,
     keep_stage,
     run_of,
     trial_record,
 )
-from tune.stopping import Rule, rules
+from tune.stopping import Rule, epochs_of, is_compared, rules
 from tune.study import constraint_violations, finished
 from tune.sweep_file import Sweep
 from tune.tracking import Tracker
@@ -46,7 +60,7 @@ FAILURES, LATER_FAILURES = 5, 10
 
 
 def how_it_ended(last: Message | None, error: bool, rules: Mapping[str, Rule]) -> Ended:
-    """A trial's state, from its last message and whether Ray gave it up. rules: by milestone those that stop trials."""
+    """A trial's state, from its last message and whether Ray gave it up. rules: as tune.stopping has them."""
     if error:
         return Ended(State.LOST, "its process or node died more often than it is retried")
     match last:
@@ -56,9 +70,17 @@ def how_it_ended(last: Message | None, error: bool, rules: Mapping[str, Rule]) -
             return Ended(State.COMPLETE, "", values, metrics, usage)
         case Completed(values):
             return Ended(State.FAILED, f"its final score is {', '.join(map(str, values))}")
+    return Ended(State.PRUNED, why_stopped(last, rules))
+
+
+def why_stopped(last: Message | None, rules: Mapping[str, Rule]) -> str:
+    """Why a trial whose last message this is was stopped. rules: as tune.stopping has them."""
+    match last:
         case StageDone(stage) if stage in rules:
-            return Ended(State.PRUNED, f"{rules[stage].reason} at {stage}")
-    return Ended(State.PRUNED, "stopped")
+            return f"{rules[stage].reason} at {stage}"
+        case EpochDone(stage, epoch) if epochs_of(stage) in rules:
+            return f"{rules[epochs_of(stage)].reason} at {at_epoch(stage, epoch)}"
+    return "stopped"
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
@@ -169,6 +191,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         match message:
             case Placed(node):
                 self._tracker.tag(run, node=node)
+            case EpochDone(stage, epoch, score=score) if epoch not in trial_record(trial).epochs.get(stage, {}):
+                self._tracker.log(run, [{self._stages[stage].course: score}], f"{stage}/", first_step=epoch)
+                keep_epoch(trial, message)
+                if is_compared(epoch):
+                    self._tracker.tag(run, milestone=at_epoch(stage, epoch))
             case StageDone(stage) if stage not in trial_record(trial).stages:
                 # the study comes last: a driver that is killed in between does it again
                 prefix = f"{self._stages[stage].of or stage}/"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import log
 from statistics import median as middle
 
 from semples.errors import UserError
@@ -34,9 +35,20 @@ def find_rule(choice: Choice) -> Rule:
     return rule
 
 
+def epochs_of(stage: str) -> str:
+    """Under which name `rules` has the rule for all epochs of a stage."""
+    return f"epochs of {stage}"
+
+
+def is_compared(epoch: int) -> bool:
+    """Whether trials are compared after this epoch: 1, 3, 9, 27, ... as successive halving has it."""
+    return epoch >= 1 and REDUCTION ** round(log(epoch, REDUCTION)) == epoch
+
+
 def rules(sweep: Sweep) -> dict[str, Rule]:
-    """The rule at every milestone at which trials of a sweep may be stopped. At the last headline before the end, so
-    before networks are trained, that is its gate, too. Raises what `find_rule` raises."""
+    """The rule at every milestone at which trials of a sweep may be stopped: stages, and `epochs_of` the last one. At
+    the last headline before the end, so before networks are trained, that is its gate, too. Raises what `find_rule`
+    raises."""
     rule, stages = find_rule(sweep.early_stopping), graph(sweep.base_config())
     before = list(stages)[: list(stages).index(sweep.last_stage)]
     found = {name: rule for name in before if stages[name].milestone}
@@ -47,6 +59,8 @@ def rules(sweep: Sweep) -> dict[str, Rule]:
         if sweep.early_stopping.name != "none":
             reason = f"{rule.reason} or {reason}"
         found[headlines[-1]] = Rule(lambda *scores: rule.stops(*scores) or gate.stops(*scores), reason)
+    if stages[sweep.last_stage].course:
+        found[epochs_of(sweep.last_stage)] = rule
     return found
 
 

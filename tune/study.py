@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from semples.errors import UserError, cut
 from semples.pipeline.graph import reporting
-from tune.messages import Usage
+from tune.messages import Usage, at_epoch
 from tune.records import is_duplicate, is_sound, reported_later, trial_record
 from tune.storage import open_storage, place_of, storage_errors
 from tune.sweep_file import Sweep
@@ -126,7 +126,10 @@ def passed_milestones(study: optuna.Study) -> dict[str, dict[int, float]]:
     found: dict[str, dict[int, float]] = {}
     for trial in study.get_trials(deepcopy=False):
         if not is_duplicate(trial):
-            for name, stage in trial_record(trial).stages.items():
-                if stage.score is not None:
-                    found.setdefault(name, {})[trial.number] = stage.score
+            record = trial_record(trial)
+            scores = {name: stage.score for name, stage in record.stages.items() if stage.score is not None}
+            for name, of_epochs in record.epochs.items():
+                scores |= {at_epoch(name, epoch): score for epoch, score in of_epochs.items()}
+            for name, score in scores.items():
+                found.setdefault(name, {})[trial.number] = score
     return found

@@ -25,7 +25,7 @@ from semples.pipeline.run import Event, run
 from semples.run_folder import RESULT
 from semples.secrets import redact, reveal
 from semples.store import open_store
-from tune.messages import Completed, Failed, Message, Placed, Progress, StageDone, Usage, encode
+from tune.messages import Completed, EpochDone, Failed, Message, Placed, Progress, StageDone, Usage, encode
 from tune.objectives import Objective, choosing, milestone_score
 from tune.places import STORE, SWEEP_FILE, trial_folder
 from tune.reporting import goes_on
@@ -63,6 +63,8 @@ def run_trial(
         if event.metrics is not None:
             score = milestone_score(stages[event.stage], event.metrics, config.selection)
             send(StageDone(event.stage, event.metrics, event.curves, event.seconds, event.reused, score))
+        elif (course := stages[event.stage].course) in event.values:
+            send(EpochDone(event.stage, event.epoch, event.epochs, event.values[course]))
         elif time.monotonic() - last >= REPORT_EVERY:
             send(Progress(event.stage, event.epoch, event.epochs, event.waiting))
         else:

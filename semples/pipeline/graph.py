@@ -84,6 +84,7 @@ STAGES: dict[str, Stage] = {
         lambda config: (*training_masks(config), *_judge(config)) if config.segment.train_on == "pseudo" else (),
         _judged("segment"),
         "seg_miou",
+        course="seg_miou_judged",
         headline=True,
     ),
 }

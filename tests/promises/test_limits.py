@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,15 +24,17 @@ from searches import complete, everywhere, milestone
 from semples import preflight
 from semples.config import override
 from semples.errors import UserError
+from semples.pipeline.graph import STAGES
 from semples.store import GB
 from tune.cost_aware import CostAwareSampler
-from tune.messages import Completed, Failed, State, Usage, encode
+from tune.messages import Completed, EpochDone, Failed, State, Usage, encode
+from tune.mlflow_writer import entries
 from tune.outside import MAX_FAILURES
 from tune.records import is_duplicate, trial_record
 from tune.scheduler import MilestoneStopping
 from tune.searcher import FAILURES, LATER_FAILURES, REPEATS, StudySearcher
 from tune.space import GRID
-from tune.stopping import asha, median, never, rules
+from tune.stopping import asha, is_compared, median, never, rules
 from tune.study import pareto_front, ranked
 from tune.sweep_file import Sweep, load_sweep
 from tune.testing import own
@@ -157,12 +160,12 @@ CAMS = ["classify", "match", "refine", "heatmaps"]
 def test_nobody_is_stopped_where_nothing_is_saved_any_more() -> None:
     for rule in ("median", "asha"):
         assert [*rules(sweep_of(early_stopping=rule))] == CAMS, "masks is where it ends"
-        assert [*rules(sweep_of(early_stopping=rule, objective="seg_miou"))] == [*CAMS, "masks"]
+        assert [*rules(sweep_of(early_stopping=rule, objective="seg_miou"))] == [*CAMS, "masks", "epochs of segment"]
 
 
 def test_the_gate_before_networks_lets_the_best_share_through() -> None:
     shut = rules(sweep_of(objective="seg_miou", gate=0.4))
-    assert [*shut] == [*CAMS, "masks"] and not shut["match"].stops(1.0, [2.0, 3.0, 4.0, 5.0])
+    assert [*shut] == [*CAMS, "masks", "epochs of segment"] and not shut["match"].stops(1.0, [2.0, 3.0, 4.0, 5.0])
     others = [1.0, 2.0, 3.0, 4.0]
     # of five the best two go on
     assert [shut["masks"].stops(score, others) for score in (4.5, 3.5, 2.5, 0.5)] == [False, False, True, True]
@@ -184,6 +187,43 @@ def test_a_trial_that_does_not_pass_the_gate_trains_no_network_and_says_so(
     assert len(gated) >= 2 and machine.computed.count("segment") == len(records) - len(gated)
     assert {record.reason for record in gated} == {"not in the best 50% at masks"}
     assert records[0].state == State.COMPLETE, "the default goes through"
+
+
+def test_trials_are_compared_after_some_epochs_of_the_network() -> None:
+    assert [epoch for epoch in range(100) if is_compared(epoch)] == [1, 3, 9, 27, 81]
+
+
+def test_a_network_that_is_worse_than_others_at_the_same_epoch_is_trained_no_further() -> None:
+    passed = {"segment, epoch 3": {n: 40.0 + n for n in range(6)}, "segment": {n: 80.0 for n in range(6)}}
+    shut = rules(sweep_of(early_stopping="median", objective="seg_miou"))
+    trial = SimpleNamespace(config={"number": 7})
+    found = []
+    for epoch, score in ((1, 1.0), (2, 1.0), (3, 42.6), (3, 42.4), (4, 1.0)):
+        message = encode(EpochDone("segment", epoch, 40, score))
+        found.append(MilestoneStopping(shut, passed).on_trial_result(None, trial, message) == TrialScheduler.STOP)
+    assert found == [False, False, False, True, False]
+    open_ = MilestoneStopping(rules(sweep_of(objective="seg_miou", gate=0.5)), passed)
+    worst = encode(EpochDone("segment", 3, 40, 1.0))
+    assert open_.on_trial_result(None, trial, worst) == TrialScheduler.CONTINUE, "the gate stands before networks"
+
+
+def test_a_trial_that_is_stopped_while_its_network_trains_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a later launch knows the scores of its epochs."""
+    machine, stages = Machine(monkeypatch), {"early_stopping": "median", "objective": "seg_miou"}
+    for stage in (*CAMS, "masks"):  # open until the network
+        monkeypatch.setitem(STAGES, stage, replace(STAGES[stage], milestone=None))
+    launched(tmp_path, trials=4, **stages)
+    assert machine.computed.count("segment") == 4
+    _, study = launched(tmp_path, trials=5, **stages)
+    record = trial_record(own(study)[-1])
+    assert (record.state, record.reason) == (State.PRUNED, "below the median at segment, epoch 1")
+    assert record.epochs == {"segment": {1: 44.0}} and "segment" not in record.stages
+    assert [*trial_record(own(study)[0]).epochs["segment"].values()] == [48.0, 49.0]
+    logged = [(e["run"][-4:], *m) for _, e in entries(tmp_path / "s") if e["what"] == "log" for m in e["metrics"]]
+    judged = {(run, value, step) for run, name, value, step in logged if name == "segment/seg_miou_judged"}
+    assert judged >= {("0004", 44.0, 1), ("0000", 48.0, 1), ("0000", 49.0, 2)} and len(judged) == 9
 
 
 def test_scores_of_another_milestone_stop_nobody() -> None:

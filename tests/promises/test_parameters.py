@@ -157,7 +157,8 @@ def test_mlflow_has_the_figures_of_a_trial_under_their_names(world: Launched) ->
             milestone, value = STAGES[name].milestone, 50.0 if name == "classify" else chosen
             expected = {milestone: 100.0 - value, f"holdout/{milestone}": value} if milestone else {"nouns": 3.0}
             own = {k.removeprefix(f"{name}/"): v for k, v in metrics.items() if k.startswith(f"{name}/")}
-            assert own == {"loss": 0.5, "lr": 0.2, **expected}, name
+            course = {STAGES[name].course: chosen} if STAGES[name].course else {}
+            assert own == {"loss": 0.5, "lr": 0.2, **course, **expected}, name
         computed = sum(stage.seconds for stage in stages.values() if not stage.reused)
         saved = sum(stage.seconds for stage in stages.values() if stage.reused)
         assert (metrics["seconds_computed"], metrics["seconds_saved"]) == pytest.approx((computed, saved))

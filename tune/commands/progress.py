@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich import progress as bars
 
 from tune.commands.screen import say
-from tune.messages import Began, Ended, Event, Progress, Reported, Restarted, StageDone, State
+from tune.messages import Began, Ended, EpochDone, Event, Progress, Reported, Restarted, StageDone, State
 from tune.parts import HEADLINES
 from tune.sweep_file import Sweep
 
@@ -32,6 +32,8 @@ class ProgressReporter:
             case Progress(stage, epoch, epochs, waiting):
                 note = f"{stage}, waiting for {waiting}" if waiting else stage
                 self._progress.update(self._bars[number], completed=epoch, total=max(epochs, 1), note=note)
+            case EpochDone(stage, epoch, epochs):
+                self._progress.update(self._bars[number], completed=epoch, total=epochs, note=stage)
             case StageDone(stage):
                 total = max(len(event.curves), 1)
                 self._progress.update(self._bars[number], completed=total, total=total, note=stage)
