@@ -273,22 +273,19 @@ def longer(small: Config) -> Config:
     return with_changes(small, {**{f"{stage}.epochs": 3 for stage in TRAINED}, "runtime.workers": 1}, "test")
 
 
-class InterruptionError(Exception):
-    pass
-
-
-def interrupt(stage: str, epoch: int) -> Callable[[Event], None]:
+def interrupt(stage: str, epoch: int, how: type[BaseException]) -> Callable[[Event], None]:
     def report(event: Event) -> None:
         if (event.stage, event.epoch) == (stage, epoch) and event.metrics is None:
-            raise InterruptionError
+            raise how
 
     return report
 
 
-@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize(("how", "damaged"), [(SystemExit, False), (KeyboardInterrupt, True)])
 def test_interrupted_stages_go_on_to_the_same_bytes(
-    longer: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+    longer: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: type[BaseException], damaged: bool
 ) -> None:
+    """By Ctrl-C, or as Ray stops a trial where it reports."""
     steps, step = [], torch.optim.AdamW.step
 
     def count(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
@@ -301,8 +298,8 @@ def test_interrupted_stages_go_on_to_the_same_bytes(
     needed = len(steps)
     steps.clear()
     for stage in TRAINED:
-        with Store(tmp_path / "broken") as store, pytest.raises(InterruptionError):
-            run(longer, store, interrupt(stage, 2))
+        with Store(tmp_path / "broken") as store, pytest.raises(how):
+            run(longer, store, interrupt(stage, 2, how))
         for checkpoint in (tmp_path / "broken" / WORK).glob(f"*/{CHECKPOINT}") if damaged else ():
             checkpoint.write_bytes(checkpoint.read_bytes()[:-999])
     events: list[Event] = []
