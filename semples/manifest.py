@@ -83,7 +83,7 @@ def parse(content: bytes) -> dict[str, Any]:
     if not (
         _is_amount(manifest.get("bytes"))
         and _is_amount(manifest.get("seconds"))
-        and _is_amount(manifest.get("gpu_gb", 0))
+        and all(_is_amount(manifest.get(name, 0)) for name in ("gpu_gb", "cpu_seconds", "gpu_seconds"))
     ):
         raise ValueError("bytes, seconds or gpu_gb")
     if not (isinstance(curves, list) and all(map(_are_numbers, [manifest.get("metrics"), *curves]))):

@@ -47,10 +47,10 @@ class Stage:
     """module: where its `run` is. inputs: the stages whose results it is made from. reads: sections or single keys of
     the configuration; besides these it is given seed, selection and runtime, and nothing else. milestone: the metric by
     which trials are compared once this stage is done. course: what it logs after an epoch by which they are compared
-    there, "" = nothing. headline: its metrics are those of the run, under their own
-    names. stream: the stage whose random stream it repeats, instead of one of its own. by_image: what it makes of an
-    image depends on no other image; a run has it once for each set of images, see semples.pipeline.graph, and it is
-    given the set as `data.images`.
+    there, "" = nothing. headline: its metrics are those of the run, under their own names. gpu: whether it computes on
+    the GPU where the run has one. stream: the stage whose random stream it repeats, instead of one of its own.
+    by_image: what it makes of an image depends on no other image; a run has it once for each set of images, see
+    semples.pipeline.graph, and it is given the set as `data.images`.
 
     Of other packages: refines, the stage of the method whose result it is given, too, and gives again in the same form:
     whoever reads that result reads this one instead. settings: the model of its section, `stages.NAME`, which it is
@@ -67,6 +67,7 @@ class Stage:
     milestone: str | None = None
     course: str = ""
     headline: bool = False
+    gpu: bool = True
     stream: str = ""
     by_image: bool = False
     refines: str = ""

@@ -37,10 +37,10 @@ def test_what_is_kept_of_a_trial_is_remembered(study: optuna.Study) -> None:
     assert not last(study).started
     keep_run(trial, "k-0000")
     keep_stage(trial, StageDone("match", {"cam_miou": 33.0}, ({"loss": 1.0},), 20.0, False, 33.0))
-    keep_stage(trial, StageDone("masks", {}, (), 3.0, True, 0.0))
+    keep_stage(trial, StageDone("masks", {}, (), 3.0, True, 0.0, 12.0, 2.0, 0.5))
     keep_stage(trial, StageDone("prompts", {}, (), 4.0, False))
     stages = {
-        "match": StageRecord(20.0, False, 33.0), "masks": StageRecord(3.0, True, 0.0),
+        "match": StageRecord(20.0, False, 33.0), "masks": StageRecord(3.0, True, 0.0, 12.0, 2.0, 0.5),
         "prompts": StageRecord(4.0, False),
     }  # fmt: skip
     assert last(study) == TrialRecord(State.RUNNING, "", stages, {}, None, None, "k-0000", True)

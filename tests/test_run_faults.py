@@ -178,7 +178,7 @@ def test_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(lambda: None, capsys) == (0, "")
 
 
-@pytest.mark.parametrize("content", ["", "soon", "nan", "-1", "inf"])
+@pytest.mark.parametrize("content", ["", "soon", "nan nan", "-1 1", "1 -1", "inf 1", "1.5", "1 2 3"])
 def test_what_an_attempt_left_behind_damaged_is_no_hindrance(
     short: Config, calm: Result, tmp_path: Path, content: str
 ) -> None:

@@ -69,8 +69,9 @@ class EpochDone:
 @dataclass(frozen=True)
 class StageDone:
     """A stage's result is there. metrics: its own, mIoU in percent. curves: one mapping an epoch. seconds: that it took
-    to compute, also where it was reused. score: by which trials are compared at this milestone, more is better; None
-    where the stage is none."""
+    to compute, with cpu_seconds and gpu_seconds, also where it was reused. waited: seconds for which the trial waited
+    while another one computed it. score: by which trials are compared at this milestone, more is better; None where the
+    stage is none."""
 
     stage: str
     metrics: dict[str, float]
@@ -78,6 +79,9 @@ class StageDone:
     seconds: float
     reused: bool
     score: float | None = None
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    waited: float = 0.0
 
 
 @dataclass(frozen=True)

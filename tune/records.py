@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import optuna
@@ -28,12 +28,14 @@ _RUN, _RUN_0_1 = "run", "run_id"  # version 0.1.0 kept MLflow's id, "" if there 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """A stage of a trial that is done. seconds: that it took to compute, also where it was reused. score: see
-    tune.messages.StageDone."""
+    """A stage of a trial that is done, see tune.messages.StageDone."""
 
     seconds: float
     reused: bool
     score: float | None = None
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    waited: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,7 @@ def keep_run(holder: optuna.Study | optuna.Trial, key: str) -> None:
 
 def keep_stage(trial: optuna.Trial, done: StageDone) -> None:
     """Remember a stage that is done."""
-    stage = {"seconds": done.seconds, "reused": done.reused, "score": done.score}
-    kept = {name: value for name, value in stage.items() if value is not None}
+    kept = {of.name: getattr(done, of.name) for of in fields(StageRecord) if getattr(done, of.name) != of.default}
     trial.set_user_attr(_STAGES, {**trial.user_attrs.get(_STAGES, {}), done.stage: kept})
 
 

@@ -73,6 +73,13 @@ def how_it_ended(last: Message | None, error: bool, rules: Mapping[str, Rule]) -
     return Ended(State.PRUNED, why_stopped(last, rules))
 
 
+def spent_on(done: StageDone) -> dict[str, float]:
+    """What a stage took, for its run: compute seconds, those of all CPUs and, where there is one, of the GPU; seconds
+    that the trial waited for another one which computed it."""
+    spent = {"seconds": done.seconds, "cpu_seconds": done.cpu_seconds}
+    return spent | {n: s for n, s in {"gpu_seconds": done.gpu_seconds, "waited_seconds": done.waited}.items() if s}
+
+
 def why_stopped(last: Message | None, rules: Mapping[str, Rule]) -> str:
     """Why a trial whose last message this is was stopped. rules: as tune.stopping has them."""
     match last:
@@ -201,6 +208,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 prefix = f"{self._stages[stage].of or stage}/"
                 self._tracker.log(run, message.curves, prefix)
                 self._tracker.log(run, [message.metrics], prefix, first_step=len(message.curves))
+                self._tracker.log(run, [spent_on(message)], f"{stage}/", first_step=len(message.curves))
                 keep_stage(trial, message)
                 self._spent += 0.0 if message.reused else message.seconds
                 if message.score is not None:

@@ -62,7 +62,8 @@ def run_trial(
         nonlocal last
         if event.metrics is not None:
             score = milestone_score(stages[event.stage], event.metrics, config.selection)
-            send(StageDone(event.stage, event.metrics, event.curves, event.seconds, event.reused, score))
+            spent = (event.cpu_seconds, event.gpu_seconds, event.waited)
+            send(StageDone(event.stage, event.metrics, event.curves, event.seconds, event.reused, score, *spent))
         elif (course := stages[event.stage].course) in event.values:
             send(EpochDone(event.stage, event.epoch, event.epochs, event.values[course]))
         elif time.monotonic() - last >= REPORT_EVERY:

@@ -77,6 +77,7 @@ STAGES: dict[str, Stage] = {
         _judged("masks"),
         "pseudo_miou",
         headline=True,
+        gpu=False,
         by_image=True,
     ),
     "segment": Stage(

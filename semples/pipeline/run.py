@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import platform
+import resource
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -34,8 +37,10 @@ SECONDS = "seconds"  # file: compute seconds of a stage that is under way
 class Event:
     """Progress of a run. While a stage computes: epoch of epochs (0 when it begins) and the values of that epoch. While
     another process computes it: who, in `waiting`. When it is done: also its final `metrics`, its whole `curves` (one
-    mapping an epoch), the `seconds` that it took to compute, whether it was `reused`, and the stage's `milestone`, the
-    metric by which runs are compared there, if it has one, or that it reports for other images."""
+    mapping an epoch), the `seconds` that it took to compute, with `cpu_seconds` of all processors and, where it
+    computes on a GPU, `gpu_seconds`, how long this run `waited` for another process that computed it, whether it was
+    `reused`, and the stage's `milestone`, the metric by which runs are compared there, if it has one, or that it
+    reports for other images."""
 
     stage: str
     epoch: int
@@ -44,6 +49,9 @@ class Event:
     metrics: dict[str, float] | None = None
     curves: tuple[dict[str, float], ...] = ()
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    waited: float = 0.0
     reused: bool = False
     waiting: str = ""
     milestone: str | None = None
@@ -149,10 +157,20 @@ def _run_stages(
         if alike and key not in known:
             key = alike.get(declared(parts, known), key)
 
+        since, waited = 0.0, 0.0
+
+        def wait(owner: str) -> None:
+            nonlocal since
+            since = since or time.perf_counter()
+            report(Event(name, 0, 1, waiting=owner))
+
         def compute(out: Path) -> dict[str, Any]:
+            nonlocal since, waited
+            waited, since = time.perf_counter() - since if since else 0.0, 0.0
             return _compute(name, stage, config, own, inputs, out, report) | {"stage": name, "key": parts}
 
-        folder, found = store.get_or_compute(key, compute, lambda owner: report(Event(name, 0, 1, waiting=owner)))
+        folder, found = store.get_or_compute(key, compute, wait)
+        waited = time.perf_counter() - since if since else waited
         if found:
             reused.append(name)
         folders[name] = folder
@@ -163,9 +181,10 @@ def _run_stages(
         for metric, value in manifest["metrics"].items():
             metrics[metric if stage.headline else f"{stage.of or name}/{metric}"] = value
         curves, milestone = tuple(manifest["curves"]), stages[stage.of or name].milestone
+        cpu_seconds, gpu_seconds = (manifest.get(f"{kind}_seconds", 0.0) for kind in ("cpu", "gpu"))
         ended = Event(
-            name, len(curves), len(curves), {}, manifest["metrics"], curves, manifest["seconds"], found,
-            milestone=milestone,
+            name, len(curves), len(curves), {}, manifest["metrics"], curves, manifest["seconds"], cpu_seconds,
+            gpu_seconds, waited, found, milestone=milestone,
         )  # fmt: skip
         report(ended)
 
@@ -201,14 +220,15 @@ def _compute(
             shutil.rmtree(path)
         elif path not in (spent, out / CHECKPOINT):
             path.unlink()
-    before = _read_seconds(spent)
+    before, cpu_before = _read_seconds(spent)
+    cpu_start = _cpu_seconds()
     curves: list[dict[str, float]] = []
 
     def log(epoch: int, epochs: int, **values: float) -> None:
         if values:
             curves.append(values)
         with contextlib.suppress(OSError):  # a full disk: only what an earlier attempt took is forgotten
-            (out / f".{SECONDS}").write_text(str(before + watch.seconds))
+            (out / f".{SECONDS}").write_text(f"{before + watch.seconds} {cpu_before + _cpu_seconds() - cpu_start}")
             os.replace(out / f".{SECONDS}", spent)
         report(Event(name, epoch, epochs, values))
 
@@ -224,12 +244,24 @@ def _compute(
         path.unlink(missing_ok=True)
     gpu_gb = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0
     stalled = {"stalled": watch.stalled} if watch.stalled else {}  # seconds in which the process was stopped
-    return {"metrics": metrics, "curves": curves, "seconds": before + watch.seconds, "gpu_gb": gpu_gb, **stalled}
+    seconds = before + watch.seconds
+    return {
+        "metrics": metrics, "curves": curves, "seconds": seconds,
+        "cpu_seconds": cpu_before + _cpu_seconds() - cpu_start, "gpu_seconds": seconds if on_gpu and stage.gpu else 0.0,
+        "gpu_gb": gpu_gb, "node": platform.node(), **stalled,
+    }  # fmt: skip
 
 
-def _read_seconds(file: Path) -> float:
-    """Compute seconds of earlier attempts; 0 where they are not told."""
+def _cpu_seconds() -> float:
+    """Of this process on all processors, and of its processes that have ended."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(of.ru_utime + of.ru_stime for of in used)
+
+
+def _read_seconds(file: Path) -> tuple[float, float]:
+    """Compute and CPU seconds of earlier attempts; 0 where they are not told."""
     with contextlib.suppress(OSError, ValueError):
-        seconds = float(file.read_text()) if file.is_file() else 0.0
-        return seconds if 0 <= seconds < math.inf else 0.0
-    return 0.0
+        seconds, cpu = map(float, file.read_text().split()) if file.is_file() else (0.0, 0.0)
+        if 0 <= seconds < math.inf and 0 <= cpu < math.inf:
+            return seconds, cpu
+    return 0.0, 0.0

@@ -158,6 +158,8 @@ def test_mlflow_has_the_figures_of_a_trial_under_their_names(world: Launched) ->
             expected = {milestone: 100.0 - value, f"holdout/{milestone}": value} if milestone else {"nouns": 3.0}
             own = {k.removeprefix(f"{name}/"): v for k, v in metrics.items() if k.startswith(f"{name}/")}
             course = {STAGES[name].course: chosen} if STAGES[name].course else {}
+            spent = {what: own.pop(what) for what in ("seconds", "cpu_seconds")}
+            assert spent == {what: getattr(stages[name], what) for what in spent}
             assert own == {"loss": 0.5, "lr": 0.2, **course, **expected}, name
         computed = sum(stage.seconds for stage in stages.values() if not stage.reused)
         saved = sum(stage.seconds for stage in stages.values() if stage.reused)
