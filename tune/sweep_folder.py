@@ -38,6 +38,7 @@ LOCK = ".lock"
 MAY_CHANGE = (
     "name", "trials", "budget", "time_limit", "parallel", "resources", "sampler", "trackers", "mlflow", "store",
     "store_gb", "reuse",
+    "report",
 )  # fmt: skip
 
 

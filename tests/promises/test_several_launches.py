@@ -263,6 +263,7 @@ def test_a_later_launch_may_change_how_long_it_goes_on_and_nothing_that_was_chos
         {"parallel": 2},
         {"sampler": "tpe"},
         {"store_gb": 1.0},
+        {"report": "leaders"},
     ):
         assert check_same(sweep_of(**free), folder).name == "s"
     fixed: list[dict[str, Any]] = [
