@@ -197,7 +197,7 @@ def wait_for(text: str, log: Path, process: subprocess.Popen[bytes], seconds: fl
 def test_an_interrupted_sweep_ends_in_order_and_goes_on(tmp_path: Path, stop: signal.Signals) -> None:
     out, log = tmp_path / "sweeps", tmp_path / "log"
     # long enough in segment to be interrupted there
-    path = sweep_file(tmp_path, trials=3, base={**TINY, "segment": {"epochs": 40}})
+    path = sweep_file(tmp_path, trials=3, base={**TINY, "segment": {"epochs": 20}})
     launch = [str(Path(sys.executable).parent / "semples-tune"), "launch", str(path), "--out", str(out)]
     with log.open("wb") as file:
         process = subprocess.Popen(launch, stdout=file, stderr=file)
@@ -233,7 +233,7 @@ def trial_processes() -> list[int]:
 
 def test_a_trial_whose_process_dies_is_retried_in_the_same_run(tmp_path: Path) -> None:
     out, log = tmp_path / "sweeps", tmp_path / "log"
-    path = sweep_file(tmp_path, trials=1, parallel=1, base={**TINY, "segment": {"epochs": 40}})
+    path = sweep_file(tmp_path, trials=1, parallel=1, base={**TINY, "segment": {"epochs": 20}})
     launch = [str(Path(sys.executable).parent / "semples-tune"), "launch", str(path), "--out", str(out)]
     with log.open("wb") as file:
         process = subprocess.Popen(launch, stdout=file, stderr=file)

@@ -28,7 +28,7 @@ from tune.sweep_folder import load_launched
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 BACKGROUND = [0.3, 0.5, 0.7]
 CHANGES: dict[str, Any] = {
-    "objective": "pseudo_miou", "sampler": "grid", "trials": None, "parallel": 1,
+    "objective": "pseudo_miou", "sampler": "grid", "trials": None, "parallel": 1, "report": "all",
     "base": {**TINY, "match": {"epochs": 8}}, "space": {"masks.background": {"choice": BACKGROUND}},
 }  # fmt: skip
 
