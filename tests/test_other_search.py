@@ -28,7 +28,7 @@ from tune.testing import SECONDS
 OTHERS: dict[str, Any] = {
     "name": "s", "selection": "holdout", "objective": {"name": "gain", "weight": 2.0}, "trials": 4,
     "sampler": {"name": "highest", "step": 2}, "early_stopping": {"name": "below", "floor": 45.0},
-    "trackers": ["lines", "failing"], "base": TINY, "space": {"match.lambda_b": {"float": [1.0, 8.0]}},
+    "trackers": ["lines", "failing"], "base": TINY, "report": "all", "space": {"match.lambda_b": {"float": [1.0, 8.0]}},
 }  # fmt: skip
 
 
