@@ -163,12 +163,12 @@ def test_label_pixels_by_hand() -> None:
 
 
 def test_the_band_ignores_where_its_two_ends_differ(tiny: Config) -> None:
-    heatmaps = np.array([[[20, 120, 140, 200]], [[10, 130, 20, 30]]], np.uint8)
+    heatmaps = np.array([[[20, 120, 140, 200, 110]], [[10, 130, 20, 30, 5]]], np.uint8)
     settings = tiny.masks.model_copy(update={"crf": tiny.masks.crf.model_copy(update={"iterations": 0})})
-    image, present = np.zeros((1, 4, 3), np.uint8), np.array([2, 6])
-    assert make_mask(heatmaps, present, image, settings).tolist() == [[0, 7, 3, 3]]
+    image, present = np.zeros((1, 5, 3), np.uint8), np.array([2, 6])
+    assert make_mask(heatmaps, present, image, settings).tolist() == [[0, 7, 3, 3, 0]]
     banded = settings.model_copy(update={"band": 0.2})  # 0.4 and 0.6: 102 and 153
-    assert make_mask(heatmaps, present, image, banded).tolist() == [[0, 255, 255, 3]]
+    assert make_mask(heatmaps, present, image, banded).tolist() == [[0, 255, 255, 3, 255]]
 
 
 def test_the_crf_follows_the_edges_of_the_image(tiny: Config) -> None:
