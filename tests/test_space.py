@@ -32,6 +32,13 @@ def test_a_sweep_becomes_distributions(tmp_path: Path) -> None:
     assert sweep.default_parameters() == {"match.lambda_b": 1.0, "prompts.count": 1, "prompts.init": "uniform"}
 
 
+def test_so_do_its_steps(tmp_path: Path) -> None:
+    space = {"masks.band": {"float": [0.0, 0.2], "step": 0.1}, "prompts.length": {"int": [10, 30], "step": 10}}
+    assert load_sweep(written(tmp_path, space=space)).distributions() == {
+        "masks.band": FloatDistribution(0.0, 0.2, step=0.1), "prompts.length": IntDistribution(10, 30, step=10),
+    }  # fmt: skip
+
+
 def test_changes_reach_the_sweep_or_its_base(tmp_path: Path) -> None:
     path = written(tmp_path, base={"segment": {"epochs": 2}, "match.lambda_b": 2.0})
     sweep = load_sweep(path, {"trials": 9, "resources.cpu": 2, "data.train": 50, "selection": "oracle"})
