@@ -37,6 +37,12 @@ def test_settings_that_a_rule_does_not_take_are_named(choice: dict[str, Any]) ->
         find_rule(Choice.model_validate(choice))
 
 
+def test_settings_of_another_kind_are_named() -> None:
+    """What the part itself says to them."""
+    with pytest.raises(UserError, match=r"early_stopping 'asha' does not take these settings"):
+        find_rule(Choice.model_validate({"name": "asha", "reduction": "half"}))
+
+
 def suggested(sampler: dict[str, Any], sign: float = 1.0) -> list[dict[str, Any]]:
     sweep = sweep_of(sampler=sampler, space=SPACE, trials=9)
     return [t.params for t in go(sweep, judge=lambda p: 50.0 + sign * p["match.lambda_b"]).study.get_trials()]

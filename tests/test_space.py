@@ -39,6 +39,17 @@ def test_so_do_its_steps(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_condition_that_is_not_searched_itself_holds_for_nothing(tmp_path: Path) -> None:
+    space = {
+        "prompts.init": {"choice": ["uniform", "word"]},
+        "prompts.count": {"int": [1, 3], "when": {"prompts.init": "word"}},
+        "masks.band": {"float": [0.0, 0.2], "when": {"prompts.count": 1}},
+    }
+    sweep, values = load_sweep(written(tmp_path, space=space)), {"prompts.count": 1, "masks.band": 0.1}
+    assert sweep.searched({"prompts.init": "uniform", **values}) == {"prompts.init": "uniform"}
+    assert sweep.searched({"prompts.init": "word", **values}) == {"prompts.init": "word", **values}
+
+
 def test_changes_reach_the_sweep_or_its_base(tmp_path: Path) -> None:
     path = written(tmp_path, base={"segment": {"epochs": 2}, "match.lambda_b": 2.0})
     sweep = load_sweep(path, {"trials": 9, "resources.cpu": 2, "data.train": 50, "selection": "oracle"})
