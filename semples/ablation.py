@@ -10,7 +10,7 @@ from semples.config import Config, with_changes
 from semples.data import load_data
 from semples.errors import UserError
 from semples.generators import Generator
-from semples.pipeline.graph import graph, latest, reporting
+from semples.pipeline.graph import refiners, reporting
 from semples.pipeline.run import Event, Result, run
 from semples.stages.heatmaps import reported_cam_miou
 from semples.statistics import spread
@@ -58,7 +58,7 @@ def ablate(
         full = result.metrics
         without = run(with_changes(own, {"masks.crf.iterations": 0}, "ablation"), store, tell, until=measuring).metrics
         bound = run(with_changes(own, {"segment.train_on": "ground_truth"}, "ablation"), store, tell).metrics
-        heatmaps = latest(own, {name: name for name in graph(own)})["heatmaps"]
+        heatmaps = refiners(own)["heatmaps"]
         cams = {
             f"{name}_cam": reported_cam_miou(generator_of(result, name), result.config, data)
             for name in ("classify", "match", "refine")

@@ -45,10 +45,10 @@ class SweepResults:
 
         rows, later = [], reported_later(self.study)
         for trial in self.study.get_trials(deepcopy=False):
-            record = trial_record(trial)
+            record = trial_record(trial, later)
             row: dict[str, Any] = {"state": record.state.value, "reason": record.reason}
             if record.metrics:
-                row |= self.sweep.by_objective(trial.values) | record.metrics | later.get(trial.number, {})
+                row |= self.sweep.by_objective(trial.values) | record.metrics
             if record.usage:
                 row |= {"usage_seconds": record.usage.seconds, "usage_gpu_gb": record.usage.gpu_gb}
             rows.append(row | {"duplicate_of": record.duplicate_of} | trial.params)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -63,8 +63,8 @@ class TrialRecord:
         return scores[-1] if scores else None
 
 
-def trial_record(trial: FrozenTrial | optuna.Trial) -> TrialRecord:
-    """What the study remembers of a trial."""
+def trial_record(trial: FrozenTrial | optuna.Trial, later: Mapping[int, Mapping[str, float]] = {}) -> TrialRecord:
+    """What the study remembers of a trial. later: what trials reported after their end, see `reported_later`."""
     kept = trial.user_attrs
     of_optuna = TrialState.RUNNING if isinstance(trial, optuna.Trial) else trial.state
     usage = kept.get(_USAGE, kept.get(_USAGE_0_1))
@@ -73,7 +73,7 @@ def trial_record(trial: FrozenTrial | optuna.Trial) -> TrialRecord:
         reason=kept.get(_REASON, ""),
         stages={name: StageRecord(**stage) for name, stage in kept.get(_STAGES, {}).items()},
         epochs={name: {int(epoch): s for epoch, s in of.items()} for name, of in kept.get(_EPOCHS, {}).items()},
-        metrics=kept.get(_METRICS, {}),
+        metrics={**kept.get(_METRICS, {}), **later.get(trial.number, {})},
         usage=Usage(**usage) if usage else None,
         duplicate_of=kept.get(_DUPLICATE),
         run=run_of(trial),

@@ -15,7 +15,7 @@ from semples.pipeline.run import Result
 from semples.run_folder import read_run
 from tune.messages import Reported, TrialCallback
 from tune.outside import compute_all
-from tune.places import trial_folder
+from tune.places import trial_files, trial_folder
 from tune.records import keep_reported, run_of, trial_record
 from tune.study import unreported
 from tune.sweep_file import Sweep
@@ -62,8 +62,7 @@ def report_leaders(study: optuna.Study, sweep: Sweep, folder: Path, tracker: Tra
         metrics = {name: value for name, value in metrics_in(number).items() if name not in known}
         keep_reported(study, number, metrics)
         tracker.log(run_of(trials[number]), [metrics])
-        files = ("config.yaml", "result.json", "gallery.png")
-        tracker.attach(run_of(trials[number]), *(trial_folder(Path(), number) / file for file in files))
+        tracker.attach(run_of(trials[number]), *trial_files(number))
         on_event(number, Reported(metrics))
 
     def metrics_in(number: int) -> dict[str, float]:

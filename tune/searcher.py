@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from tune.messages import (
     at_epoch,
     decode,
 )
-from tune.places import trial_folder
+from tune.places import trial_files
 from tune.records import (
     STATES,
     TrialRecord,
@@ -227,14 +227,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         record = trial_record(trial)
         computed, saved = compute_seconds([record])
         end = replace(end, seconds_computed=computed, seconds_saved=saved)
-        self._track(record, end, trial_folder(Path(), trial.number))
+        self._track(record, end, trial_files(trial.number))
         self._tell(trial, end)
         if STATES[end.state] != TrialState.FAIL:
             self._ended[_identity(trial.params)] = self._study.get_trials(deepcopy=False)[trial.number]
         self._on_event(trial.number, end)
         self._look_for_a_common_reason(end)
 
-    def _track(self, record: TrialRecord, end: Ended, out: Path) -> None:
+    def _track(self, record: TrialRecord, end: Ended, files: Sequence[Path]) -> None:
         """The end of a trial in its MLflow run."""
         tracker, run = self._tracker, record.run
         tracker.log(run, [{"seconds_computed": end.seconds_computed, "seconds_saved": end.seconds_saved}])
@@ -244,7 +244,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             of_run = {k: v for k, v in end.metrics.items() if k.split("/")[0] not in self._stages}
             usage = asdict(end.usage) if end.usage else {}
             tracker.log(run, [{**of_run, **usage, **self._sweep.by_objective(end.values)}])
-        tracker.attach(run, *(out / f for f in ("config.yaml", "result.json", "gallery.png", "error.txt")))
+        tracker.attach(run, *files)
         tracker.end(run, end.state, **({"reason": end.reason} if end.reason else {}))
 
     def _look_for_a_common_reason(self, end: Ended) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -101,12 +101,13 @@ def leading(study: optuna.Study, sweep: Sweep) -> list[FrozenTrial]:
     return pareto_front(study, sweep) if len(sweep.directions) > 1 else ranked(study, sweep)[:TOP]
 
 
-def unreported(study: optuna.Study, sweep: Sweep) -> list[FrozenTrial]:
-    """The leading trials whose reported figures are not known yet."""
+def unreported(study: optuna.Study, sweep: Sweep, leaders: Sequence[FrozenTrial] | None = None) -> list[FrozenTrial]:
+    """The leading trials whose reported figures are not known yet. leaders: where they are known already."""
     stage, later = reporting(sweep.base_config(), sweep.last_stage), reported_later(study)
     if stage is None:
         return []
-    return [t for t in leading(study, sweep) if stage not in trial_record(t).stages and t.number not in later]
+    leaders = leading(study, sweep) if leaders is None else leaders
+    return [t for t in leaders if stage not in trial_record(t).stages and t.number not in later]
 
 
 def _losses(trial: FrozenTrial, sweep: Sweep) -> list[float]:

@@ -62,10 +62,11 @@ class Summary:
 def summarise(study: optuna.Study, sweep: Sweep) -> Summary:
     """What the study of a sweep says so far."""
     default, names = sweep.default_parameters(), tuple(objective.metric for objective in sweep.objectives)
-    records = [trial_record(trial) for trial in study.get_trials(deepcopy=False)]
+    later = reported_later(study)
+    records = [trial_record(trial, later) for trial in study.get_trials(deepcopy=False)]
     states = Counter(of.state.value for of in records if of.duplicate_of is None and of.state != State.WAITING)
     computed, saved = compute_seconds(records)
-    later = reported_later(study)
+    best = leading(study, sweep)
     return Summary(
         sweep.name,
         sweep.selection,
@@ -81,16 +82,12 @@ def summarise(study: optuna.Study, sweep: Sweep) -> Summary:
                 trial.number,
                 trial.params == default,
                 dict(zip(names, trial.values, strict=True)),
-                {
-                    name: value
-                    for name, value in (records[trial.number].metrics | later.get(trial.number, {})).items()
-                    if name in HEADLINES
-                },
+                {name: value for name, value in records[trial.number].metrics.items() if name in HEADLINES},
                 trial.params,
             )
-            for trial in leading(study, sweep)
+            for trial in best
         ),
-        unreported=tuple(trial.number for trial in unreported(study, sweep)),
+        unreported=tuple(trial.number for trial in unreported(study, sweep, best)),
         failures=tuple(
             Failure(number, of.state.value, of.reason)
             for number, of in enumerate(records)

@@ -170,7 +170,7 @@ def trial_config_yaml(folder: Path, number: int) -> str:
 def best_figures(study: optuna.Study, sweep: Sweep) -> dict[str, float]:
     """Objectives and both mIoUs of the best complete trial, as `best_...`; empty if there is none."""
     for trial in ranked(study, sweep)[:1]:
-        metrics = trial_record(trial).metrics | reported_later(study).get(trial.number, {})
+        metrics = trial_record(trial, reported_later(study)).metrics
         reported = {k: v for k, v in metrics.items() if k in HEADLINES}
         return {f"best_{name}": v for name, v in {**sweep.by_objective(trial.values), **reported}.items()}
     return {}

@@ -46,8 +46,9 @@ def training_masks(config: Config) -> tuple[str, ...]:
 def reporting(config: Config, name: str) -> str | None:
     """The stage that measures on the images on which figures are reported what this one measures on those that judge;
     None where there is none, for it measures both or the two are the same."""
-    found = _for("measured", latest(config, {stage: stage for stage in graph(config)})[name])
-    return found if found in graph(config) else None
+    stages = graph(config)
+    found = _for("measured", _last(stages).get(name, name))
+    return found if found in stages else None
 
 
 def _judged(section: str) -> Callable[[Config], tuple[str, ...]]:
@@ -144,10 +145,16 @@ def _for_set(images: ImageSet, name: str, stage: Stage, config: Config) -> Stage
     )
 
 
+def refiners(config: Config) -> dict[str, str]:
+    """By stage of a run the last one that refines its result, or itself."""
+    stages = graph(config)
+    return dict(zip(stages, stages, strict=True)) | _last(stages)
+
+
 def latest(config: Config, of_stages: Mapping[str, T]) -> dict[str, T]:
     """What there is of each stage (its result folder, for one), with that of the last one that refines it in the place
     of a stage's own."""
-    last = _last(graph(config))
+    last = refiners(config)
     return {name: of_stages[last.get(name, name)] for name in of_stages if last.get(name, name) in of_stages}
 
 

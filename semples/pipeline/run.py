@@ -21,7 +21,7 @@ from semples.config import Config
 from semples.data import load_data
 from semples.data.dataset import Dataset
 from semples.manifest import read_manifest
-from semples.pipeline.graph import Reuse, graph, latest
+from semples.pipeline.graph import Reuse, graph, refiners
 from semples.pipeline.keys import declared, key_parts, recorded, view
 from semples.results import make_key
 from semples.stage import Stage
@@ -191,9 +191,9 @@ def _run_stages(
     def result() -> Result:
         return Result(config, data, metrics, folders, seconds, tuple(reused), gpu_gb, libraries, reuse)
 
-    last = latest(config, {name: name for name in graph(config)})
+    last = refiners(config)
     end = last.get(until or "")
-    for name in graph(config):
+    for name in last:
         if name in stages:
             complete(name, stages[name])
         if name == end:
@@ -221,14 +221,14 @@ def _compute(
         elif path not in (spent, out / CHECKPOINT):
             path.unlink()
     before, cpu_before = _read_seconds(spent)
-    cpu_start = _cpu_seconds()
+    cpu_start = _cpu_seconds() - cpu_before
     curves: list[dict[str, float]] = []
 
     def log(epoch: int, epochs: int, **values: float) -> None:
         if values:
             curves.append(values)
         with contextlib.suppress(OSError):  # a full disk: only what an earlier attempt took is forgotten
-            (out / f".{SECONDS}").write_text(f"{before + watch.seconds} {cpu_before + _cpu_seconds() - cpu_start}")
+            (out / f".{SECONDS}").write_text(f"{before + watch.seconds} {_cpu_seconds() - cpu_start}")
             os.replace(out / f".{SECONDS}", spent)
         report(Event(name, epoch, epochs, values))
 
@@ -247,7 +247,7 @@ def _compute(
     seconds = before + watch.seconds
     return {
         "metrics": metrics, "curves": curves, "seconds": seconds,
-        "cpu_seconds": cpu_before + _cpu_seconds() - cpu_start, "gpu_seconds": seconds if on_gpu and stage.gpu else 0.0,
+        "cpu_seconds": _cpu_seconds() - cpu_start, "gpu_seconds": seconds if on_gpu and stage.gpu else 0.0,
         "gpu_gb": gpu_gb, "node": platform.node(), **stalled,
     }  # fmt: skip
 
