@@ -74,6 +74,7 @@ class Machine:
             "semples.output._draw_gallery": lambda result, path: path.write_bytes(b"a picture"),
         }.items():
             patch.setattr(name, value)
+        patch.setenv("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")  # a trial sets it for its process, which is this one here
         if not mlflow:
             patch.setattr("tune.driver.Store", lambda uri, folder: NoMlflow())
         patch.setattr(ray_tune, "with_parameters", self._with_parameters)
