@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import optuna
 import pytest
@@ -74,7 +76,6 @@ class Machine:
             "semples.output._draw_gallery": lambda result, path: path.write_bytes(b"a picture"),
         }.items():
             patch.setattr(name, value)
-        patch.setenv("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")  # a trial sets it for its process, which is this one here
         if not mlflow:
             patch.setattr("tune.driver.Store", lambda uri, folder: NoMlflow())
         patch.setattr(ray_tune, "with_parameters", self._with_parameters)
@@ -142,7 +143,8 @@ class Machine:
 
             self._report = report
             try:
-                trainable(suggestion)
+                with own_variables():
+                    trainable(suggestion)
             except KeyboardInterrupt as end:
                 if end.args != (stopped,):  # as Ray does it on Ctrl-C: it returns
                     return
@@ -163,7 +165,16 @@ class _Task:
         return self
 
     def remote(self, *words: Any) -> Callable[[], Any]:
-        return partial(self._function, *words)
+        def run_now() -> Any:
+            with own_variables():
+                return self._function(*words)
+
+        return run_now
+
+
+def own_variables() -> AbstractContextManager[Any]:
+    """What runs in a process of its own elsewhere leaves no variables behind here."""
+    return mock.patch.dict(os.environ)
 
 
 class NoMlflow:
