@@ -208,6 +208,19 @@ TestLeases = Leases.TestCase
 TestLeases.settings = settings(max_examples=30, stateful_step_count=25, deadline=None, derandomize=True)
 
 
+def test_who_succeeds_the_dead_has_the_lease_and_clears_theirs_away() -> None:
+    """A course of the model that it may never draw."""
+    model = Leases()
+    try:
+        model.begins()
+        model.comes()
+        model.wants(0, KEYS[0])
+        model.dies(0)
+        model.succeeds_the_dead(0, KEYS[0])
+    finally:
+        model.teardown()
+
+
 # ------------------------------------------------------------------------------------------------ the store
 Step = tuple[str, int, str]  # what is done, by which of the nodes, to which key
 steps = st.tuples(
@@ -220,6 +233,7 @@ steps = st.tuples(
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(steps, st.lists(steps, max_size=3), st.booleans()), max_size=8), st.booleans())
 @example([(("get_or_compute", 1, KEYS[0]), [], True)], True)  # it fails on a node, and another has the result
+@example([((what, 0, KEYS[0]), [], False) for what in ("get_or_compute", "damage", "find")], False)
 def test_whatever_happens_a_result_is_what_its_key_says(
     course: list[tuple[Step, list[Step], bool]], shared: bool
 ) -> None:
