@@ -46,16 +46,22 @@ def choose_examples(split: Split, count: int) -> list[int]:
 
 def gallery(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str], caption: str, path: Path) -> None:
     """One row of pictures uint8 (h, w, 3) for each name, one column for each title, as a PNG."""
-    figure = Figure(figsize=(1.3 * len(titles) + 0.9, 1.36 * len(rows) + 0.45), dpi=110, layout="constrained")
-    axes = figure.subplots(len(rows), len(titles), squeeze=False)
-    for (name, pictures), line in zip(rows.items(), axes, strict=True):
-        for picture, axis in zip(pictures, line, strict=True):
-            axis.imshow(picture, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        line[0].set_ylabel(name, fontsize=9)
-    for title, axis in zip(titles, axes[0], strict=True):
-        axis.set_title(title, fontsize=8)
-    figure.suptitle(caption, fontsize=9)
+    # inches; one pair of axes for all, because each one takes as long as to draw the pictures of a trial
+    cell, left, top = 1.3, 0.35, 0.5
+    width, height = left + cell * len(titles), top + cell * len(rows)
+    figure = Figure(figsize=(width, height), dpi=110)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for row, (name, pictures) in enumerate(rows.items()):
+        middle = height - top - (row + 0.5) * cell
+        axes.text(left / 2, middle, name, fontsize=9, rotation=90, ha="center", va="center")
+        for column, picture in enumerate(pictures):
+            centre = left + (column + 0.5) * cell
+            h, w = (0.475 * cell * side / max(picture.shape[:2]) for side in picture.shape[:2])
+            axes.imshow(picture, interpolation="nearest", extent=(centre - w, centre + w, middle - h, middle + h))
+    for column, title in enumerate(titles):
+        axes.text(left + (column + 0.5) * cell, height - 0.8 * top, title, fontsize=8, ha="center", va="center")
+    axes.text(width / 2, height - 0.3 * top, caption, fontsize=9, ha="center", va="center")
+    axes.set(xlim=(0, width), ylim=(0, height))
     # no time stamp and no version in the file: equal pictures, equal bytes
     figure.savefig(path, metadata={"Software": None})
