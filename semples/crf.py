@@ -34,7 +34,7 @@ def _infer(unary: np.ndarray, image: np.ndarray, settings: CrfConfig) -> np.ndar
     crf.addPairwiseBilateral(
         sxy=settings.bilateral_sxy,
         srgb=settings.bilateral_srgb,
-        rgbim=np.ascontiguousarray(image),
+        rgbim=np.array(image, order="C"),  # a copy: pydensecrf takes no array that may only be read
         compat=settings.bilateral_compat,
     )
     return np.argmax(crf.inference(settings.iterations), axis=0).reshape(h, w)

@@ -337,7 +337,7 @@ class RuntimeConfig(Section):
     )
     threads: Annotated[int, Field(ge=1, le=512), NO_FLAG] = Field(default=1, description="CPU threads of one run.")
     workers: Annotated[int, Field(ge=0, le=128), NO_FLAG] = Field(
-        default=0, description="Processes that load images, 0 = none besides the run itself."
+        default=0, description="Processes that load images and share the dense CRF, 0 = none besides the run itself."
     )
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from semples.crf import smooth_labels
 from semples.data import png_archive
@@ -17,6 +15,7 @@ from semples.data.dataset import IGNORE, Dataset, Split
 from semples.image_sets import judging
 from semples.metrics import confusion, iou, miou
 from semples.proxy import agreement
+from semples.spread import each
 from semples.stages.heatmaps import read_heatmaps
 from semples.stages.prompts import load_prompts
 
@@ -49,39 +48,27 @@ def make_mask(heatmaps: np.ndarray, present: np.ndarray, image: np.ndarray, sett
     return np.where(narrow == wide, wide, np.uint8(IGNORE))
 
 
-class PseudoMasks(TorchDataset[np.ndarray]):
+class PseudoMasks:
     """The pseudo masks of a split, each made when it is asked for: uint8 (h, w)."""
 
     def __init__(self, split: Split, heatmaps: Path, settings: MasksConfig):
         self.split, self.settings = split, settings
         self.heatmaps = png_archive.Reader(heatmaps)
 
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, i: int) -> np.ndarray:
+    def __call__(self, i: int) -> np.ndarray:
         maps, present = read_heatmaps(self.heatmaps, self.split, i)
         return make_mask(maps, present, self.split.image(i), self.settings)
 
 
-def _as_it_is(mask: Any) -> Any:
-    return mask
-
-
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
     """Writes the pseudo masks of the images that are treated, uint8 with 0..K and 255; `runtime.workers` processes
-    share the work."""
+    share the work, or those of a cluster."""
     classes, split, prefix = data.num_classes, data.images, data.prefix
     counts = np.zeros((classes + 1, classes + 1), np.int64)
-    loader = DataLoader(
-        PseudoMasks(split, inputs["heatmaps"] / png_archive.FILE, config.masks),
-        batch_size=None,
-        collate_fn=_as_it_is,
-        num_workers=config.runtime.workers,
-    )
+    make = PseudoMasks(split, inputs["heatmaps"] / png_archive.FILE, config.masks)
 
     def masks() -> Iterator[tuple[str, Image.Image]]:
-        for i, mask in enumerate(loader):
+        for i, mask in enumerate(each(make, range(len(split)), len(split), config.runtime.workers)):
             ground_truth = split.mask(i)
             if ground_truth is not None:
                 counts[:] += confusion(ground_truth, mask, classes)

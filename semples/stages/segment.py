@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from semples.errors import UserError
 from semples.images import IMAGENET_MEAN, IMAGENET_STD, enlarge, normalise_pixels, rescale
 from semples.metrics import confusion, iou, miou
 from semples.proxy import agreement
+from semples.spread import each
 from semples.stages.prompts import load_prompts
 from semples.training import Pair, autocast, batches, cosine, fit, poly, put_weights, save_weights
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 WEIGHTS = "network.safetensors"
 JUDGED = "seg_miou_judged"  # the curve by which the epoch is chosen
 Masks = Callable[[int], np.ndarray | None]  # of the training images, uint8 (h, w); every one is there
+Scored = tuple[np.ndarray, np.ndarray]  # probabilities float32 (K+1, h, w) and image uint8 (h, w, 3)
 MULTIPLE = 32  # sides of the image are padded to a multiple of this, as encoders need it
 
 
@@ -86,13 +89,8 @@ class MaskedImages(TorchDataset[Pair]):
 
 
 @torch.no_grad()
-def predict(
-    network: nn.Module, image: np.ndarray, runtime: RuntimeConfig, test: TestConfig | None = None
-) -> np.ndarray:
-    """uint8 (h, w, 3) -> mask uint8 (h, w) in 0..K at the same size; probabilities are averaged over the views.
-
-    Without `test`, as epochs are compared, there is one view, as large as the image, and no CRF.
-    """
+def _probabilities(network: nn.Module, image: np.ndarray, runtime: RuntimeConfig, test: TestConfig | None) -> Scored:
+    """uint8 (h, w, 3) -> float32 (K+1, h, w), averaged over the views, and the image."""
     h, w = image.shape[:2]
     x = normalise_pixels(torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(runtime.device))
     total = torch.zeros(())
@@ -106,9 +104,34 @@ def predict(
             logits = logits[:, :, : size[0], : size[1]].float()
             probabilities = enlarge(logits if view is scaled else logits.flip(3), (h, w)).softmax(1)[0]
             total = total.to(probabilities.device) + probabilities
-    mean = (total / total.sum(0)).cpu().numpy()
-    labels = smooth_probabilities(mean, image, test.crf) if test else mean.argmax(0)
-    return labels.astype(np.uint8)
+    return (total / total.sum(0)).cpu().numpy(), image
+
+
+def _label(test: TestConfig, scored: Scored) -> np.ndarray:
+    return smooth_probabilities(*scored, test.crf).astype(np.uint8)
+
+
+def predict(
+    network: nn.Module, image: np.ndarray, runtime: RuntimeConfig, test: TestConfig | None = None
+) -> np.ndarray:
+    """uint8 (h, w, 3) -> mask uint8 (h, w) in 0..K at the same size; probabilities are averaged over the views.
+
+    Without `test`, as epochs are compared, there is one view, as large as the image, and no CRF.
+    """
+    scored = _probabilities(network, image, runtime, test)
+    return _label(test, scored) if test else scored[0].argmax(0).astype(np.uint8)
+
+
+def predict_all(
+    network: nn.Module, split: Split, indices: Sequence[int], runtime: RuntimeConfig, test: TestConfig | None = None
+) -> Iterator[np.ndarray]:
+    """`predict` of these images, one after the other; `runtime.workers` processes share the CRF, or those of a
+    cluster."""
+    scored = (_probabilities(network, split.image(i), runtime, test) for i in indices)
+    if test:
+        yield from each(partial(_label, test), scored, len(indices), runtime.workers)
+    else:
+        yield from (mean.argmax(0).astype(np.uint8) for mean, _ in scored)
 
 
 def evaluate(
@@ -117,10 +140,11 @@ def evaluate(
     """Confusion over the images of the split that have a true mask, int64 (K+1, K+1)."""
     network.eval()
     counts = np.zeros((classes + 1, classes + 1), np.int64)
-    for i in split.annotated:
+    made = predict_all(network, split, split.annotated, runtime, test)
+    for i, mask in zip(split.annotated, made, strict=True):
         ground_truth = split.mask(i)
         if ground_truth is not None:
-            counts += confusion(ground_truth, predict(network, split.image(i), runtime, test), classes)
+            counts += confusion(ground_truth, mask, classes)
     return counts
 
 
@@ -175,7 +199,7 @@ def train_on(
         per_class = zip(("background", *data.classes), iou(counts), strict=True)
         metrics |= {f"{prefix}seg_iou/{name}": float(value) for name, value in per_class}
     if config.selection == "proxy" and prompts:
-        masks_of = [predict(network, data.holdout.image(i), runtime, settings.test) for i in range(len(data.holdout))]
+        masks_of = list(predict_all(network, data.holdout, range(len(data.holdout)), runtime, settings.test))
         proxy = {"proxy/seg_miou": agreement(config, data, load_prompts(prompts), masks_of.__getitem__)}
     return best["weights"], {
         **proxy,
