@@ -37,6 +37,11 @@ def fixed(*names: str) -> Callable[[Config], tuple[str, ...]]:
     return lambda config: names
 
 
+def always(config: Config) -> bool:
+    """Under every configuration."""
+    return True
+
+
 def nothing(config: Config) -> tuple[str, ...]:
     """No name."""
     return ()
@@ -67,7 +72,7 @@ class Stage:
     milestone: str | None = None
     course: str = ""
     headline: bool = False
-    gpu: bool = True
+    gpu: Callable[[Config], bool] = always
     stream: str = ""
     by_image: bool = False
     refines: str = ""

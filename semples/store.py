@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +32,7 @@ from semples.results import KEY, Entry, check_key, drop, holds_result, survey
 
 WORK = "work"  # folders of stages that are being computed, or were when their process died
 GB = 10**9
-WORK_NAME = re.compile(rf"{KEY.pattern}(\.\d+|@{SESSION.pattern})")
+WORK_NAME = re.compile(rf"{KEY.pattern}(\.\d+(-[0-9a-f]{{8}})?|@{SESSION.pattern})")
 UPLOADS = 3  # attempts
 
 Write = Callable[[Path], dict[str, Any]]
@@ -194,8 +195,9 @@ class Store:
         return self._evict(self.there, limit)
 
     def _compute(self, key: str, lease: int, write: Write) -> Path:
-        work, folder = self._work(f"{key}.{lease}"), self.root / key
-        for left in self._begun(key):  # of one that died, who may not be as dead as it seemed
+        # a name that no attempt had: who is not as dead as it seemed finds its folder gone
+        work, folder = self._work(f"{key}.{lease}-{secrets.token_hex(4)}"), self.root / key
+        for left in self._begun(key):  # of one that died
             if left.is_symlink():
                 raise UserError(f"{left}: is a link, and links in a store are not followed; take it away")
             with contextlib.suppress(OSError):  # the second of two
@@ -208,7 +210,7 @@ class Store:
             manifest["bytes"] = sum(path.stat().st_size for path in files)
             self._publish(work, seal(manifest))
         except OSError as error:
-            error.filename = error.filename or str(work)  # a full disk names no file
+            error.filename = error.filename or str(self.root)  # a full disk names no file
             raise
         if (found := self.find(key)) is None:
             raise UserError(f"{folder}: not what was written there a moment ago; check this disk")

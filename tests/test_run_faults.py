@@ -19,7 +19,8 @@ from semples import guard
 from semples.config import Config, parse, with_changes
 from semples.errors import UserError
 from semples.manifest import read_manifest
-from semples.pipeline.run import SECONDS, Event, Result, run
+from semples.pipeline.compute import SECONDS
+from semples.pipeline.run import Event, Result, run
 from semples.preflight import check
 from semples.stages import match
 from semples.store import WORK, Store

@@ -78,7 +78,7 @@ STAGES: dict[str, Stage] = {
         _judged("masks"),
         "pseudo_miou",
         headline=True,
-        gpu=False,
+        gpu=lambda config: bool(_judge(config)),  # for CLIP
         by_image=True,
     ),
     "segment": Stage(

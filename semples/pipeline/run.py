@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
-import platform
-import resource
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,22 +9,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from semples.config import Config
 from semples.data import load_data
 from semples.data.dataset import Dataset
 from semples.manifest import read_manifest
+from semples.pipeline.compute import Epoch, LostError, Work, compute
 from semples.pipeline.graph import Reuse, graph, refiners
-from semples.pipeline.keys import declared, key_parts, recorded, view
+from semples.pipeline.keys import declared, key_parts, recorded
 from semples.results import make_key
 from semples.stage import Stage
-from semples.stopwatch import running
 from semples.store import Store
-from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
+from semples.training import prepare, resolve_device
 
-AGAIN = 3  # times that lost results are computed again
-SECONDS = "seconds"  # file: compute seconds of a stage that is under way
+AGAIN = 3  # times that lost results are computed again, and stages whose process is gone
+Compute = Callable[[Work, Dataset, Callable[[Epoch], None]], dict[str, Any]]  # as semples.pipeline.compute has it
 
 
 @dataclass(frozen=True)
@@ -38,9 +30,9 @@ class Event:
     """Progress of a run. While a stage computes: epoch of epochs (0 when it begins) and the values of that epoch. While
     another process computes it: who, in `waiting`. When it is done: also its final `metrics`, its whole `curves` (one
     mapping an epoch), the `seconds` that it took to compute, with `cpu_seconds` of all processors and, where it
-    computes on a GPU, `gpu_seconds`, how long this run `waited` for another process that computed it, whether it was
-    `reused`, and the stage's `milestone`, the metric by which runs are compared there, if it has one, or that it
-    reports for other images."""
+    computes on a GPU, `gpu_seconds`, the `node` that did so, how long this run `waited` for another process that
+    computed it, whether it was `reused`, and the stage's `milestone`, the metric by which runs are compared there, if
+    it has one, or that it reports for other images."""
 
     stage: str
     epoch: int
@@ -52,6 +44,7 @@ class Event:
     cpu_seconds: float = 0.0
     gpu_seconds: float = 0.0
     waited: float = 0.0
+    node: str = ""
     reused: bool = False
     waiting: str = ""
     milestone: str | None = None
@@ -104,23 +97,27 @@ def run(
     until: str | None = None,
     reuse: Reuse = "exact",
     further: Callable[[Result], str | None] = lambda result: None,
+    computing: Compute = compute,
 ) -> Result:
     """Compute the stages up to `until` (and what refines its result; None = all) whose results the store lacks, in
     order.
 
     report: called after every epoch and every stage. reuse: "declared" also takes stored results of other code and
     other versions of libraries, if configuration and data are the same. further: called after `until` with the result
-    so far; the stage up to which to go on, None for no further. Stages of an empty set of images are left out. A result
-    that is deleted or damaged while it is used is computed again. Raises UserError for what the user can put right.
+    so far; the stage up to which to go on, None for no further. computing: what computes a stage; another than the
+    default may do so in another process, and then `runtime.device` is not asked whether it is there. Stages of an empty
+    set of images are left out. A result that is deleted or damaged while it is used is computed again. Raises UserError
+    for what the user can put right.
     """
-    config = config.model_copy(update={"runtime": resolve_device(config.runtime)})
-    prepare(config.runtime)
+    if computing is compute:
+        config = config.model_copy(update={"runtime": resolve_device(config.runtime)})
+        prepare(config.runtime)  # also where all is stored: somebody may predict with what comes out
     data = load_data(config.data, config.selection)
     again = AGAIN
     while True:
         folders: dict[str, Path] = {}
         try:
-            return _run_stages(config, data, store, report, until, reuse, further, folders)
+            return _run_stages(config, data, store, report, until, reuse, further, computing, folders)
         except Exception:
             if not again or not store.lost(folder.name for folder in folders.values()):
                 raise
@@ -135,6 +132,7 @@ def _run_stages(
     until: str | None,
     reuse: Reuse,
     further: Callable[[Result], str | None],
+    computing: Compute,
     folders: dict[str, Path],
 ) -> Result:
     """Stage after stage; the folder of each, once it is done, in `folders`."""
@@ -150,7 +148,6 @@ def _run_stages(
 
     def complete(name: str, stage: Stage) -> None:
         nonlocal gpu_gb
-        own = data.treating(stage.images) if stage.images else data
         inputs = {key: folders[source] for key, source in stage.sources.items()}
         parts = {**all_parts[name], "inputs": {key: folder.name for key, folder in inputs.items()}}
         key = make_key(**parts)
@@ -164,12 +161,21 @@ def _run_stages(
             since = since or time.perf_counter()
             report(Event(name, 0, 1, waiting=owner))
 
-        def compute(out: Path) -> dict[str, Any]:
+        def say(done: Epoch) -> None:
+            report(Event(name, done.epoch, done.epochs, done.values))
+
+        def write(out: Path) -> dict[str, Any]:
             nonlocal since, waited
             waited, since = time.perf_counter() - since if since else 0.0, 0.0
-            return _compute(name, stage, config, own, inputs, out, report) | {"stage": name, "key": parts}
+            return computing(Work(name, config, inputs, out), data, say) | {"stage": name, "key": parts}
 
-        folder, found = store.get_or_compute(key, compute, wait)
+        for left in reversed(range(AGAIN + 1)):
+            try:
+                folder, found = store.get_or_compute(key, write, wait)
+                break
+            except LostError:
+                if not left:
+                    raise
         waited = time.perf_counter() - since if since else waited
         if found:
             reused.append(name)
@@ -184,7 +190,7 @@ def _run_stages(
         cpu_seconds, gpu_seconds = (manifest.get(f"{kind}_seconds", 0.0) for kind in ("cpu", "gpu"))
         ended = Event(
             name, len(curves), len(curves), {}, manifest["metrics"], curves, manifest["seconds"], cpu_seconds,
-            gpu_seconds, waited, found, milestone=milestone,
+            gpu_seconds, waited, manifest.get("node", ""), found, milestone=milestone,
         )  # fmt: skip
         report(ended)
 
@@ -201,67 +207,3 @@ def _run_stages(
                 break
             end = goal
     return result()
-
-
-def _compute(
-    name: str,
-    stage: Stage,
-    config: Config,
-    data: Dataset,
-    inputs: dict[str, Path],
-    out: Path,
-    report: Callable[[Event], None],
-) -> dict[str, Any]:
-    """Run one stage into the folder `out`, or go on with it where an earlier attempt left its checkpoint there; what is
-    recorded with its result."""
-    spent = out / SECONDS
-    for path in out.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path not in (spent, out / CHECKPOINT):
-            path.unlink()
-    before, cpu_before = _read_seconds(spent)
-    cpu_start = _cpu_seconds() - cpu_before
-    curves: list[dict[str, float]] = []
-
-    def log(epoch: int, epochs: int, **values: float) -> None:
-        if values:
-            curves.append(values)
-        with contextlib.suppress(OSError):  # a full disk: only what an earlier attempt took is forgotten
-            (out / f".{SECONDS}").write_text(f"{before + watch.seconds} {_cpu_seconds() - cpu_start}")
-            os.replace(out / f".{SECONDS}", spent)
-        report(Event(name, epoch, epochs, values))
-
-    report(Event(name, 0, 1))
-    on_gpu = config.runtime.device == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-    seed_stream(config.seed, stage.stream or name)
-    with running() as watch:
-        metrics = stage.load()(view(config, name), data, inputs, out, log)
-    metrics = {metric: value for metric, value in metrics.items() if math.isfinite(value)}  # no IoU of absent classes
-    for path in (spent, out / CHECKPOINT):
-        path.unlink(missing_ok=True)
-    gpu_gb = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0
-    stalled = {"stalled": watch.stalled} if watch.stalled else {}  # seconds in which the process was stopped
-    seconds = before + watch.seconds
-    return {
-        "metrics": metrics, "curves": curves, "seconds": seconds,
-        "cpu_seconds": _cpu_seconds() - cpu_start, "gpu_seconds": seconds if on_gpu and stage.gpu else 0.0,
-        "gpu_gb": gpu_gb, "node": platform.node(), **stalled,
-    }  # fmt: skip
-
-
-def _cpu_seconds() -> float:
-    """Of this process on all processors, and of its processes that have ended."""
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(of.ru_utime + of.ru_stime for of in used)
-
-
-def _read_seconds(file: Path) -> tuple[float, float]:
-    """Compute and CPU seconds of earlier attempts; 0 where they are not told."""
-    with contextlib.suppress(OSError, ValueError):
-        seconds, cpu = map(float, file.read_text().split()) if file.is_file() else (0.0, 0.0)
-        if 0 <= seconds < math.inf and 0 <= cpu < math.inf:
-            return seconds, cpu
-    return 0.0, 0.0

@@ -25,7 +25,7 @@ from semples.config import Config, parse, with_changes
 from semples.errors import UserError
 from semples.manifest import USED
 from semples.pipeline import keys
-from semples.pipeline import run as executor
+from semples.pipeline.compute import Work
 from semples.pipeline.graph import graph
 from semples.pipeline.keys import declared, differences, key_parts, stage_keys, view
 from semples.pipeline.run import Result, run
@@ -257,7 +257,7 @@ def other_code(small_run: Result, tmp_path: Path, tree: Path, monkeypatch: pytes
     def computed(*_: Any) -> Any:
         raise UserError("computed")
 
-    monkeypatch.setattr(executor, "_compute", computed)
+    monkeypatch.setattr("semples.pipeline.compute.seed_stream", computed)
     return tmp_path / "store"
 
 
@@ -295,17 +295,14 @@ def test_what_is_then_made_from_them_has_their_keys(other_code: Path, monkeypatc
     """Another background score: the masks are new, made from heatmaps of other code, and say so."""
     made: dict[str, Any] = {}
 
-    def compute(
-        name: str, stage: Any, config: Any, data: Any, inputs: dict[str, Path], out: Path, report: Any
-    ) -> dict[str, Any]:
-        (out / "file").write_text(name)
-        made[name] = {i: folder.name for i, folder in inputs.items()}
+    def computing(work: Work, data: Any, report: Any) -> dict[str, Any]:
+        (work.out / "file").write_text(work.stage)
+        made[work.stage] = {i: folder.name for i, folder in work.inputs.items()}
         return {"metrics": {}, "curves": [], "seconds": 1.0}
 
-    monkeypatch.setattr(executor, "_compute", compute)
-    config = with_changes(CONFIG, {"masks.background": 0.3}, "test")
+    config = with_changes(CONFIG, {"masks.background": 0.3, "runtime.device": "cpu"}, "test")
     with Store(other_code) as store:
-        result = run(config, store, lambda event: None, reuse="declared")
+        result = run(config, store, lambda event: None, reuse="declared", computing=computing)
         stored = {entry.key: entry.manifest["key"] for entry in store.entries()}
     assert [*made] == ["masks", "measured_masks", "segment"]
     for name, inputs in made.items():

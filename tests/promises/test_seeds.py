@@ -26,8 +26,9 @@ from semples.data import coco, load_data, scenes
 from semples.data.listing import draw_test
 from semples.digests import file_digest
 from semples.manifest import read_manifest
+from semples.pipeline.compute import Work, compute
 from semples.pipeline.graph import STAGES
-from semples.pipeline.run import Result, _compute
+from semples.pipeline.run import Result
 from semples.training import label_batches, seed_stream
 from tune.sweep_file import make_sweep
 from tune.warm_start import prepare
@@ -66,7 +67,7 @@ def test_one_seed_is_the_same_bits_and_another_seed_others_in_every_stage_that_d
         config, out = small_run.config.model_copy(update={"seed": seed}), tmp_path / str(seed)
         out.mkdir()
         draw()
-        _compute(stage, STAGES[stage], config, data, small_run.folders, out, lambda event: None)
+        compute(Work(stage, config, small_run.folders, out), data, lambda epoch: None)
         return {path.name: file_digest(path) for path in out.iterdir()}
 
     before = read_manifest(small_run.folders[stage])["files"]

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from conftest import SMALL
 
-from semples.config import parse
+from semples.config import parse, with_changes
 from semples.manifest import read_manifest
-from semples.pipeline.graph import STAGES, graph
-from semples.pipeline.run import SECONDS, Event, Result, run
+from semples.pipeline.compute import SECONDS
+from semples.pipeline.graph import graph
+from semples.pipeline.run import Event, Result, run
 from semples.stage import Stage
 from semples.store import WORK, Store
 from tune.messages import StageDone
@@ -97,9 +98,13 @@ def test_it_is_known_how_long_a_stage_was_waited_for(
     assert ended(tmp_path)[1].waited == 0.0
 
 
-def test_the_masks_need_no_gpu() -> None:
-    assert [name for name, stage in STAGES.items() if not stage.gpu] == ["masks"]
-    assert [n for n, stage in graph(CONFIG).items() if not stage.gpu] == ["masks", "measured_masks", "rest_masks"]
+def test_the_masks_need_a_gpu_only_where_clip_judges_them() -> None:
+    def without_gpu(selection: str) -> list[str]:
+        config = with_changes(CONFIG, {"selection": selection}, "test")
+        return [name for name, stage in graph(config).items() if not stage.gpu(config)]
+
+    assert without_gpu("holdout") == ["masks", "measured_masks", "rest_masks"]
+    assert without_gpu("oracle") == ["masks", "rest_masks"] and without_gpu("proxy") == []
 
 
 def test_the_run_of_a_trial_has_what_every_stage_took() -> None:
