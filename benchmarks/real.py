@@ -21,7 +21,7 @@ import numpy as np
 from record import measure
 from search import OURS, STRATEGIES
 
-from tune.cost_aware import affecting
+from tune.needs import affecting
 from tune.replay import StagePlan, replay
 from tune.sweep_file import find_sweep_file, load_sweep
 

@@ -19,6 +19,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from semples.config import Config
 from semples.errors import UserError
+from semples.output import write_run
+from semples.pipeline.compute import compute
 from semples.pipeline.graph import STAGES, Stage
 from semples.pipeline.run import run
 from tune.driver import launch
@@ -57,16 +59,18 @@ class Machine:
         self.left, self.diverges = 10**9, 13.0  # stages until Ctrl-C; the weight with which training fails
         self.during: Callable[[], object] = lambda: None  # what somebody does while a trial runs
         self._report: Callable[..., None]
-        node = SimpleNamespace(get_node_id=lambda: "0123456789abcdef")
         for name, value in {
             "tune.driver.joined": lambda resources, address: nullcontext(""),
             "tune.driver.watched": lambda give_up, logs: nullcontext(),
             "tune.driver.check": lambda config: None,
-            "tune.trial.ray": SimpleNamespace(
-                util=SimpleNamespace(get_node_ip_address=lambda: "10.0.0.7"), get_runtime_context=lambda: node
-            ),
             "tune.trial.run": self._run,
             "tune.outside.run": self._run,
+            **{f"tune.{module}.stage_tasks": lambda *_: compute for module in ("trial", "outside")},
+            **{
+                f"tune.{module}.write_elsewhere": lambda _, *words: write_run(*words) for module in ("trial", "outside")
+            },
+            "tune.driver.slots": lambda resources: 1,
+            "tune.outside.slots": lambda resources: 1,
             "tune.outside.ray": SimpleNamespace(
                 remote=_Task,
                 wait=lambda tasks: (tasks[:1], tasks[1:]),
@@ -84,7 +88,9 @@ class Machine:
         patch.setattr(ray_tune, "report", self._send)
         names = {stage.module: name for name, stage in STAGES.items()}
         patch.setattr(Stage, "load", lambda stage: partial(self._stage, names[stage.module]))
-        patch.setattr("semples.pipeline.run.view", lambda config, name: config)  # every made-up stage reads lambda_b
+        patch.setattr(
+            "semples.pipeline.compute.view", lambda config, name: config
+        )  # every made-up stage reads lambda_b
 
     def _stage(self, name: str, config: Config, data: Any, inputs: Any, out: Path, log: Any) -> dict[str, float]:
         self.left -= 1
@@ -114,7 +120,7 @@ class Machine:
         return run(config, *words, **named)
 
     def _with_parameters(self, function: Any, **given: Any) -> Any:
-        self.asked |= given
+        self.asked |= given | {"of_stages": given["resources"]}
         return partial(function, **given)
 
     def _with_resources(self, function: Any, resources: Any) -> Any:

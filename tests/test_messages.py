@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tune.messages import Completed, EpochDone, Failed, Message, Placed, Progress, StageDone, Usage, decode, encode
+from tune.messages import Completed, EpochDone, Failed, Message, Progress, Restarted, StageDone, Usage, decode, encode
 
 MESSAGES: dict[str, Message] = {
-    "placed": Placed("10.0.0.7 01234567"),
+    "restarted": Restarted("its process or node died", "match"),
     "progress": Progress("match", 0, 60),
     "waiting": Progress("match", 3, 60, "another process"),
     "epoch": EpochDone("segment", 3, 40, 48.5),

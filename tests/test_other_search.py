@@ -18,8 +18,8 @@ from trees import write_tiles
 import tune
 from semples.errors import UserError
 from semples.pipeline.graph import graph
-from tune.cost_aware import affecting
 from tune.messages import State
+from tune.needs import affecting
 from tune.records import trial_record
 from tune.replay import StagePlan, replay
 from tune.sweep_file import Sweep, load_sweep, make_sweep

@@ -220,28 +220,41 @@ def test_an_interrupted_sweep_ends_in_order_and_goes_on(tmp_path: Path, stop: si
     assert sorted(r.data.tags["trial"] for r in trial_runs(uri)) == ["0", "1", "2"]
 
 
-def trial_processes() -> list[int]:
+def stage_processes() -> list[int]:
+    """Processes in which stages are being computed."""
+    return trial_processes(b"ray::compute_stage")
+
+
+def trial_processes(named: bytes = b"ray::ImplicitFunc") -> list[int]:
+    """Processes in which trials wait for their stages."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and b"ray::ImplicitFunc" in (entry / "cmdline").read_bytes():
+            if entry.name.isdigit() and named in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
         except OSError:
             continue  # ended while we looked
     return found
 
 
-def test_a_trial_whose_process_dies_is_retried_in_the_same_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("process", ["trial", "stage"])
+def test_a_trial_whose_process_dies_or_that_of_its_stage_is_retried_in_the_same_run(
+    tmp_path: Path, process: str
+) -> None:
     out, log = tmp_path / "sweeps", tmp_path / "log"
     path = sweep_file(tmp_path, trials=1, parallel=1, base={**TINY, "segment": {"epochs": 20}})
     launch = [str(Path(sys.executable).parent / "semples-tune"), "launch", str(path), "--out", str(out)]
     with log.open("wb") as file:
-        process = subprocess.Popen(launch, stdout=file, stderr=file)
-    wait_for("trial   0  masks", log, process)
-    (victim,) = trial_processes()
-    os.kill(victim, signal.SIGKILL)
-    assert process.wait(200) == 0, log.read_text()
+        driver = subprocess.Popen(launch, stdout=file, stderr=file)
+    wait_for("trial   0  masks", log, driver)
+    while not (victims := {"trial": trial_processes, "stage": stage_processes}[process]()):
+        time.sleep(0.1)
+    os.kill(victims[0], signal.SIGKILL)
+    assert driver.wait(200) == 0, log.read_text()
     assert "1 COMPLETE" in log.read_text()
+    assert "its process or node died" in log.read_text()
+    # of a stage nothing else is done again
+    assert log.read_text().count("trial   0  masks") == (2 if process == "trial" else 1)
     (run,) = trial_runs(f"sqlite:///{out / 'mlflow.db'}")
     assert run.data.tags["state"] == "COMPLETE"
 
@@ -330,5 +343,5 @@ def test_a_sweep_on_a_cluster_of_two_nodes_with_an_mlflow_server(
     runs = trial_runs(mlflow_server)
     assert sorted(r.data.tags["trial"] for r in runs) == ["0", "1", "2", "3"]
     assert {r.data.tags["state"] for r in runs} == {"COMPLETE"}
-    assert len({r.data.tags["node"] for r in runs}) == 2  # both nodes ran trials
+    assert len({node for r in runs for node in r.data.tags["node"].split(", ")}) == 2  # both nodes computed stages
     assert not (out / "mlflow.db").exists()

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from conftest import TINY
 from mlflow import MlflowClient
-from test_sweep import free_port, program, study_of, sweep_file, trial_processes, trial_runs, wait_for
+from test_sweep import free_port, program, stage_processes, study_of, sweep_file, trial_runs, wait_for
 
 from semples.manifest import read_manifest
 from tune.mlflow_writer import unwritten
@@ -101,11 +101,12 @@ class Driver:
         return max((seconds for kind, seconds in told if kind == what), default=0.0)
 
 
-def wait_until_a_stage_runs(store: Path) -> None:
+def process_of_a_stage() -> int:
     end = time.monotonic() + 30
-    while not any((store / "work").glob("*")):  # between two stages, where the trial waits to be asked to go on
+    while not (found := stage_processes()):  # between two stages
         assert time.monotonic() < end
         time.sleep(0.02)
+    return found[0]
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +124,10 @@ def test_a_sweep_goes_through_a_hanging_and_dead_mlflow_a_stopped_trial_a_killed
     driver = Driver(tmp_path, file, "--out", out)
     driver.wait_for("trial   0  classify")
     server.send(signal.SIGSTOP)  # takes calls and never answers
-    (trial,) = trial_processes()
-    wait_until_a_stage_runs(out / "tiny" / "store")
-    os.kill(trial, signal.SIGSTOP)
+    stage = process_of_a_stage()
+    os.kill(stage, signal.SIGSTOP)
     time.sleep(9)
-    os.kill(trial, signal.SIGCONT)
+    os.kill(stage, signal.SIGCONT)
     driver.wait_for("trial   0  COMPLETE")
     server.send(signal.SIGKILL)
     server.send(signal.SIGCONT)

@@ -139,9 +139,11 @@ def _start(resources: Resources, folder: str) -> None:
     if os.environ.get(MODE) != "token":
         raise UserError("Ray would run here without a token, open to everyone who reaches this machine; update Ray")
     have = ray.cluster_resources()
-    for name, amount in (("CPU", resources.cpu), ("GPU", resources.gpu)):
+    needs = [resources.of_stage(on_gpu) for on_gpu in (True, False)]
+    for name in ("CPU", "GPU"):
+        amount = max(of_stage[f"num_{name.lower()}s"] for of_stage in needs)
         if have.get(name, 0) < amount:
-            raise UserError(f"resources: one trial asks for {amount:g} {name}, this machine has {have.get(name, 0):g}")
+            raise UserError(f"resources: a stage asks for {amount:g} {name}, this machine has {have.get(name, 0):g}")
 
 
 def _join(address: str) -> None:

@@ -23,8 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from semples.config import with_changes
-from semples.pipeline.graph import covers, graph
+from tune.needs import Fit, affecting, on_gpu
 from tune.records import TrialRecord, compute_seconds, is_duplicate, trial_record
 from tune.study import constraint_violations
 from tune.sweep_file import Sweep
@@ -34,24 +33,10 @@ FRESH = 256  # candidates drawn from the whole space
 LEADERS = 8  # best trials whose surroundings and prefixes are looked at
 VARIATIONS = 16  # of each leader, and of each of its prefixes
 WIDTH = 0.1  # of a variation, as a share of a key's range
+UNFIT = 1e6  # less than any other candidate, but than one that was tried
 FREE = 0.01  # what a candidate costs at least, as a share of a whole trial
 OBSERVATIONS = 400  # the best and the newest are kept, so that a suggestion stays fast
 REFIT = 1.25  # growth of the observations after which the process learns its scales anew
-
-
-def affecting(sweep: Sweep) -> dict[str, tuple[str, ...]]:
-    """By stage up to the last one needed: the searched keys on which its result depends, through its inputs too."""
-    base = sweep.base_config()
-    # what a stage is made from may depend on a choice
-    choices = [{key: value} for key, dimension in sweep.space.items() for value in dimension.choice or ()]
-    graphs = [graph(with_changes(base, changes, "space")) for changes in ({}, *choices)]
-    found: dict[str, set[str]] = {}
-    for name, stage in graphs[0].items():
-        own = {key for key in sweep.space if covers(stage.reads(base), key)}
-        found[name] = own.union(*(found[source] for of in graphs for source in of[name].sources.values()))
-        if name == sweep.last_stage:
-            break
-    return {name: tuple(key for key in sweep.space if key in own) for name, own in found.items()}
 
 
 class Space:
@@ -158,7 +143,7 @@ class Costs:
         rows = space.rows(trials)
         records = [record(trial) for trial in trials]
         self.columns = {name: [space.names.index(key) for key in keys] for name, keys in stages.items()}
-        self._seconds, self._known = {}, {}
+        self._seconds, self._known, self._on_gpu = {}, {}, on_gpu(space.sweep)
         for name, columns in self.columns.items():
             seconds = [record.stages[name].seconds for record in records if name in record.stages]
             self._seconds[name] = float(np.mean(seconds)) if seconds else 0.0
@@ -183,6 +168,11 @@ class Costs:
             return np.zeros(len(rows), bool)
         return np.array([row.tobytes() in known for row in rows[:, self.columns[stage]]], bool)
 
+    def need_gpu(self, rows: np.ndarray) -> np.ndarray:
+        """Candidates (n, keys) -> whether a stage is missing that uses a GPU, (n,)."""
+        missing = [~self._among(rows, name, known) for name, known in self._known.items() if name in self._on_gpu]
+        return np.any(missing, axis=0)
+
     def remaining(self, rows: np.ndarray) -> np.ndarray:
         """Candidates (n, keys) -> mean seconds of the stages whose results are missing, (n,)."""
         missing = (seconds * ~self._among(rows, name, self._known[name]) for name, seconds in self._seconds.items())
@@ -190,9 +180,11 @@ class Costs:
 
 
 class CostAwareSampler(optuna.samplers.BaseSampler):
-    """Optuna sampler for the sweep's whole space; see this module's first lines."""
+    """Optuna sampler for the sweep's whole space; see this module's first lines. fit: what the next suggestion should
+    need, as far as there is such a candidate."""
 
     def __init__(self, sweep: Sweep, seed: int):
+        self.fit: Fit = "any"
         self._space, self._stages = Space(sweep), affecting(sweep)
         self._signs = np.array([1.0 if d == "maximize" else -1.0 for d in sweep.directions])
         self._limits = sweep.limits
@@ -243,6 +235,9 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         score = improvement - np.log(np.maximum(remaining, FREE * costs.whole or 1.0))
         score[costs.stopped(candidates)] = -np.inf
         score[_contained(candidates, np.concatenate([self._space.rows(ended), running]))] = -np.inf
+        if self.fit != "any":
+            others = costs.need_gpu(candidates) != (self.fit == "gpu")
+            score[others] -= UNFIT
         return self._space.parameters(candidates[int(score.argmax())])
 
     def _variations(self, leaders: np.ndarray, kept: tuple[int, ...]) -> np.ndarray:

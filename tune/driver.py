@@ -31,6 +31,7 @@ from tune.reporting import report_leaders
 from tune.samplers import create_sampler
 from tune.scheduler import scheduler_of
 from tune.searcher import StudySearcher
+from tune.stage_tasks import WAITING, slots
 from tune.stopping import rules
 from tune.storage import place_of
 from tune.storage import why as reason_of
@@ -112,7 +113,9 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
                 tracker.start(own, f"{sweep.name}-{number:04d}", key, config, tags)
                 return own
 
-            searcher = StudySearcher(study, sweep, tracker, start_run, on_event)
+            # one stage more than a cluster has room for now lets it grow
+            spare = 0 if address is None else 1
+            searcher = StudySearcher(study, sweep, tracker, start_run, on_event, lambda: slots(sweep.resources) + spare)
 
             def give_up() -> None:
                 searcher.stop()
@@ -237,8 +240,9 @@ def _fit(
             store=store_place(sweep, folder),
             quota=sweep.store_gb,
             reuse=sweep.reuse,
+            resources=sweep.resources,
         ),
-        ray_tune.PlacementGroupFactory([{"CPU": sweep.resources.cpu, "GPU": sweep.resources.gpu}]),
+        ray_tune.PlacementGroupFactory([{"memory": WAITING}]),
     )
     # Ray wants a place for snapshots, which are never read; on a cluster one that all nodes see
     scratch = tempfile.mkdtemp(prefix=".ray-", dir=logs or folder)
@@ -248,7 +252,7 @@ def _fit(
             num_samples=-1 if math.isinf(missing) else int(missing),
             search_alg=searcher,
             scheduler=scheduler_of(sweep, study),
-            max_concurrent_trials=sweep.parallel or None,
+            max_concurrent_trials=sweep.parallel or None,  # else as many as the searcher gives
             trial_dirname_creator=lambda trial: trial.trial_id,
             reuse_actors=True,  # a new process would import torch first, some seconds each time
         ),

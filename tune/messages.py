@@ -1,6 +1,7 @@
 """What a trial tells the driver, and what the driver tells whoever watches a sweep.
 
-trial:   Placed  ((Progress | EpochDone)* StageDone)*  Completed | Failed     nothing at the end: it was stopped or lost
+trial:   ((Progress | EpochDone | Restarted)* StageDone)*  Completed | Failed | Lost
+         nothing at the end: it was stopped, or its own process died
 driver:  Began   what the trial says, Restarted*                   Ended Reported?
 """
 
@@ -35,13 +36,6 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """It begins on this node."""
-
-    node: str
-
-
-@dataclass(frozen=True)
 class Progress:
     """A stage computes, epoch of epochs. waiting: who computes it, where that is another process."""
 
@@ -70,8 +64,8 @@ class EpochDone:
 class StageDone:
     """A stage's result is there. metrics: its own, mIoU in percent. curves: one mapping an epoch. seconds: that it took
     to compute, with cpu_seconds and gpu_seconds, also where it was reused. waited: seconds for which the trial waited
-    while another one computed it. score: by which trials are compared at this milestone, more is better; None where the
-    stage is none."""
+    while another one computed it. node: that computed it. score: by which trials are compared at this milestone, more
+    is better; None where the stage is none."""
 
     stage: str
     metrics: dict[str, float]
@@ -82,6 +76,7 @@ class StageDone:
     cpu_seconds: float = 0.0
     gpu_seconds: float = 0.0
     waited: float = 0.0
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,22 @@ class Failed:
     reason: str
 
 
-Message = Placed | Progress | EpochDone | StageDone | Completed | Failed
+@dataclass(frozen=True)
+class Lost:
+    """The processes or nodes that computed one of its stages died more often than they are replaced."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """A trial, or this stage of it, begins again, because of what happened to its process."""
+
+    reason: str
+    stage: str = ""
+
+
+Message = Progress | EpochDone | StageDone | Restarted | Completed | Failed | Lost
 
 
 @dataclass(frozen=True)
@@ -108,13 +118,6 @@ class Began:
     """A trial was suggested."""
 
     parameters: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Restarted:
-    """A trial begins again, because of what happened to its process."""
-
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -137,11 +140,11 @@ class Reported:
     metrics: dict[str, float]
 
 
-Event = Message | Began | Restarted | Ended | Reported
+Event = Message | Began | Ended | Reported
 TrialCallback = Callable[[int, Event], None]  # (number of the trial, what happened)
 
 _KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Placed, Progress, EpochDone, StageDone, Completed, Failed)
+    kind.__name__: kind for kind in (Progress, EpochDone, StageDone, Restarted, Completed, Failed, Lost)
 }
 _FIELD = "report"
 

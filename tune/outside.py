@@ -11,17 +11,19 @@ import ray
 from semples.config import Config, parse, to_dict
 from semples.errors import UserError
 from semples.folders import claim
-from semples.output import write_run
+from semples.pipeline.compute import LostError
 from semples.pipeline.graph import Reuse
 from semples.pipeline.run import run
 from semples.run_folder import RESULT, read_run
 from semples.secrets import redact, reveal
 from semples.store import open_store
 from tune.places import STORE
+from tune.stage_tasks import WAITING, slots, stage_tasks, write_elsewhere
 from tune.sweep_file import Sweep
 from tune.sweep_folder import store_place
+from tune.values import Resources
 
-MAX_FAILURES = 3  # of the process or node of a trial or another run, after which it is not tried again
+MAX_FAILURES = 3  # of the process of a trial or another run, after which it is not tried again
 Name = TypeVar("Name")
 
 
@@ -35,17 +37,18 @@ def compute(
     copies: str,
     quota: float | None,
     reuse: Reuse,
+    resources: Resources,
 ) -> str:
     """One run into the folder `out`; "" or what went wrong. One that is there is not repeated, but where `again`."""
-    config, folder = parse(tree, "configuration"), Path(out)
+    config, folder, computing = parse(tree, "configuration"), Path(out), stage_tasks(resources, lambda *_: None)
     try:
         if not again and (folder / RESULT).exists() and read_run(folder)[0] == config:
             return ""
         with open_store(reveal(store, "store"), Path(copies), quota) as results:
-            made = run(config, results, lambda event: None, until, reuse)
+            made = run(config, results, lambda event: None, until, reuse, computing=computing)
             with claim(folder, kind, adopt=True).publishing(last=RESULT) as new:
-                write_run(made, new)
-    except UserError as error:
+                write_elsewhere(resources, made, new)
+    except (UserError, LostError) as error:
         return redact(str(error))
     return ""
 
@@ -62,14 +65,16 @@ def compute_all(
     """Run configurations up to the stage `until`, each into its folder, side by side as far as the sweep's resources
     allow; Ray is joined already. kind: of the folders. on_end: called with the name of a run that ended and "" or what
     went wrong. again: also those that have ended before."""
-    task = ray.remote(compute).options(
-        num_cpus=sweep.resources.cpu, num_gpus=sweep.resources.gpu, max_retries=MAX_FAILURES
-    )
-    fixed = (kind, until, again, store_place(sweep, folder), str(folder / STORE), sweep.store_gb, sweep.reuse)
-    waiting = {task.remote(to_dict(config), str(out), *fixed): name for name, (config, out) in runs.items()}
-    while waiting:
-        (done,), _ = ray.wait(list(waiting))
-        name = waiting.pop(done)
+    task = ray.remote(compute).options(num_cpus=0, memory=WAITING, max_retries=MAX_FAILURES)
+    place = (store_place(sweep, folder), str(folder / STORE), sweep.store_gb)
+    left, running = list(runs.items()), dict[Any, Name]()
+    while left or running:
+        while left and len(running) <= slots(sweep.resources):  # one more lets the cluster grow
+            name, (config, out) = left.pop(0)
+            words = (to_dict(config), str(out), kind, until, again, *place, sweep.reuse, sweep.resources)
+            running[task.remote(*words)] = name
+        (done,), _ = ray.wait(list(running))
+        name = running.pop(done)
         try:
             problem = ray.get(done)
         except ray.exceptions.RayError as error:

@@ -36,6 +36,7 @@ class StageRecord:
     cpu_seconds: float = 0.0
     gpu_seconds: float = 0.0
     waited: float = 0.0
+    node: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ The table holds configurations that were run (benchmarks/record.py); what was no
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import json
 import math
@@ -14,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +27,9 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from semples.errors import UserError
 from semples.pipeline.graph import graph
-from tune.cost_aware import Space, affecting
-from tune.messages import Completed, Failed, Message, StageDone, State, Usage, encode
+from tune.cost_aware import Space
+from tune.messages import Completed, Failed, Message, Progress, StageDone, State, Usage, encode
+from tune.needs import affecting, on_gpu
 from tune.parts import HEADLINES
 from tune.records import trial_record
 from tune.scheduler import scheduler_of
@@ -36,20 +37,22 @@ from tune.searcher import StudySearcher
 from tune.study import succeeded
 from tune.sweep_file import Sweep, find_sweep_file, load_sweep
 from tune.tracking import NullTracker, Tracker
+from tune.virtual import Clock, Machines
 from tune.warm_start import prepare
 
 TABLE = Path(__file__).parent / "replays" / "scenes.json"
 # Images of VOC by what a stage that treats a set of them is called: 100 judge, 1,364 others have a true mask.
 VOC_IMAGES = {"": 100, "measured_": 1364, "rest_": 9118}
 HEATMAP = 0.0104  # seconds an image on the older card, estimated
-MASK = 0.45 / 16  # measured: 0.36 to 0.54 s of CRF for photographs of 500 x 375 on one core, here on 16
+MASK = 0.45  # measured: 0.36 to 0.54 s of CRF for photographs of 500 x 375 on one core
+CORES = 16  # that a worker has for them
 TEST_CRF = 1549 * 1.25  # measured: 1.1 to 1.4 s an image with 21 labels, on one core, for test images and holdout
 
 
 def _voc(training: dict[str, float], network: float, heatmap: float) -> dict[str, float]:
     found = dict(training)
     for prefix, images in VOC_IMAGES.items():
-        found |= {f"{prefix}heatmaps": heatmap * images, f"{prefix}masks": MASK * images}
+        found |= {f"{prefix}heatmaps": heatmap * images, f"{prefix}masks": MASK / CORES * images}
     return {**found, "segment": network + TEST_CRF}
 
 
@@ -64,10 +67,19 @@ PROFILES: dict[str, dict[str, float]] = {
 }
 
 
+def divisible(profile: str) -> dict[str, tuple[float, float]]:
+    """By stage: seconds in it that a worker takes for what the CPUs of a cluster may share, and the CPU seconds that
+    this is."""
+    if not PROFILES[profile]:
+        return {}
+    masks = {f"{of}masks": (MASK / CORES * images, MASK * images) for of, images in VOC_IMAGES.items()}
+    return {**masks, "segment": (TEST_CRF, TEST_CRF)}
+
+
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage of a replayed trial: its name, what trials share its result by, compute seconds, and mIoU [of the
-    holdout, reported] where it is a milestone."""
+    """A stage of a replayed trial: its name, what trials share its result by, compute seconds on a worker, and mIoU [of
+    the holdout, reported] where it is a milestone."""
 
     stage: str
     identity: bytes
@@ -242,82 +254,106 @@ def replay(
     start_run: Callable[[int, dict[str, Any]], str] = lambda number, parameters: "",
     injected_fault: Callable[[int], str] = lambda number: "",
     enough: Callable[[TrialEnd], bool] = lambda end: False,
+    machines: Machines | None = None,
 ) -> Replay:
-    """Run the sweep on `workers` virtual workers until it ends by itself or `enough` of a trial's end.
+    """Run the sweep until it ends by itself or `enough` of a trial's end: on `workers` virtual workers, each of which
+    one trial has to itself, or on `machines`, where each stage has what it needs while it is computed.
 
     profile: of PROFILES. reuse: whether trials share their stages. study: to go on with; a new one in memory by
     default. injected_fault: by trial number "" or what becomes of it instead of its end: "fail", "nan", "lost", or
     "retried" (its process dies once at half of its way). A suggestion takes the driver as long as it really takes.
     """
     study = prepare(study or optuna.create_study(directions=sweep.directions), sweep)
-    result = Replay(study, workers)
-    searcher = StudySearcher(study, sweep, tracker or NullTracker(), start_run, lambda *_: None)
-    scheduler = scheduler_of(sweep, study)
-    seconds, chosen = table.stage_seconds(profile), _which(sweep)
+    result, clock, spent, driver = Replay(study, machines.slots if machines else workers), Clock(), 0.0, 0.0
+    room = (lambda: machines.slots) if machines else (lambda: math.inf)
+    searcher = StudySearcher(study, sweep, tracker or NullTracker(), start_run, lambda *_: None, room)
+    scheduler, uses_gpu = scheduler_of(sweep, study), on_gpu(sweep)
+    seconds, shared, chosen = table.stage_seconds(profile), divisible(profile), _which(sweep)
     left = np.inf if sweep.trials is None else sweep.trials - len(succeeded(study))
-    events: list[tuple[float, int, _Trial, Message]] = []
-    store: dict[tuple[str, bytes], float] = {}  # when each result was or will be there
-    order, clock, driver, spent, free = itertools.count(), 0.0, 0.0, 0.0, workers
+    there: set[tuple[str, bytes]] = set()  # results
+    wanted: dict[tuple[str, bytes], list[Callable[[], None]]] = {}  # that are being computed: who waits for them
+    order, running = itertools.count(), 0
 
-    def go_on(trial: _Trial, now: float) -> None:
+    def go_on(trial: _Trial) -> None:
         if trial.passed == len(trial.plan):
-            heapq.heappush(events, (now, next(order), trial, _last_message(trial, sweep)))
+            clock.at(clock.now, lambda: tell(trial, _last_message(trial, sweep)))
             return
         plan = trial.plan[trial.passed]
-        which, end = (plan.stage, plan.identity), now + plan.seconds
-        if reused := reuse and which in store:
-            end = max(now, store[which])
+        which, since = (plan.stage, plan.identity), clock.now
+        waits = reuse and which in wanted
+        if machines:
+            at = Progress(plan.stage, 0, 1, "another trial" if waits else "")
+            searcher.on_trial_result(trial.identity, encode(at))
+
+        def done(reused: bool) -> None:
+            score = plan.scores[chosen] if plan.scores else None
+            tell(trial, StageDone(plan.stage, {}, (), plan.seconds, reused, score))
+
+        def computed() -> None:
+            result.computing.append((since, clock.now))
+            there.add(which)
+            done(False)
+            for waiting in wanted.pop(which, ()):
+                waiting()
+
+        if waits:
+            wanted[which].append(lambda: done(True))
+        elif reuse and which in there:
+            clock.at(clock.now, lambda: done(True))
         else:
-            store[which] = end
-            result.computing.append((now, end))
-        score = plan.scores[chosen] if plan.scores else None
-        message = StageDone(plan.stage, {}, (), plan.seconds, reused, score)
-        heapq.heappush(events, (end, next(order), trial, message))
+            if reuse:
+                wanted[which] = []
+            if machines:
+                of_worker, cpu = shared.get(plan.stage, (0.0, 0.0))
+                machines.compute(clock, plan.stage in uses_gpu, plan.seconds - of_worker, cpu, computed)
+            else:
+                clock.at(clock.now + plan.seconds, computed)
 
     def end_trial(trial: _Trial, last: dict[str, Any], error: bool = False) -> None:
-        nonlocal free, left
+        nonlocal running, left
         searcher.on_trial_complete(trial.identity, last, error)
-        free += 1
+        running -= 1
         ended = study.get_trials(deepcopy=False)[trial.config["number"]]
         left -= ended.state != TrialState.FAIL
         values = ended.values if ended.state == TrialState.COMPLETE else []
-        result.ends.append(TrialEnd(clock, ended.number, trial_record(ended).state, values, spent))
+        result.ends.append(TrialEnd(clock.now, ended.number, trial_record(ended).state, values, spent))
 
-    while True:
-        while free and left > workers - free:
-            start = time.perf_counter()
-            suggestion = searcher.suggest(identity := str(next(order)))
-            result.suggestions.append(time.perf_counter() - start)
-            if not isinstance(suggestion, dict):
-                left = 0
-                break
-            result.begun = driver = max(driver, clock) + result.suggestions[-1]
-            free -= 1
-            plan = table.plan(suggestion["parameters"], seconds, sweep.last_stage)
-            go_on(
-                _Trial(identity, {"number": suggestion["number"]}, plan, injected_fault(suggestion["number"])), driver
-            )
-        if not events:
-            break
-        clock, _, trial, message = heapq.heappop(events)
+    def tell(trial: _Trial, message: Message) -> None:
+        nonlocal spent
         last = encode(message)
         if isinstance(message, StageDone) and not message.reused:
             spent += message.seconds
         if scheduler.on_trial_result(None, trial, last) == TrialScheduler.STOP:
-            end_trial(trial, last)
-        else:
-            searcher.on_trial_result(trial.identity, last)
-            trial.passed += 1
-            if isinstance(message, Completed | Failed):
-                end_trial(trial, last)
-            elif trial.passed * 2 >= len(trial.plan) and trial.injected_fault == "lost":
-                end_trial(trial, last, error=True)
-            elif trial.passed * 2 >= len(trial.plan) and trial.injected_fault == "retried":
-                trial.injected_fault, trial.passed = "", 0
-                go_on(trial, clock)
-            else:
-                go_on(trial, clock)
-        if result.ends and enough(result.ends[-1]):
+            return end_trial(trial, last)
+        searcher.on_trial_result(trial.identity, last)
+        trial.passed += 1
+        half_way = trial.passed * 2 >= len(trial.plan)
+        if isinstance(message, Completed | Failed):
+            return end_trial(trial, last)
+        if half_way and trial.injected_fault == "lost":
+            return end_trial(trial, last, error=True)
+        if half_way and trial.injected_fault == "retried":
+            trial.injected_fault, trial.passed = "", 0
+        return go_on(trial)
+
+    while True:
+        while left > running and (machines or running < workers):
+            start = time.perf_counter()
+            suggestion = searcher.suggest(identity := str(next(order)))
+            took = time.perf_counter() - start
+            if suggestion is None:
+                break
+            result.suggestions.append(took)
+            if not isinstance(suggestion, dict):
+                left = 0
+                break
+            result.begun = driver = max(driver, clock.now) + took
+            running += 1
+            plan = table.plan(suggestion["parameters"], seconds, sweep.last_stage)
+            fault = injected_fault(suggestion["number"])
+            trial = _Trial(identity, {"number": suggestion["number"]}, plan, fault)
+            clock.at(driver, partial(go_on, trial))
+        if not clock.go_on() or (result.ends and enough(result.ends[-1])):
             break
     return result
 

@@ -20,20 +20,23 @@ from ray.tune.search import Searcher
 
 from semples.errors import UserError
 from semples.pipeline.graph import graph
+from tune.cost_aware import CostAwareSampler
 from tune.messages import (
     Began,
     Completed,
     Ended,
     EpochDone,
     Failed,
+    Lost,
     Message,
-    Placed,
+    Progress,
     StageDone,
     State,
     TrialCallback,
     at_epoch,
     decode,
 )
+from tune.needs import Fit, Results, on_gpu
 from tune.places import trial_files
 from tune.records import (
     STATES,
@@ -57,6 +60,7 @@ REPEATS = 100  # suggestions in a row that were tried before, after which the sp
 # trials in a row that failed for one reason, after which it is taken to be none of theirs: before any of this launch
 # has come through, and later, when it may be a part of the space
 FAILURES, LATER_FAILURES = 5, 10
+NUMBERS = r"\b[0-9a-f]{8,}\b|\d+"  # and keys, in which reasons may differ
 
 
 def how_it_ended(last: Message | None, error: bool, rules: Mapping[str, Rule]) -> Ended:
@@ -66,6 +70,8 @@ def how_it_ended(last: Message | None, error: bool, rules: Mapping[str, Rule]) -
     match last:
         case Failed(reason):
             return Ended(State.FAILED, reason)
+        case Lost(reason):
+            return Ended(State.LOST, f"{reason} more often than it is replaced")
         case Completed(values, metrics, usage) if all(map(math.isfinite, values)):
             return Ended(State.COMPLETE, "", values, metrics, usage)
         case Completed(values):
@@ -94,8 +100,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     """Suggests from the study, and tells it and MLflow how trials end.
 
     start_run: trial number and parameters -> key of a new MLflow run. on_event: called with the number of a trial and
-    what happened to it. exhausted: why no more trials are suggested, "" as long as they are. failing: whether that is
-    because they all fail.
+    what happened to it. room: how many stages that use a GPU the cluster has room for now. exhausted: why no more
+    trials are suggested, "" as long as they are. failing: whether that is because they all fail.
     """
 
     def __init__(
@@ -105,10 +111,17 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         tracker: Tracker,
         start_run: Callable[[int, dict[str, Any]], str],
         on_event: TrialCallback,
+        room: Callable[[], float] = lambda: math.inf,
     ):
         super().__init__()
         self._study, self._sweep, self._rules = study, sweep, rules(sweep)
         self._tracker, self._start_run, self._on_event = tracker, start_run, on_event
+        self._room, self._on_gpu = room, on_gpu(sweep)
+        self._results, self._held = Results(sweep), list[optuna.Trial]()
+        for known in study.get_trials(deepcopy=False):
+            for stage in trial_record(known).stages:
+                self._results.add(known.params, stage)
+        self._at: dict[str, Progress] = {}  # by Ray's name of a trial, the stage that it is at
         self._stages = graph(sweep.base_config())
         self._live: dict[str, optuna.Trial] = {}
         self._runs: dict[str, str] = {}  # their keys, also where the study cannot be read any more
@@ -116,21 +129,29 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._spent = compute_seconds(map(trial_record, study.get_trials(deepcopy=False)))[0]
         self._ended = {_identity(t.params): t for t in finished(study) if t.state != TrialState.FAIL}
         self.exhausted, self.failing = "", False
-        self._failures: list[str] = []  # reasons of the last trials that failed, without the numbers in them
+        self._failures: list[str] = []  # reasons of the last trials that failed, without numbers and keys
         self._patience, self._over = FAILURES, False
         self._again = running_trials(study)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next trial for Ray: {"number", "parameters"}; Searcher.FINISHED when there are to be no more."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial for Ray: {"number", "parameters"}; None where there is no room for it now; Searcher.FINISHED
+        when there are to be no more."""
         if self._over or self.failing:
             return str(Searcher.FINISHED)
+        if (fit := self._fit()) is None or (fit == "cpu" and (self._held or self._again)):
+            return None
         if self._again:
             trial = self._again.pop(0)
             self._draw(trial)  # what it was given before, or what it lacks if that was cut short
-        elif (found := self._next()) is None:
+        elif self._held and not self._is_exhausted():
+            trial = self._held.pop()
+        elif (found := self._next(fit)) is None:
             return str(Searcher.FINISHED)
         else:
             trial = found
+            if fit == "cpu" and self._results.need_gpu(trial.params):  # it begins when a GPU is free
+                self._held.append(trial)
+                return None
         if run := run_of(trial):
             self._tracker.reopen(run)
         else:
@@ -140,25 +161,37 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 self._tell(trial, Ended(State.FAILED, str(error)))
                 return self.suggest(trial_id)
         self._live[trial_id], self._runs[trial_id] = trial, run_of(trial)
+        self._results.begin(trial.params)
         self._on_event(trial.number, Began(trial.params))
         return {"number": trial.number, "parameters": trial.params}
 
-    def _next(self) -> optuna.Trial | None:
+    def _fit(self) -> Fit | None:
+        """What a trial that begins now should need; None where none should. As many trials as there is room for stages
+        on GPUs run at a time. Where some of these compute on CPUs, as many others may come, and where none does, as
+        many that need no GPU."""
+        if self._sweep.parallel or len(self._live) < (room := self._room()):
+            return "any"
+        if len(self._live) >= 2 * room or any(self._at[name].waiting for name in self._live if name in self._at):
+            return None
+        at_gpu = sum(name not in self._at or self._at[name].stage in self._on_gpu for name in self._live)
+        if at_gpu < room:
+            return "gpu"
+        return "cpu" if self._results.some_need_no_gpu else None
+
+    def _next(self, fit: Fit = "any") -> optuna.Trial | None:
         """A new trial; one that repeats another is answered at once, by its end, and another is asked for."""
-        sweep = self._sweep
         ended = self._study.get_trials(deepcopy=False)[-REPEATS:]
         if len(ended) == REPEATS and all(t.state == TrialState.FAIL and not trial_record(t).started for t in ended):
             self.exhausted = f"{REPEATS} suggestions in a row are not allowed: {trial_record(ended[-1]).reason}"
             return None
         for _ in range(REPEATS):
-            if sweep.budget and self._spent >= sweep.budget:
-                self.exhausted = f"the budget of {sweep.budget:.0f} compute seconds is spent"
-            elif sweep.time_limit and time.monotonic() - self._begun >= sweep.time_limit:
-                self.exhausted = f"the time limit of {sweep.time_limit:.0f} s is over"
-            elif sweep.is_grid and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-                self.exhausted = "every point of the grid was tried"
-            if self.exhausted:
+            if self._is_exhausted():
+                for trial in self._held:
+                    self._tell(trial, Ended(State.FAILED, f"not begun: {self.exhausted}"))
+                self._held.clear()
                 return None
+            if isinstance(self._study.sampler, CostAwareSampler):
+                self._study.sampler.fit = fit
             trial = self._study.ask()
             self._draw(trial)
             same = self._ended.get(_identity(trial.params))
@@ -168,6 +201,17 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self._answer(trial, same.state, same.values)
         self.exhausted = f"{REPEATS} suggestions in a row had been tried before"
         return None
+
+    def _is_exhausted(self) -> bool:
+        """Whether no trial is to begin any more; then `exhausted` says why."""
+        sweep = self._sweep
+        if sweep.budget and self._spent >= sweep.budget:
+            self.exhausted = f"the budget of {sweep.budget:.0f} compute seconds is spent"
+        elif sweep.time_limit and time.monotonic() - self._begun >= sweep.time_limit:
+            self.exhausted = f"the time limit of {sweep.time_limit:.0f} s is over"
+        elif sweep.is_grid and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self.exhausted = "" if self._held else "every point of the grid was tried"
+        return bool(self.exhausted)
 
     def _draw(self, trial: optuna.Trial) -> None:
         for key, dimension in self._sweep.space.items():
@@ -189,15 +233,15 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A report of a running trial, see tune.messages."""
         if not self._over and (message := decode(result)):
-            self._record(self._live[trial_id], message)
+            self._record(trial_id, self._live[trial_id], message)
 
-    def _record(self, trial: optuna.Trial, message: Message) -> None:
+    def _record(self, trial_id: str, trial: optuna.Trial, message: Message) -> None:
         """Pass a message on; write a finished stage into the trial's run and study, once even when it is retried."""
         self._on_event(trial.number, message)
         run = run_of(trial)
         match message:
-            case Placed(node):
-                self._tracker.tag(run, node=node)
+            case Progress():
+                self._at[trial_id] = message
             case EpochDone(stage, epoch, score=score) if epoch not in trial_record(trial).epochs.get(stage, {}):
                 self._tracker.log(run, [{self._stages[stage].course: score}], f"{stage}/", first_step=epoch)
                 keep_epoch(trial, message)
@@ -210,6 +254,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 self._tracker.log(run, [message.metrics], prefix, first_step=len(message.curves))
                 self._tracker.log(run, [spent_on(message)], f"{stage}/", first_step=len(message.curves))
                 keep_stage(trial, message)
+                nodes = [of.node for of in trial_record(trial).stages.values() if of.node and not of.reused]
+                if nodes:
+                    self._tracker.tag(run, node=", ".join(dict.fromkeys(nodes)))
                 self._spent += 0.0 if message.reused else message.seconds
                 if message.score is not None:
                     if len(self._sweep.objective) == 1:  # Optuna knows no intermediate values of several objectives
@@ -218,12 +265,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Called by Ray once when a trial is over, however that came."""
+        self._at.pop(trial_id, None)
         if self._over or (trial := self._live.pop(trial_id, None)) is None:
             return
         last = decode(result)
         end = how_it_ended(last, error, self._rules)
         if end.state == State.PRUNED and last:
-            self._record(trial, last)  # Ray shows the report at which the scheduler stops a trial to nobody else
+            # Ray shows the report at which the scheduler stops a trial to nobody else
+            self._record(trial_id, trial, last)
         record = trial_record(trial)
         computed, saved = compute_seconds([record])
         end = replace(end, seconds_computed=computed, seconds_saved=saved)
@@ -252,7 +301,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if end.state in (State.COMPLETE, State.PRUNED):
             self._failures, self._patience = [], LATER_FAILURES
             return
-        self._failures = [*self._failures, re.sub(r"\d+", "#", end.reason)][-self._patience :]
+        self._failures = [*self._failures, re.sub(NUMBERS, "#", end.reason)][-self._patience :]
         if len(self._failures) == self._patience and len(set(self._failures)) == 1:
             self.failing = True
             self.exhausted = f"{self._patience} trials in a row failed for one reason: {end.reason}"
@@ -264,7 +313,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     @property
     def unfinished(self) -> bool:
         """Whether trials were begun that have not ended."""
-        return bool(self._live or self._again)
+        return bool(self._live or self._again or self._held)
 
     def stop(self) -> None:
         """The launch is over: mark the runs of unfinished trials; what is still reported is not recorded."""

@@ -224,9 +224,10 @@ def make_sweep(tree: Mapping[str, Any]) -> Sweep:
     """
     sweep = Sweep.model_validate(tree)
     preset = read_config(find_config(sweep.preset)) if sweep.preset else {}
-    # every trial on the same kind of device, with the threads that Ray reserves for it
+    # every trial on the same kind of device, with the threads that Ray reserves for its stages
     runtime = {"threads": max(1, int(sweep.resources.cpu)), "device": "cuda" if sweep.resources.gpu else "cpu"}
-    base = override(preset, {**{f"runtime.{k}": v for k, v in runtime.items()}, **dict(flatten(sweep.base))})
+    own = {key: value for key, value in flatten(sweep.base) if (key, value) != ("runtime.device", "auto")}
+    base = override(preset, {**{f"runtime.{k}": v for k, v in runtime.items()}, **own})
     if sweep.base.get("selection", sweep.selection) != sweep.selection:
         raise UserError("base.selection differs from selection; give it once, as selection")
     config = parse({**base, "selection": sweep.selection}, "base")

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from semples.pipeline.graph import graph
-from tune.cost_aware import affecting
+from tune.needs import affecting
 from tune.records import is_duplicate
 from tune.replay import Replay, StagePlan, replay
 from tune.sweep_file import Sweep, make_sweep

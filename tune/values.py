@@ -23,18 +23,29 @@ TIME = r"(\d+(?:\.\d+)?)([smhd])"
 
 
 class Resources(Section):
-    """The part of a machine that a trial has to itself."""
+    """The part of a machine that a stage of a trial has to itself while it is computed. A trial that waits has none."""
 
     cpu: Annotated[float, Field(gt=0, le=100_000), NO_FLAG] = Field(
-        default=1, description="CPUs, which are also the threads of a trial; above 1 whole numbers only."
+        default=1, description="CPUs, which are also the threads of a stage; above 1 whole numbers only."
     )
     gpu: Annotated[float, Field(ge=0, le=100_000), NO_FLAG] = Field(
         default=0,
-        description="GPUs; a fraction lets several trials share one, above 1 whole numbers only. 0 = trials run on the "
+        description="GPUs; a fraction lets several stages share one, above 1 whole numbers only. 0 = trials run on the "
         "CPU, even where there is a GPU.",
     )
+    cpu_only: Annotated[float, Field(gt=0, le=100_000), NO_FLAG] = Field(
+        default=1,
+        description="CPUs of a stage that uses no GPU, such as the masks, and of each part into which its images are "
+        "divided. Counts where trials use a GPU; where they do not, every stage has `cpu`.",
+    )
 
-    @field_validator("cpu", "gpu")
+    def of_stage(self, on_gpu: bool) -> dict[str, float]:
+        """What Ray reserves for a stage, by whether it uses a GPU where there is one."""
+        if self.gpu and not on_gpu:
+            return {"num_cpus": self.cpu_only, "num_gpus": 0}
+        return {"num_cpus": self.cpu, "num_gpus": self.gpu}
+
+    @field_validator("cpu", "gpu", "cpu_only")
     @classmethod
     def _whole_above_one(cls, value: float) -> float:
         if value > 1 and value != int(value):

@@ -51,6 +51,7 @@ from tune.objectives import choosing, find_objective
 from tune.parts import Choice
 from tune.sweep_file import make_sweep
 from tune.trial import run_trial
+from tune.values import Resources
 
 
 def spoil(split: Split) -> Split:
@@ -67,23 +68,23 @@ Spoiled = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
-def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoiled]:
+def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Spoiled:
     """A run of two epochs of the network, with the masks of some splits spoiled."""
     changes = {"segment.epochs": 2, "segment.test.crf.iterations": 0, "segment.test.flip": False}
     known: dict[tuple[str, ...], Result] = {}
-    with pytest.MonkeyPatch.context() as patch:
 
-        def of(selection: str, *splits: str) -> Result:
-            if (selection, *splits) not in known:
-                config = with_changes(parse(SMALL, "small"), {"selection": selection, **changes}, "test")
-                data = load_data(config.data)
-                spoiled = dataclasses.replace(data, **{name: spoil(getattr(data, name)) for name in splits})
+    def of(selection: str, *splits: str) -> Result:
+        if (selection, *splits) not in known:
+            config = with_changes(parse(SMALL, "small"), {"selection": selection, **changes}, "test")
+            data = load_data(config.data)
+            spoiled = dataclasses.replace(data, **{name: spoil(getattr(data, name)) for name in splits})
+            store = Store(tmp_path_factory.mktemp("store") / "store")
+            with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("semples.pipeline.run.load_data", lambda *_: spoiled)
-                store = Store(tmp_path_factory.mktemp("store") / "store")
                 known[selection, *splits] = run(config, store, lambda event: None)
-            return known[selection, *splits]
+        return known[selection, *splits]
 
-        yield of
+    return of
 
 
 def differing(one: Result, two: Result) -> set[str]:
@@ -242,16 +243,15 @@ def test_a_trial_is_stopped_and_ranked_by_what_may_choose(
             report(Event(stage, 1, 1, metrics=ALL))
         return SimpleNamespace(metrics=ALL, seconds={"classify": 7.0}, gpu_gb=1.0)
 
-    node = SimpleNamespace(get_node_ip_address=str), SimpleNamespace(get_node_id=str)
-    fake = SimpleNamespace(util=node[0], get_runtime_context=lambda: node[1])
-    for name, stub in (("run", pretend), ("send", sent.append), ("ray", fake), ("write_run", lambda *_: None)):
+    for name, stub in (("run", pretend), ("send", sent.append), ("write_elsewhere", lambda *_: None)):
         monkeypatch.setattr(tune.trial, name, stub)
     (tmp_path / tune.trial.SWEEP_FILE).touch()
     monkeypatch.setattr(tune.trial, "claim", lambda *_, **__: SimpleNamespace(publishing=nothing))
     base = {**SMALL, "selection": selection}
     suggestion = {"number": 0, "parameters": {"match.lambda_b": 2.0}}
     objectives = tuple(find_objective(Choice(name=name)) for name in ("seg_miou", "pseudo_miou", "seconds"))
-    run_trial(suggestion, base, str(tmp_path), objectives, "segment", "all", str(tmp_path / "s"), None, "exact")
+    place = str(tmp_path / "s")
+    run_trial(suggestion, base, str(tmp_path), objectives, "segment", "all", place, None, "exact", Resources())
     shift = SHIFT[selection]
     milestones = {m.stage: m.score for m in sent if isinstance(m, StageDone) and m.score is not None}
     cams = {} if selection == "proxy" else dict.fromkeys(("classify", "match", "refine", "heatmaps"), 1.0 + shift)
@@ -294,6 +294,7 @@ def confirmed(
     task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *a: (start(*a), str(a[1]))))
     ray = SimpleNamespace(remote=lambda _: task, wait=lambda w: (w[:1], w[1:]), get=lambda r: r[0], exceptions=None)
     patch.setattr(tune.outside, "ray", ray)
+    patch.setattr(tune.outside, "slots", lambda resources: 2)
     for name, stub in (("joined", nothing), ("watched", nothing), ("read_run", measured)):
         patch.setattr(tune.confirm, name, stub)
     patch.setattr(tune.confirm, "finalists", lambda *_: configs)

@@ -34,6 +34,7 @@ from tune.records import is_duplicate, trial_record
 from tune.scheduler import MilestoneStopping
 from tune.searcher import FAILURES, LATER_FAILURES, REPEATS, StudySearcher
 from tune.space import GRID
+from tune.stage_tasks import WAITING
 from tune.stopping import asha, is_compared, median, never, rules
 from tune.study import pareto_front, ranked
 from tune.sweep_file import Sweep, load_sweep
@@ -310,7 +311,8 @@ def test_ray_and_the_store_are_given_the_limits_of_the_sweep(tmp_path: Path, mon
     assert (asked["tune_config"].num_samples, asked["tune_config"].max_concurrent_trials) == (3, 2)
     assert asked["run_config"].failure_config.max_failures == MAX_FAILURES == 3
     assert asked["quota"] == 1.5 == quotas[0] and GB == 1e9
-    assert asked["resources"].required_resources == {"CPU": 3.0}
+    assert asked["resources"].required_resources == {"memory": WAITING}  # of a trial, whose stages ask for theirs
+    assert asked["of_stages"].of_stage(True) == {"num_cpus": 3.0, "num_gpus": 0}
 
 
 def test_without_a_number_of_trials_ray_asks_until_there_are_no_more(

@@ -8,6 +8,7 @@ round than what chooses) is looked at from all sides.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -32,10 +33,12 @@ from tune.messages import Usage
 from tune.objectives import choosing
 from tune.outside import compute
 from tune.records import trial_record
+from tune.stage_tasks import WAITING
 from tune.study import load_study
 from tune.sweep_file import Sweep, make_sweep
 from tune.sweep_folder import load_launched
 from tune.tracking import EXPERIMENT, PARENT
+from tune.values import Resources
 
 SWEEP: dict[str, Any] = {
     "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 6, "sampler": "random", "seed": 4,
@@ -184,7 +187,7 @@ def test_tags_say_what_a_run_is(world: Launched) -> None:
         tags = world.runs[f"s-{trial.number:04d}"].data.tags
         assert tags[PARENT] == parent.info.run_id and tags["kind"] == "trial" and tags["selection"] == "holdout"
         assert tags["trial"] == str(trial.number) and tags["state"] == "COMPLETE" and tags["milestone"] == "segment"
-        assert tags["node"] == "10.0.0.7 01234567"
+        assert tags["node"] == os.uname().nodename
         reused = [name for name, stage in trial_record(trial).stages.items() if stage.reused]
         assert tags["reused"] == ", ".join(reused) and ("classify" in reused) is (trial.number > 0)
     assert {run.info.status for run in world.runs.values()} == {"FINISHED"} and len(world.runs) == 7
@@ -256,7 +259,8 @@ def test_a_score_is_of_the_images_that_may_choose() -> None:
 
 def test_what_ray_is_asked_for_is_what_the_sweep_says(world: Launched) -> None:
     asked = world.asked
-    assert asked["resources"].required_resources == {"CPU": 2.0}
+    assert asked["resources"].required_resources == {"memory": WAITING}  # of a trial, whose stages ask for theirs
+    assert asked["of_stages"].of_stage(True) == {"num_cpus": 2.0, "num_gpus": 0}
     assert (
         [one.metric for one in asked["objectives"]] == ["seg_miou"]
         and asked["until"] == "segment"
@@ -356,7 +360,7 @@ def test_a_confirmation_that_goes_on_repeats_nothing(tmp_path: Path, monkeypatch
     out, place = str(tmp_path / "out"), str(tmp_path / "store")
 
     def run_again(tree: dict[str, Any], again: bool = False) -> str:
-        return compute(tree, out, "run", "masks", again, place, place, None, "exact")
+        return compute(tree, out, "run", "masks", again, place, place, None, "exact", Resources())
 
     assert run_again(to_dict(config)) == "" and len(machine.computed) == 6
     before = (tmp_path / "out" / "result.json").stat()

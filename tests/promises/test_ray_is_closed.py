@@ -69,13 +69,18 @@ def test_ray_without_a_token_is_not_used(environment: None, monkeypatch: pytest.
     assert ray.stopped == 1 and os.environ[TOKEN] == GIVEN[TOKEN]
 
 
-def test_a_machine_without_room_for_one_trial_is_said(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_room_for_one_stage_is_said(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "ray", Ray(cpu=2, gpu=1))
-    for cpu, gpu, said in ((3, 0, "3 CPU, this machine has 2"), (1, 2, "2 GPU, this machine has 1")):
-        with pytest.raises(UserError, match=f"one trial asks for {said}"), joined(Resources(cpu=cpu, gpu=gpu), None):
+    for asked, said in (
+        ({"cpu": 3, "gpu": 0}, "3 CPU, this machine has 2"),
+        ({"cpu": 1, "gpu": 2}, "2 GPU, this machine has 1"),
+        ({"cpu": 1, "gpu": 1, "cpu_only": 3}, "3 CPU, this machine has 2"),
+    ):
+        with pytest.raises(UserError, match=f"a stage asks for {said}"), joined(Resources(**asked), None):
             pytest.fail("it was used")
-    with joined(Resources(cpu=2, gpu=1), None):
-        pass
+    for asked in ({"cpu": 2, "gpu": 1}, {"cpu": 2, "gpu": 0, "cpu_only": 3}):
+        with joined(Resources(**asked), None):
+            pass
 
 
 def test_a_cluster_is_joined_with_what_the_user_has_for_it(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,9 @@ from semples.errors import UserError
 from tune.commands import screen
 from tune.commands.options import sweep_folder
 from tune.commands.progress import ProgressReporter
-from tune.cost_aware import CostAwareSampler, Costs, Space, affecting
+from tune.cost_aware import CostAwareSampler, Costs, Space
 from tune.messages import Began, Ended, Event, Progress, Restarted, StageDone, State
+from tune.needs import affecting
 from tune.records import compute_seconds, is_duplicate, trial_record
 from tune.samplers import create_sampler
 from tune.study import pareto_front, ranked

@@ -27,8 +27,8 @@ class ProgressReporter:
         match event:
             case Began():
                 self._bars[number] = self._progress.add_task(f"trial {number}", total=None, note="starting")
-            case Restarted(reason):
-                say(f"trial {number:3d}  again     {reason}")
+            case Restarted(reason, stage):
+                say(f"trial {number:3d}  again     {stage and f'{stage}: '}{reason}")
             case Progress(stage, epoch, epochs, waiting):
                 note = f"{stage}, waiting for {waiting}" if waiting else stage
                 self._progress.update(self._bars[number], completed=epoch, total=max(epochs, 1), note=note)

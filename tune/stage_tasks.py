@@ -1,0 +1,200 @@
+"""Stages as tasks of Ray: a trial itself only waits, and each of its stages runs where what it needs is free."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+
+from semples.config import Config, parse, to_dict
+from semples.data import load_data
+from semples.data.dataset import Dataset
+from semples.errors import UserError
+from semples.output import write_run
+from semples.pipeline.compute import Epoch, LostError, Work, compute
+from semples.pipeline.graph import graph
+from semples.pipeline.run import Compute, Result
+from semples.spread import Later, using
+from semples.training import prepare, resolve_device
+from tune.values import Resources
+
+LOOK_EVERY = 0.3  # seconds between two looks at what a stage tells
+TOLD = ".told"  # file in the folder of a stage that is computed: what it tells, one line each
+WAITING = 500e6  # bytes of memory that are reserved for a trial, which waits
+TRIES = 4  # of a part of a stage's images
+PATIENCE = 5.0  # seconds for a task that is stopped to end
+KEPT = ("metrics", "folders", "seconds", "reused", "gpu_gb", "libraries", "reuse")  # of a result, for its folder
+
+
+def slots(resources: Resources) -> int:
+    """How many stages the cluster has room for now, at least 1: of those that use a GPU, if trials use one."""
+    have, needs = ray.cluster_resources(), {"CPU": resources.cpu, "GPU": resources.gpu}
+    return max(1, int(min(have.get(name, 0) / amount for name, amount in needs.items() if amount)))
+
+
+def stage_tasks(resources: Resources, on_loss: Callable[[str, str], None]) -> Compute:
+    """What computes the stages of a run as tasks. on_loss: called with a stage whose process or node died, and how.
+
+    Its errors are those of the stage; LostError where the process or node died.
+    """
+
+    def computing(work: Work, data: Dataset, report: Callable[[Epoch], None]) -> dict[str, Any]:
+        on_gpu = graph(work.config)[work.stage].gpu(work.config)
+        inputs = {name: str(folder) for name, folder in work.inputs.items()}
+        of_run = (to_dict(work.config), data.fingerprint)
+        task = _task(compute_stage, resources, on_gpu, 0).remote(
+            work.stage, *of_run, inputs, str(work.out), on_gpu, resources
+        )
+        said, last = Lines(work.out / TOLD), Epoch(work.stage, 0, 1)
+        ended = False
+        try:
+            while not ended:
+                ended = bool(ray.wait([task], timeout=LOOK_EVERY)[0])
+                for epoch in (Epoch(**line) for line in said.new()):
+                    report(epoch)
+                    last = replace(epoch, values={})
+                report(last)  # whoever stops a trial does so when it reports
+            manifest: dict[str, Any] = _outcome(task, work.stage)
+        except LostError as error:
+            on_loss(work.stage, str(error).partition(": ")[2])
+            raise
+        finally:
+            if not ended:
+                _stop(task)
+        said.path.unlink(missing_ok=True)
+        return manifest
+
+    return computing
+
+
+def _outcome(task: Any, what: str) -> Any:
+    """What a task gave. Raises what it raised; LostError where its process, or that of a part of it, is gone."""
+    try:
+        return ray.get(task)
+    except RayError as error:
+        cause: Any = error
+        while isinstance(cause, RayTaskError):  # of a part of the stage, too
+            cause = cause.cause
+        if not isinstance(cause, RayError):
+            raise cause from error
+        reason = "its node ran out of memory" if isinstance(cause, OutOfMemoryError) else "its process or node died"
+        raise LostError(f"{what}: {reason}") from error
+
+
+def _stop(task: Any) -> None:
+    """Interrupt a task, and wait until it has ended."""
+    ray.cancel(task)
+    ray.wait([task], timeout=PATIENCE)
+
+
+def _task(function: Callable[..., Any], resources: Resources, on_gpu: bool, retries: int) -> Any:
+    """A remote function that has what a stage needs to itself, outside of what is reserved for its trial."""
+    return ray.remote(function).options(
+        **resources.of_stage(on_gpu), max_retries=retries, scheduling_strategy="DEFAULT"
+    )
+
+
+class Lines:
+    """The lines of JSON that somebody else writes into a file, as they come."""
+
+    def __init__(self, path: Path):
+        self.path, self._read = path, 0
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """Those that were finished since the last time."""
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            file.seek(self._read)
+            whole = file.read().rpartition(b"\n")[0]
+            self._read += len(whole) + bool(whole)
+            for line in whole.splitlines():
+                with contextlib.suppress(ValueError):  # half of one, from a full disk
+                    yield json.loads(line)
+
+
+_loaded: dict[tuple[str, ...], Dataset] = {}  # in a process that computes stages: the data of the last one
+
+
+def _data(config: Config, fingerprint: str) -> Dataset:
+    """The data of a run, with this content."""
+    known = (fingerprint, config.selection, config.data.model_dump_json())
+    if known not in _loaded:
+        _loaded.clear()
+        found = load_data(config.data, config.selection)
+        if found.fingerprint != fingerprint:
+            raise UserError("data: changed while a trial ran; the same command goes on with what is there now")
+        _loaded[known] = found
+    return _loaded[known]
+
+
+def compute_stage(
+    stage: str,
+    tree: dict[str, Any],
+    fingerprint: str,
+    inputs: dict[str, str],
+    out: str,
+    on_gpu: bool,
+    resources: Resources,
+) -> dict[str, Any]:
+    """In a process of its own: compute a stage, and tell of every epoch in the file TOLD."""
+    config = parse(tree, "configuration")
+    if on_gpu:
+        resolve_device(config.runtime)  # raises where there is none
+
+    def tell(epoch: Epoch) -> None:
+        # on a full disk it is shown later
+        with contextlib.suppress(OSError), (Path(out) / TOLD).open("a") as file:
+            file.write(json.dumps(asdict(epoch)) + "\n")
+
+    work = Work(stage, config, {name: Path(folder) for name, folder in inputs.items()}, Path(out))
+    with using(Cluster(resources)):
+        manifest = compute(work, _data(config, fingerprint), tell)
+    # of several nodes on one machine, which
+    return manifest | {"node": f"{manifest['node']} {ray.get_runtime_context().get_node_id()[:8]}"}
+
+
+class Cluster:
+    """The CPUs of the cluster as a pool, see semples.spread."""
+
+    def __init__(self, resources: Resources):
+        self.cpu_seconds = 0.0
+        self._resources = resources
+        self.parts = max(2, int(ray.cluster_resources().get("CPU", 0) / resources.of_stage(False)["num_cpus"]))
+
+    def handing_over(self, function: Callable[[Any], Any]) -> Callable[[list[Any]], Later]:
+        """What hands over a part of the things that the function is done with."""
+        task, held = _task(do_part, self._resources, False, TRIES - 1), ray.put(function)
+        return lambda part: partial(self._results, task.remote(held, part))
+
+    def _results(self, part: Any) -> list[Any]:
+        results, seconds = ray.get(part)
+        self.cpu_seconds += seconds
+        return list(results)
+
+
+def do_part(function: Callable[[Any], Any], part: list[Any]) -> tuple[list[Any], float]:
+    """In a process of its own: the results of a part of the things, and the CPU seconds that they took."""
+    start = time.process_time()
+    return [function(thing) for thing in part], time.process_time() - start
+
+
+def write_elsewhere(resources: Resources, result: Result, out: Path) -> None:
+    """Write the folder of a run (semples.output.write_run) where there is room for that: a picture takes a network."""
+    on_gpu = graph(result.config)[list(result.folders)[-1]].gpu(result.config)
+    told = {**{name: getattr(result, name) for name in KEPT}, "tree": to_dict(result.config)}
+    task = _task(write_folder, resources, on_gpu, TRIES - 1).remote(told, result.data.fingerprint, str(out))
+    _outcome(task, "its folder")
+
+
+def write_folder(told: dict[str, Any], fingerprint: str, out: str) -> None:
+    """In a process of its own: write the folder of a run."""
+    config = parse(told.pop("tree"), "configuration")
+    prepare(config.runtime)
+    write_run(Result(config=config, data=_data(config, fingerprint), **told), Path(out))
