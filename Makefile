@@ -54,6 +54,9 @@ bench: .venv/installed  ## measure the figures of the README (long)
 	$(BIN)/python benchmarks/proxy.py --json benchmarks/proxy.json
 	$(BIN)/python benchmarks/attack.py --json benchmarks/attack.json
 	$(BIN)/python benchmarks/startup.py --json benchmarks/startup.json
+	$(BIN)/python benchmarks/judge.py --json benchmarks/judge.json
+	$(BIN)/python benchmarks/cluster_sim.py --json benchmarks/cluster_sim.json
+	$(BIN)/python benchmarks/overhead.py --json benchmarks/overhead.json
 
 clean:  ## remove the virtual environment and caches; runs and sweeps stay
 	rm -rf .venv .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants *.egg-info
