@@ -22,6 +22,7 @@ from test_sweep import free_port, program, stage_processes, study_of, sweep_file
 from semples.manifest import read_manifest
 from tune.mlflow_writer import unwritten
 from tune.records import trial_record
+from tune.stage_tasks import TOLD
 from tune.study import ranked
 from tune.sweep_folder import load_launched
 
@@ -101,12 +102,13 @@ class Driver:
         return max((seconds for kind, seconds in told if kind == what), default=0.0)
 
 
-def process_of_a_stage() -> int:
-    end = time.monotonic() + 30
-    while not (found := stage_processes()):  # between two stages
+def process_of_a_stage(store: Path) -> int:
+    """A process that is in the midst of a stage: not between two, nor still importing what one needs."""
+    end = time.monotonic() + 60
+    while not any(b'"epoch": 1,' in told.read_bytes() for told in store.glob(f"work/*/{TOLD}")):
         assert time.monotonic() < end
         time.sleep(0.02)
-    return found[0]
+    return stage_processes()[0]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,7 @@ def test_a_sweep_goes_through_a_hanging_and_dead_mlflow_a_stopped_trial_a_killed
     driver = Driver(tmp_path, file, "--out", out)
     driver.wait_for("trial   0  classify")
     server.send(signal.SIGSTOP)  # takes calls and never answers
-    stage = process_of_a_stage()
+    stage = process_of_a_stage(out / "tiny" / "store")
     os.kill(stage, signal.SIGSTOP)
     time.sleep(9)
     os.kill(stage, signal.SIGCONT)
