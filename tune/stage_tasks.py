@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
-from semples.config import Config, parse, to_dict
+from semples.config import Config
 from semples.data import load_data
 from semples.data.dataset import Dataset
 from semples.errors import UserError
@@ -23,15 +23,14 @@ from semples.pipeline.compute import Epoch, LostError, Work, compute
 from semples.pipeline.graph import graph
 from semples.pipeline.run import Compute, Result
 from semples.spread import Later, using
-from semples.training import prepare, resolve_device
+from semples.training import prepare
 from tune.values import Resources
 
 LOOK_EVERY = 0.3  # seconds between two looks at what a stage tells
 TOLD = ".told"  # file in the folder of a stage that is computed: what it tells, one line each
 WAITING = 500e6  # bytes of memory that are reserved for a trial, which waits
-TRIES = 4  # of a part of a stage's images
+RETRIES = 3  # of a part of a stage's images, by Ray
 PATIENCE = 5.0  # seconds for a task that is stopped to end
-KEPT = ("metrics", "folders", "seconds", "reused", "gpu_gb", "libraries", "reuse")  # of a result, for its folder
 
 
 def slots(resources: Resources) -> int:
@@ -48,11 +47,7 @@ def stage_tasks(resources: Resources, on_loss: Callable[[str, str], None]) -> Co
 
     def computing(work: Work, data: Dataset, report: Callable[[Epoch], None]) -> dict[str, Any]:
         on_gpu = graph(work.config)[work.stage].gpu(work.config)
-        inputs = {name: str(folder) for name, folder in work.inputs.items()}
-        of_run = (to_dict(work.config), data.fingerprint)
-        task = _task(compute_stage, resources, on_gpu, 0).remote(
-            work.stage, *of_run, inputs, str(work.out), on_gpu, resources
-        )
+        task = _task(compute_stage, resources, on_gpu, 0).remote(work, data.fingerprint, resources)
         said, last = Lines(work.out / TOLD), Epoch(work.stage, 0, 1)
         ended = False
         try:
@@ -134,28 +129,16 @@ def _data(config: Config, fingerprint: str) -> Dataset:
     return _loaded[known]
 
 
-def compute_stage(
-    stage: str,
-    tree: dict[str, Any],
-    fingerprint: str,
-    inputs: dict[str, str],
-    out: str,
-    on_gpu: bool,
-    resources: Resources,
-) -> dict[str, Any]:
+def compute_stage(work: Work, fingerprint: str, resources: Resources) -> dict[str, Any]:
     """In a process of its own: compute a stage, and tell of every epoch in the file TOLD."""
-    config = parse(tree, "configuration")
-    if on_gpu:
-        resolve_device(config.runtime)  # raises where there is none
 
     def tell(epoch: Epoch) -> None:
         # on a full disk it is shown later
-        with contextlib.suppress(OSError), (Path(out) / TOLD).open("a") as file:
+        with contextlib.suppress(OSError), (work.out / TOLD).open("a") as file:
             file.write(json.dumps(asdict(epoch)) + "\n")
 
-    work = Work(stage, config, {name: Path(folder) for name, folder in inputs.items()}, Path(out))
     with using(Cluster(resources)):
-        manifest = compute(work, _data(config, fingerprint), tell)
+        manifest = compute(work, _data(work.config, fingerprint), tell)
     # of several nodes on one machine, which
     return manifest | {"node": f"{manifest['node']} {ray.get_runtime_context().get_node_id()[:8]}"}
 
@@ -170,7 +153,7 @@ class Cluster:
 
     def handing_over(self, function: Callable[[Any], Any]) -> Callable[[list[Any]], Later]:
         """What hands over a part of the things that the function is done with."""
-        task, held = _task(do_part, self._resources, False, TRIES - 1), ray.put(function)
+        task, held = _task(do_part, self._resources, False, RETRIES), ray.put(function)
         return lambda part: partial(self._results, task.remote(held, part))
 
     def _results(self, part: Any) -> list[Any]:
@@ -188,13 +171,12 @@ def do_part(function: Callable[[Any], Any], part: list[Any]) -> tuple[list[Any],
 def write_elsewhere(resources: Resources, result: Result, out: Path) -> None:
     """Write the folder of a run (semples.output.write_run) where there is room for that: a picture takes a network."""
     on_gpu = graph(result.config)[list(result.folders)[-1]].gpu(result.config)
-    told = {**{name: getattr(result, name) for name in KEPT}, "tree": to_dict(result.config)}
-    task = _task(write_folder, resources, on_gpu, TRIES - 1).remote(told, result.data.fingerprint, str(out))
-    _outcome(task, "its folder")
+    told = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "data"}
+    _outcome(_task(write_folder, resources, on_gpu, RETRIES).remote(told, result.data.fingerprint, out), "its folder")
 
 
-def write_folder(told: dict[str, Any], fingerprint: str, out: str) -> None:
-    """In a process of its own: write the folder of a run."""
-    config = parse(told.pop("tree"), "configuration")
+def write_folder(told: dict[str, Any], fingerprint: str, out: Path) -> None:
+    """In a process of its own: write the folder of a run. told: its result without the data."""
+    config: Config = told["config"]
     prepare(config.runtime)
-    write_run(Result(config=config, data=_data(config, fingerprint), **told), Path(out))
+    write_run(Result(**told, data=_data(config, fingerprint)), out)

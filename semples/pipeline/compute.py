@@ -21,7 +21,7 @@ from semples.data.dataset import Dataset
 from semples.pipeline.graph import graph
 from semples.pipeline.keys import view
 from semples.stopwatch import running
-from semples.training import CHECKPOINT, prepare, seed_stream
+from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
 
 SECONDS = "seconds"  # file: compute seconds of a stage that is under way
 
@@ -52,9 +52,11 @@ class Work:
 
 def compute(work: Work, data: Dataset, report: Callable[[Epoch], None]) -> dict[str, Any]:
     """Compute a stage of a run with these data, or go on with it where an earlier attempt left its checkpoint in the
-    folder; what is recorded with its result."""
+    folder; what is recorded with its result. Raises UserError where it needs a GPU and there is none."""
     name, config, out = work.stage, work.config, work.out
     stage = graph(config)[name]
+    if stage.gpu(config):
+        resolve_device(config.runtime)
     prepare(config.runtime)
     spent = out / SECONDS
     for path in out.iterdir():

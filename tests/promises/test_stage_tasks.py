@@ -161,7 +161,7 @@ def test_stages_as_tasks_give_what_a_run_in_one_process_gives(ray: Ray, small_ru
 def test_a_stage_is_given_what_it_needs_and_a_trial_nothing(
     ray: Ray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(stage_tasks, "resolve_device", lambda runtime: runtime)  # there is a GPU
+    monkeypatch.setattr("semples.pipeline.compute.resolve_device", lambda runtime: runtime)  # there is a GPU
     as_tasks(tmp_path / "gpu", Resources(cpu=4, gpu=0.5, cpu_only=2), "masks")
     on_gpu, others = {"num_cpus": 4, "num_gpus": 0.5}, {"num_cpus": 2, "num_gpus": 0}
     common = {"max_retries": 0, "scheduling_strategy": "DEFAULT"}
