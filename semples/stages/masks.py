@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,16 +49,10 @@ def make_mask(heatmaps: np.ndarray, present: np.ndarray, image: np.ndarray, sett
     return np.where(narrow == wide, wide, np.uint8(IGNORE))
 
 
-class PseudoMasks:
-    """The pseudo masks of a split, each made when it is asked for: uint8 (h, w)."""
-
-    def __init__(self, split: Split, heatmaps: Path, settings: MasksConfig):
-        self.split, self.settings = split, settings
-        self.heatmaps = png_archive.Reader(heatmaps)
-
-    def __call__(self, i: int) -> np.ndarray:
-        maps, present = read_heatmaps(self.heatmaps, self.split, i)
-        return make_mask(maps, present, self.split.image(i), self.settings)
+def _pseudo_mask(split: Split, heatmaps: png_archive.Reader, settings: MasksConfig, i: int) -> np.ndarray:
+    """The pseudo mask of an image of the split, uint8 (h, w)."""
+    maps, present = read_heatmaps(heatmaps, split, i)
+    return make_mask(maps, present, split.image(i), settings)
 
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
@@ -65,7 +60,7 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
     share the work, or those of a cluster."""
     classes, split, prefix = data.num_classes, data.images, data.prefix
     counts = np.zeros((classes + 1, classes + 1), np.int64)
-    make = PseudoMasks(split, inputs["heatmaps"] / png_archive.FILE, config.masks)
+    make = partial(_pseudo_mask, split, png_archive.Reader(inputs["heatmaps"] / png_archive.FILE), config.masks)
 
     def masks() -> Iterator[tuple[str, Image.Image]]:
         for i, mask in enumerate(each(make, range(len(split)), len(split), config.runtime.workers)):

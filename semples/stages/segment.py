@@ -107,8 +107,9 @@ def _probabilities(network: nn.Module, image: np.ndarray, runtime: RuntimeConfig
     return (total / total.sum(0)).cpu().numpy(), image
 
 
-def _label(test: TestConfig, scored: Scored) -> np.ndarray:
-    return smooth_probabilities(*scored, test.crf).astype(np.uint8)
+def _label(test: TestConfig | None, scored: Scored) -> np.ndarray:
+    labels = smooth_probabilities(*scored, test.crf) if test else scored[0].argmax(0)
+    return labels.astype(np.uint8)
 
 
 def predict(
@@ -118,8 +119,7 @@ def predict(
 
     Without `test`, as epochs are compared, there is one view, as large as the image, and no CRF.
     """
-    scored = _probabilities(network, image, runtime, test)
-    return _label(test, scored) if test else scored[0].argmax(0).astype(np.uint8)
+    return _label(test, _probabilities(network, image, runtime, test))
 
 
 def predict_all(
@@ -128,10 +128,8 @@ def predict_all(
     """`predict` of these images, one after the other; `runtime.workers` processes share the CRF, or those of a
     cluster."""
     scored = (_probabilities(network, split.image(i), runtime, test) for i in indices)
-    if test:
-        yield from each(partial(_label, test), scored, len(indices), runtime.workers)
-    else:
-        yield from (mean.argmax(0).astype(np.uint8) for mean, _ in scored)
+    label = partial(_label, test)
+    return each(label, scored, len(indices), runtime.workers) if test else map(label, scored)
 
 
 def evaluate(
