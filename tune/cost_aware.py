@@ -10,7 +10,7 @@ less than half of a whole trial may together take as much as one, then candidate
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,7 @@ class Costs:
         rows = space.rows(trials)
         records = [record(trial) for trial in trials]
         self.columns = {name: [space.names.index(key) for key in keys] for name, keys in stages.items()}
-        self._seconds, self._known, self._on_gpu = {}, {}, on_gpu(space.sweep)
+        self._seconds, self._known = {}, {}
         for name, columns in self.columns.items():
             seconds = [record.stages[name].seconds for record in records if name in record.stages]
             self._seconds[name] = float(np.mean(seconds)) if seconds else 0.0
@@ -168,15 +168,24 @@ class Costs:
             return np.zeros(len(rows), bool)
         return np.array([row.tobytes() in known for row in rows[:, self.columns[stage]]], bool)
 
-    def need_gpu(self, rows: np.ndarray) -> np.ndarray:
-        """Candidates (n, keys) -> whether a stage is missing that uses a GPU, (n,)."""
-        missing = [~self._among(rows, name, known) for name, known in self._known.items() if name in self._on_gpu]
-        return np.any(missing, axis=0)
+    def miss(self, rows: np.ndarray, stages: Container[str]) -> np.ndarray:
+        """Candidates (n, keys) -> whether one of these stages is missing, (n,)."""
+        return np.any(
+            [~self._among(rows, name, known) for name, known in self._known.items() if name in stages], axis=0
+        )
 
     def remaining(self, rows: np.ndarray) -> np.ndarray:
         """Candidates (n, keys) -> mean seconds of the stages whose results are missing, (n,)."""
         missing = (seconds * ~self._among(rows, name, self._known[name]) for name, seconds in self._seconds.items())
         return np.sum(list(missing), axis=0)
+
+
+def needs_gpu(sweep: Sweep, trials: Iterable[FrozenTrial], parameters: dict[str, Any]) -> bool:
+    """Whether a trial with these parameters would compute a stage that uses a GPU, and that none of these trials has
+    computed or is going to."""
+    space = Space(sweep)
+    costs = Costs(space, affecting(sweep), [trial for trial in trials if not is_duplicate(trial)])
+    return bool(costs.miss(space.row(parameters)[None], on_gpu(sweep))[0])
 
 
 class CostAwareSampler(optuna.samplers.BaseSampler):
@@ -185,7 +194,7 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
 
     def __init__(self, sweep: Sweep, seed: int):
         self.fit: Fit = "any"
-        self._space, self._stages = Space(sweep), affecting(sweep)
+        self._space, self._stages, self._on_gpu = Space(sweep), affecting(sweep), on_gpu(sweep)
         self._signs = np.array([1.0 if d == "maximize" else -1.0 for d in sweep.directions])
         self._limits = sweep.limits
         self._rng = np.random.default_rng(seed)
@@ -236,8 +245,7 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         score[costs.stopped(candidates)] = -np.inf
         score[_contained(candidates, np.concatenate([self._space.rows(ended), running]))] = -np.inf
         if self.fit != "any":
-            others = costs.need_gpu(candidates) != (self.fit == "gpu")
-            score[others] -= UNFIT
+            score[costs.miss(candidates, self._on_gpu) != (self.fit == "gpu")] -= UNFIT
         return self._space.parameters(candidates[int(score.argmax())])
 
     def _variations(self, leaders: np.ndarray, kept: tuple[int, ...]) -> np.ndarray:

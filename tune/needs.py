@@ -1,11 +1,8 @@
-"""What a trial would need that no other one computes already: results are shared by trials that agree in what affects
-them."""
+"""What the stages of a sweep's trials need, and on which searched keys their results depend."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from semples.config import with_changes
 from semples.pipeline.graph import covers, graph
@@ -36,35 +33,8 @@ def on_gpu(sweep: Sweep) -> frozenset[str]:
     return frozenset(name for name, stage in graph(base).items() if not sweep.resources.gpu or stage.gpu(base))
 
 
-class Results:
-    """Which results of stages there are, or will be because a trial computes them."""
-
-    def __init__(self, sweep: Sweep):
-        self._keys, self._on_gpu = affecting(sweep), on_gpu(sweep)
-        self._known: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
-
-    @property
-    def some_need_no_gpu(self) -> bool:
-        """Whether trials may differ in what stages read that use none."""
-        for_gpu = {key for stage, keys in self._keys.items() if stage in self._on_gpu for key in keys}
-        return any(key not in for_gpu for keys in self._keys.values() for key in keys)
-
-    def add(self, parameters: Mapping[str, Any], stage: str) -> None:
-        """A trial has computed or found this stage."""
-        if stage in self._keys:
-            self._known[stage].add(self._identity(parameters, stage))
-
-    def begin(self, parameters: Mapping[str, Any]) -> None:
-        """A trial begins that will have all of its stages."""
-        for stage in self._keys:
-            self.add(parameters, stage)
-
-    def need_gpu(self, parameters: Mapping[str, Any]) -> bool:
-        """Whether a trial with these parameters would compute a stage that uses a GPU."""
-        return any(
-            stage in self._on_gpu and self._identity(parameters, stage) not in self._known[stage]
-            for stage in self._keys
-        )
-
-    def _identity(self, parameters: Mapping[str, Any], stage: str) -> tuple[Any, ...]:
-        return tuple(parameters.get(key) for key in self._keys[stage])
+def some_need_no_gpu(sweep: Sweep) -> bool:
+    """Whether trials may differ in what stages read that use none."""
+    stages, on = affecting(sweep), on_gpu(sweep)
+    for_gpu = {key for stage, keys in stages.items() if stage in on for key in keys}
+    return any(key not in for_gpu for keys in stages.values() for key in keys)

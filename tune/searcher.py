@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 
 from semples.errors import UserError
 from semples.pipeline.graph import graph
-from tune.cost_aware import CostAwareSampler
+from tune.cost_aware import CostAwareSampler, needs_gpu
 from tune.messages import (
     Began,
     Completed,
@@ -36,7 +36,7 @@ from tune.messages import (
     at_epoch,
     decode,
 )
-from tune.needs import Fit, Results, on_gpu
+from tune.needs import Fit, on_gpu, some_need_no_gpu
 from tune.places import trial_files
 from tune.records import (
     STATES,
@@ -116,11 +116,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         super().__init__()
         self._study, self._sweep, self._rules = study, sweep, rules(sweep)
         self._tracker, self._start_run, self._on_event = tracker, start_run, on_event
-        self._room, self._on_gpu = room, on_gpu(sweep)
-        self._results, self._held = Results(sweep), list[optuna.Trial]()
-        for known in study.get_trials(deepcopy=False):
-            for stage in trial_record(known).stages:
-                self._results.add(known.params, stage)
+        self._room, self._on_gpu, self._some_need_no_gpu = room, on_gpu(sweep), some_need_no_gpu(sweep)
+        self._held: list[optuna.Trial] = []  # that were suggested, and begin when a GPU is free
         self._at: dict[str, Progress] = {}  # by Ray's name of a trial, the stage that it is at
         self._stages = graph(sweep.base_config())
         self._live: dict[str, optuna.Trial] = {}
@@ -149,7 +146,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         else:
             trial = found
-            if fit == "cpu" and self._results.need_gpu(trial.params):  # it begins when a GPU is free
+            others = (t for t in self._study.get_trials(deepcopy=False) if t.number != trial.number)
+            if fit == "cpu" and needs_gpu(self._sweep, others, trial.params):
                 self._held.append(trial)
                 return None
         if run := run_of(trial):
@@ -161,7 +159,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 self._tell(trial, Ended(State.FAILED, str(error)))
                 return self.suggest(trial_id)
         self._live[trial_id], self._runs[trial_id] = trial, run_of(trial)
-        self._results.begin(trial.params)
         self._on_event(trial.number, Began(trial.params))
         return {"number": trial.number, "parameters": trial.params}
 
@@ -176,7 +173,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         at_gpu = sum(name not in self._at or self._at[name].stage in self._on_gpu for name in self._live)
         if at_gpu < room:
             return "gpu"
-        return "cpu" if self._results.some_need_no_gpu else None
+        return "cpu" if self._some_need_no_gpu else None
 
     def _next(self, fit: Fit = "any") -> optuna.Trial | None:
         """A new trial; one that repeats another is answered at once, by its end, and another is asked for."""
@@ -233,15 +230,15 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A report of a running trial, see tune.messages."""
         if not self._over and (message := decode(result)):
-            self._record(trial_id, self._live[trial_id], message)
+            if isinstance(message, Progress):
+                self._at[trial_id] = message
+            self._record(self._live[trial_id], message)
 
-    def _record(self, trial_id: str, trial: optuna.Trial, message: Message) -> None:
+    def _record(self, trial: optuna.Trial, message: Message) -> None:
         """Pass a message on; write a finished stage into the trial's run and study, once even when it is retried."""
         self._on_event(trial.number, message)
         run = run_of(trial)
         match message:
-            case Progress():
-                self._at[trial_id] = message
             case EpochDone(stage, epoch, score=score) if epoch not in trial_record(trial).epochs.get(stage, {}):
                 self._tracker.log(run, [{self._stages[stage].course: score}], f"{stage}/", first_step=epoch)
                 keep_epoch(trial, message)
@@ -254,8 +251,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 self._tracker.log(run, [message.metrics], prefix, first_step=len(message.curves))
                 self._tracker.log(run, [spent_on(message)], f"{stage}/", first_step=len(message.curves))
                 keep_stage(trial, message)
-                nodes = [of.node for of in trial_record(trial).stages.values() if of.node and not of.reused]
-                if nodes:
+                if message.node and not message.reused:
+                    nodes = (of.node for of in trial_record(trial).stages.values() if not of.reused)
                     self._tracker.tag(run, node=", ".join(dict.fromkeys(nodes)))
                 self._spent += 0.0 if message.reused else message.seconds
                 if message.score is not None:
@@ -271,8 +268,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         last = decode(result)
         end = how_it_ended(last, error, self._rules)
         if end.state == State.PRUNED and last:
-            # Ray shows the report at which the scheduler stops a trial to nobody else
-            self._record(trial_id, trial, last)
+            self._record(trial, last)  # Ray shows the report at which the scheduler stops a trial to nobody else
         record = trial_record(trial)
         computed, saved = compute_seconds([record])
         end = replace(end, seconds_computed=computed, seconds_saved=saved)

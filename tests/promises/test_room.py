@@ -8,10 +8,11 @@ from typing import Any
 import optuna
 import pytest
 from launches import sweep_of
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tune.cost_aware import CostAwareSampler
+from tune.cost_aware import CostAwareSampler, needs_gpu
 from tune.messages import Began, Completed, Event, Progress, StageDone, Usage, encode
-from tune.needs import Results, on_gpu
+from tune.needs import on_gpu, some_need_no_gpu
 from tune.records import trial_record
 from tune.replay import replay
 from tune.searcher import StudySearcher
@@ -152,16 +153,23 @@ def test_every_point_of_a_grid_is_tried_also_one_that_was_kept_for_later() -> No
 
 
 def test_results_are_known_by_what_affects_them() -> None:
-    results = Results(sweep())
-    one = {"match.lambda_b": 1.0, "masks.background": 0.5}
-    assert results.some_need_no_gpu and results.need_gpu(one)
-    results.begin(one)
-    assert not results.need_gpu({**one, "masks.background": 0.4})
-    assert results.need_gpu({**one, "match.lambda_b": 2.0})
-    for stage in ("match", "prompts", "refine", "heatmaps"):
-        results.add({**one, "match.lambda_b": 2.0}, stage)
-    assert not results.need_gpu({**one, "match.lambda_b": 2.0}), "classify is the same for all"
-    assert not Results(sweep(objective="seg_miou")).some_need_no_gpu
+    own, one = sweep(), {"match.lambda_b": 1.0, "masks.background": 0.5}
+
+    def trial(parameters: dict[str, Any], *stages: str) -> FrozenTrial:
+        """It has computed these stages, or runs and will compute all."""
+        done = {name: {"seconds": 1.0, "reused": False} for name in stages}
+        return create_trial(
+            state=TrialState.PRUNED if stages else TrialState.RUNNING, params=parameters,
+            distributions=own.distributions(), user_attrs={"stages": done},
+        )  # fmt: skip
+
+    assert some_need_no_gpu(own) and needs_gpu(own, [], one)
+    known = [trial(one)]
+    assert not needs_gpu(own, known, {**one, "masks.background": 0.4})
+    assert needs_gpu(own, known, {**one, "match.lambda_b": 2.0})
+    known.append(trial({**one, "match.lambda_b": 2.0}, "match", "prompts", "refine", "heatmaps"))
+    assert not needs_gpu(own, known, {**one, "match.lambda_b": 2.0}), "classify is the same for all"
+    assert not some_need_no_gpu(sweep(objective="seg_miou"))
     assert on_gpu(sweep(resources={"cpu": 1, "gpu": 0})) >= {"masks", "match"}
     assert "masks" not in on_gpu(sweep()) and "match" in on_gpu(sweep())
 
@@ -170,14 +178,11 @@ def test_results_are_known_by_what_affects_them() -> None:
 def test_our_sampler_suggests_what_fits(fit: str) -> None:
     own = sweep(sampler="cost-aware", trials=12)
     done = replay(own, MadeUp(own, lambda p: 50.0 - p["match.lambda_b"] - 9 * abs(p["masks.background"] - 0.4)))
-    results, sampler = Results(own), done.study.sampler
-    for trial in done.study.trials:
-        results.begin(trial.params)
-    needs = []
+    sampler, known, needs = done.study.sampler, done.study.trials, []
     for _ in range(6):
         sampler.fit = fit  # type: ignore[attr-defined]
         trial = done.study.ask(own.distributions())
-        needs.append(results.need_gpu(trial.params))
+        needs.append(needs_gpu(own, known, trial.params))
         done.study.tell(trial, state=optuna.trial.TrialState.FAIL)
     assert fit == "any" or set(needs) == {fit == "gpu"}
 
