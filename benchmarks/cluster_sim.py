@@ -17,11 +17,11 @@ every trial shares. All seconds are the profile's, which says what was measured 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import tell
 
 from tune.environment import quiet
 from tune.replay import MASK, PROFILES, TABLE, VOC_IMAGES, Replay, StagePlan, Table, replay
@@ -93,10 +93,7 @@ def main() -> None:
             figures |= {f"hours_{name}_as_0_1_0": np.mean(hours, 0)[0], f"hours_{name}": np.mean(hours, 0)[1]}
             figures |= {f"makespan_ratio_{name}": float(np.mean(ratios)), f"gpu_busy_{name}": np.mean(busy, 0)[0]}
             figures[f"gpu_busy_{name}_after_first"] = np.mean(busy, 0)[1]
-    for name, value in figures.items():
-        print(f"{name:24} {value:.3g}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({k: round(float(v), 3) for k, v in figures.items()}, indent=2) + "\n")
+    tell(figures, arguments.json)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ About three quarters of an hour on one core.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import tempfile
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import tell
 from sizes import ONE_EPOCH, draw_folder
 
 from semples.config import Config, load, with_changes
@@ -91,10 +91,7 @@ def main() -> None:
         "judging_ratio": before / judging, "compute_ratio": before / (judging + reported),
         "equal_scores": float(np.mean(equal)),
     }  # fmt: skip
-    for name, value in figures.items():
-        print(f"{name:15} {value:.3g}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({k: round(float(v), 3) for k, v in figures.items()}, indent=2) + "\n")
+    tell(figures, arguments.json)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ before the sweep, to know how fast the machine is: 0.6 s where the README's figu
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from figures import tell
 
 from tune.driver import launch
 from tune.environment import quiet
@@ -74,10 +74,7 @@ def main() -> None:
         "trials": len(overhead), "overhead_s": seconds, "overhead_share": seconds / TRIAL,
         "p90_s": float(np.quantile(overhead, 0.9)), "reference_s": speed,
     }  # fmt: skip
-    for name, value in figures.items():
-        print(f"{name:15} {value:.3g}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({k: round(float(v), 3) for k, v in figures.items()}, indent=2) + "\n")
+    tell(figures, arguments.json)
 
 
 if __name__ == "__main__":

@@ -216,7 +216,8 @@ class TrialEnd:
 @dataclass
 class Replay:
     """What a replayed sweep did. suggestions: real seconds of every suggestion. begun: when the last trial began, in
-    virtual seconds. computing: from when to when a worker computed a stage."""
+    virtual seconds. computing: from when to when a worker computed a stage, or machines did, with the time for which it
+    waited for what it needs."""
 
     study: optuna.Study
     workers: int

@@ -7,9 +7,8 @@ import itertools
 import math
 from collections.abc import Callable
 
+from semples.spread import PART
 from tune.values import Resources
-
-PART = 5.0  # seconds of a part of a stage, as semples.spread has them
 
 
 class Clock:
@@ -59,14 +58,14 @@ class Machines:
         of_stage = self.resources.of_stage(on_gpu)
         needs = {"gpu": of_stage["num_gpus"], "cpu": of_stage["num_cpus"]}
         of_part = {"gpu": 0.0, "cpu": self.resources.cpu_only}
-        left = math.ceil(shared / PART)
+        parts = left = math.ceil(shared / PART)
 
         def begin() -> None:
             since = clock.now
 
-            def end() -> None:
+            def end(kept: dict[str, float]) -> None:
                 self.held.append((since, clock.now, needs["gpu"]))
-                self._give_back(needs)
+                self._give_back(kept)
                 done()
 
             def end_part() -> None:
@@ -74,17 +73,13 @@ class Machines:
                 left -= 1
                 self._give_back(of_part)
                 if left == 0:
-                    # the CPUs of the stage itself were given back while it waited
-                    self.held.append((since, clock.now, needs["gpu"]))
-                    self._give_back({**needs, "cpu": 0.0})
-                    done()
+                    end({"gpu": needs["gpu"]})
 
             def divide() -> None:
-                self._give_back({**needs, "gpu": 0.0})
+                self._give_back({"cpu": needs["cpu"]})  # which it does without while it waits
                 self._take(of_part, lambda: clock.at(clock.now + shared / parts, end_part), parts)
 
-            parts = left
-            clock.at(clock.now + alone, divide if left else end)
+            clock.at(clock.now + alone, divide if parts else lambda: end(needs))
 
         self._take(needs, begin)
 
