@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from semples import registry
+from semples.analytic import Analytic
 from semples.errors import UserError, cut, quoted
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Stage:
     there, "" = nothing. headline: its metrics are those of the run, under their own names. gpu: whether it computes on
     the GPU where the run has one. stream: the stage whose random stream it repeats, instead of one of its own.
     by_image: what it makes of an image depends on no other image; a run has it once for each set of images, see
-    semples.pipeline.graph, and it is given the set as `data.images`.
+    semples.pipeline.graph, and it is given the set as `data.images`. analytic: keys that it reads whose values an
+    earlier stage scores all at once.
 
     Of other packages: refines, the stage of the method whose result it is given, too, and gives again in the same form:
     whoever reads that result reads this one instead. settings: the model of its section, `stages.NAME`, which it is
@@ -75,6 +77,7 @@ class Stage:
     gpu: Callable[[Config], bool] = always
     stream: str = ""
     by_image: bool = False
+    analytic: tuple[Analytic, ...] = ()
     refines: str = ""
     settings: type[Section] | None = None
     sources: Mapping[str, str] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from tune.needs import Fit, affecting, on_gpu
-from tune.records import TrialRecord, compute_seconds, is_duplicate, trial_record
+from tune.records import TrialRecord, compute_seconds, given, is_duplicate, trial_record
 from tune.study import constraint_violations
 from tune.sweep_file import Sweep
 
@@ -41,37 +41,43 @@ REFIT = 1.25  # growth of the observations after which the process learns its sc
 
 class Space:
     """The searched keys as columns: rows hold Optuna's internal representation, the base value where a conditional key
-    is not searched."""
+    is not searched. A key that trials may decide themselves has an end of its range there that is not the base value,
+    so that a trial which was given that is another one."""
 
     def __init__(self, sweep: Sweep):
         self.sweep, self.distributions = sweep, sweep.distributions()
         self.names = tuple(self.distributions)
-        base = sweep.base_values()
-        self.base = np.array([d.to_internal_repr(base[name]) for name, d in self.distributions.items()])
-        self._conditional = any(dimension.when for dimension in sweep.space.values())
+        absent = sweep.base_values()
+        for name in sweep.analytic:
+            low, high = sweep.space[name].bounds
+            absent[name] = high if absent[name] == low else low
+        self.absent = np.array([d.to_internal_repr(absent[name]) for name, d in self.distributions.items()])
+        self._settles = bool(sweep.analytic) or any(dimension.when for dimension in sweep.space.values())
 
     def row(self, parameters: dict[str, Any]) -> np.ndarray:
-        """Parameters of a trial -> (keys,)."""
+        """What a trial was given -> (keys,)."""
         return np.array(
             [
-                d.to_internal_repr(parameters[name]) if name in parameters else base
-                for (name, d), base in zip(self._items, self.base, strict=True)
+                d.to_internal_repr(parameters[name]) if name in parameters else absent
+                for (name, d), absent in zip(self._items, self.absent, strict=True)
             ]
         )
 
     def rows(self, trials: Iterable[FrozenTrial]) -> np.ndarray:
         """Trials -> (n, keys)."""
-        return np.array([self.row(trial.params) for trial in trials]).reshape(-1, len(self.names))
+        return np.array([self.row(given(trial)) for trial in trials]).reshape(-1, len(self.names))
 
     @property
     def _items(self) -> Iterable[tuple[str, BaseDistribution]]:
         return self.distributions.items()
 
     def parameters(self, row: np.ndarray) -> dict[str, Any]:
-        """A row -> what is suggested: the values of the keys that such a trial searches."""
-        return self.sweep.searched(
+        """A row -> what is suggested: the values of the keys that such a trial searches and does not decide."""
+        found = self.sweep.searched(
             {name: d.to_external_repr(value) for (name, d), value in zip(self._items, row.tolist(), strict=True)}
         )
+        decided = self.sweep.decided({key: value for key, value in found.items() if key not in self.sweep.analytic})
+        return {key: value for key, value in found.items() if key not in decided}
 
     def unit(self, rows: np.ndarray) -> np.ndarray:
         """(n, keys) -> (n, keys) in [0, 1]; of choices, their position."""
@@ -100,13 +106,13 @@ class Space:
         return np.stack(columns, 1)
 
     def settled(self, rows: np.ndarray) -> np.ndarray:
-        """Keys that are not searched at a point take their base value, so that equal trials are equal rows."""
-        if self._conditional:
+        """Keys for which nothing is suggested at a point take one value, so that equal trials are equal rows."""
+        if self._settles:
             for row in rows:
                 own = self.parameters(row)
                 for i, name in enumerate(self.names):
                     if name not in own:
-                        row[i] = self.base[i]
+                        row[i] = self.absent[i]
         return rows
 
     def features(self, rows: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from ray import tune as ray_tune
 
-from semples.config import to_dict, with_changes
+from semples.config import flatten, to_dict, with_changes
 from semples.errors import UserError
 from semples.preflight import GROWING, check
 from semples.secrets import pass_on, reveal
@@ -107,7 +107,9 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
             _open_run(sweep, study, tracker, key)
 
             def start_run(number: int, parameters: dict[str, Any]) -> str:
-                config = to_dict(with_changes(base, parameters, "suggestion"))
+                config = dict(flatten(to_dict(with_changes(base, parameters, "suggestion"))))
+                for name in sweep.decided(parameters):  # is known, and added, later
+                    del config[name]
                 tags = {"kind": "trial", "trial": str(number), "selection": sweep.selection, "reuse": sweep.reuse}
                 own = f"{key}-{number:04d}"
                 tracker.start(own, f"{sweep.name}-{number:04d}", key, config, tags)
@@ -241,6 +243,7 @@ def _fit(
             quota=sweep.store_gb,
             reuse=sweep.reuse,
             resources=sweep.resources,
+            own={key: (of.scored_by, sweep.space[key]) for key, of in sweep.analytic.items()},
         ),
         ray_tune.PlacementGroupFactory([{"memory": WAITING}]),
     )

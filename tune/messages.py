@@ -1,6 +1,6 @@
 """What a trial tells the driver, and what the driver tells whoever watches a sweep.
 
-trial:   ((Progress | EpochDone | Restarted)* StageDone)*  Completed | Failed | Lost
+trial:   ((Progress | EpochDone | Restarted)* StageDone Decided?)*  Completed | Failed | Lost
          nothing at the end: it was stopped, or its own process died
 driver:  Began   what the trial says, Restarted*                   Ended Reported?
 """
@@ -80,6 +80,14 @@ class StageDone:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """A parameter that nobody suggested: of its values the best by the scores of a result of the trial."""
+
+    key: str
+    value: float
+
+
+@dataclass(frozen=True)
 class Completed:
     """It came to its end. values: of the objectives, in their order. metrics: of the whole run."""
 
@@ -110,7 +118,7 @@ class Restarted:
     stage: str = ""
 
 
-Message = Progress | EpochDone | StageDone | Restarted | Completed | Failed | Lost
+Message = Progress | EpochDone | StageDone | Decided | Restarted | Completed | Failed | Lost
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ Event = Message | Began | Ended | Reported
 TrialCallback = Callable[[int, Event], None]  # (number of the trial, what happened)
 
 _KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Progress, EpochDone, StageDone, Restarted, Completed, Failed, Lost)
+    kind.__name__: kind for kind in (Progress, EpochDone, StageDone, Decided, Restarted, Completed, Failed, Lost)
 }
 _FIELD = "report"
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import optuna
+from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from tune.messages import Ended, EpochDone, StageDone, State, Usage
@@ -80,6 +81,16 @@ def trial_record(trial: FrozenTrial | optuna.Trial, later: Mapping[int, Mapping[
         run=run_of(trial),
         started=_RUN in kept or _RUN_0_1 in kept,
     )
+
+
+def given(trial: FrozenTrial | optuna.Trial) -> dict[str, Any]:
+    """The parameters with which a trial begins: without those that it decided itself, which have a range of one
+    value."""
+    return {
+        key: value
+        for key, value in trial.params.items()
+        if not isinstance(own := trial.distributions[key], FloatDistribution) or own.low < own.high
+    }
 
 
 def is_sound(trial: FrozenTrial) -> bool:

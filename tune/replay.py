@@ -361,6 +361,11 @@ def replay(
 
 def _which(sweep: Sweep) -> int:
     """Which of a milestone's two scores chooses."""
+    if sweep.analytic:
+        raise UserError(
+            f"{', '.join(sweep.analytic)} cannot be replayed where trials take the best value by results of their own; "
+            "take it out of the space"
+        )
     if sweep.selection == "proxy":
         raise UserError("selection=proxy cannot be replayed: the table holds mIoU only")
     return int(sweep.selection == "oracle")

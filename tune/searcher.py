@@ -24,6 +24,7 @@ from tune.cost_aware import CostAwareSampler, needs_gpu
 from tune.messages import (
     Began,
     Completed,
+    Decided,
     Ended,
     EpochDone,
     Failed,
@@ -42,6 +43,7 @@ from tune.records import (
     STATES,
     TrialRecord,
     compute_seconds,
+    given,
     keep_duplicate,
     keep_end,
     keep_epoch,
@@ -124,15 +126,15 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._runs: dict[str, str] = {}  # their keys, also where the study cannot be read any more
         self._begun = time.monotonic()
         self._spent = compute_seconds(map(trial_record, study.get_trials(deepcopy=False)))[0]
-        self._ended = {_identity(t.params): t for t in finished(study) if t.state != TrialState.FAIL}
+        self._ended = {_identity(given(t)): t for t in finished(study) if t.state != TrialState.FAIL}
         self.exhausted, self.failing = "", False
         self._failures: list[str] = []  # reasons of the last trials that failed, without numbers and keys
         self._patience, self._over = FAILURES, False
         self._again = running_trials(study)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial for Ray: {"number", "parameters"}; None where there is no room for it now; Searcher.FINISHED
-        when there are to be no more."""
+        """The next trial for Ray: {"number", "parameters"}, and where there are such "decided", the keys that it decides
+        itself; None where there is no room for it now; Searcher.FINISHED when there are to be no more."""
         if self._over or self.failing:
             return str(Searcher.FINISHED)
         if (fit := self._fit()) is None or (fit == "cpu" and (self._held or self._again)):
@@ -160,7 +162,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 return self.suggest(trial_id)
         self._live[trial_id], self._runs[trial_id] = trial, run_of(trial)
         self._on_event(trial.number, Began(trial.params))
-        return {"number": trial.number, "parameters": trial.params}
+        decided = self._sweep.decided(trial.params)
+        return {"number": trial.number, "parameters": trial.params} | ({"decided": decided} if decided else {})
 
     def _fit(self) -> Fit | None:
         """What a trial that begins now should need; None where none should. As many trials as there is room for stages
@@ -191,7 +194,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 self._study.sampler.fit = fit
             trial = self._study.ask()
             self._draw(trial)
-            same = self._ended.get(_identity(trial.params))
+            same = self._ended.get(_identity(given(trial)))
             if same is None:
                 return trial
             keep_duplicate(trial, same)
@@ -211,9 +214,16 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return bool(self.exhausted)
 
     def _draw(self, trial: optuna.Trial) -> None:
-        for key, dimension in self._sweep.space.items():
-            if dimension.is_active(trial.params):
+        """The values of all keys but those that the trial decides itself, unless it was given them."""
+        space, analytic = self._sweep.space, self._sweep.analytic
+        for key, dimension in space.items():
+            if key not in analytic and dimension.is_active(trial.params):
                 dimension.suggest(trial, key)
+        for key in analytic:  # whether it decides them is known now
+            fixed = self._study.get_trials(deepcopy=False)[trial.number].system_attrs.get("fixed_params", {})
+            decides = key in self._sweep.decided(trial.params) and key not in fixed
+            if key not in trial.params and space[key].is_active(trial.params) and not decides:
+                space[key].suggest(trial, key)
 
     def _tell(self, trial: optuna.Trial, end: Ended) -> None:
         """Remember how a trial ended."""
@@ -244,6 +254,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 keep_epoch(trial, message)
                 if is_compared(epoch):
                     self._tracker.tag(run, milestone=at_epoch(stage, epoch))
+            case Decided(key, value):
+                self._sweep.space[key].keep(trial, key, value)
+                self._tracker.add(run, {key: value})
             case StageDone(stage) if stage not in trial_record(trial).stages:
                 # the study comes last: a driver that is killed in between does it again
                 prefix = f"{self._stages[stage].of or stage}/"
@@ -275,7 +288,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._track(record, end, trial_files(trial.number))
         self._tell(trial, end)
         if STATES[end.state] != TrialState.FAIL:
-            self._ended[_identity(trial.params)] = self._study.get_trials(deepcopy=False)[trial.number]
+            self._ended[_identity(given(trial))] = self._study.get_trials(deepcopy=False)[trial.number]
         self._on_event(trial.number, end)
         self._look_for_a_common_reason(end)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 import optuna
@@ -96,6 +96,10 @@ class Dimension(Section):
         else:
             trial.suggest_categorical(key, self.choice or ())
 
+    def keep(self, trial: optuna.Trial, key: str, value: Any) -> None:
+        """Give a trial a value of a range of numbers that nobody drew."""
+        trial.suggest_float(key, value, value, log=self.log)
+
     def contains(self, value: Any) -> bool:
         """Whether it can give a value."""
         if self.choice:
@@ -138,6 +142,12 @@ class Dimension(Section):
         step = self.step or 1
         found = [low + i * step for i in range(int((high - low) / step + 1e-9) + 1)]
         return [round(value, 12) for value in found] if self.float else [int(value) for value in found]
+
+    def among(self, values: Iterable[Any]) -> list[Any]:
+        """The values of a range of numbers that differ by what happens at these ascending ones: all of its steps, or
+        its low end and those of them that it includes."""
+        low, high = self.bounds
+        return self.grid() if self.step else [low, *(value for value in values if low < value <= high)]
 
 
 Space = Mapping[str, Dimension]

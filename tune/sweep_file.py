@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 from optuna.distributions import BaseDistribution
 from pydantic import Field, ValidationError, WithJsonSchema, model_validator
 
+from semples.analytic import Analytic
 from semples.config import (
     NO_FLAG,
     RENAMED,
@@ -29,7 +31,7 @@ from semples.config import (
 )
 from semples.errors import UserError, nearest
 from semples.formats import Format, renamed
-from semples.pipeline.graph import Reuse, graph
+from semples.pipeline.graph import Reuse, graph, refiners
 from tune import space
 from tune.objectives import Direction, Objective, find_objective
 from tune.parts import EARLY_STOPPING, SAMPLER, TRACKERS, Choice, check, schema
@@ -149,7 +151,8 @@ class Sweep(Section):
     space: dict[str, Dimension] = Field(
         min_length=1,
         description="What is searched, by dotted key: any with a single value but data, runtime, seed, selection, "
-        "kinds (launch a sweep for each), segment.train_on and, where CLIP judges, clip.",
+        "kinds (launch a sweep for each), segment.train_on and, where CLIP judges, clip. masks.background is not drawn "
+        "in trials without CRF and band: each takes the value in its range that is best by its own heatmaps.",
     )
 
     @model_validator(mode="after")
@@ -206,6 +209,36 @@ class Sweep(Section):
         """Every searched key's value in the base configuration."""
         flat = dict(flatten(self.base))
         return {key: flat[key] for key in self.space}
+
+    @cached_property
+    def analytic(self) -> dict[str, Analytic]:
+        """By key of the space those that a trial may decide by itself, from the scores that one of its results has for
+        all values; `when` has only keys that are searched. None of a grid, which tries what it says."""
+        base = self.base_config()
+        stages, last, flat = graph(base), refiners(base), dict(flatten(to_dict(base)))
+        found = {}
+        for name, stage in stages.items():
+            for one in stage.analytic if not stage.of and last[name] == name else ():
+                own = self.space.get(one.key)
+                fits = own and own.float and one.low <= own.float[0] and own.float[1] <= one.high
+                known = all(flat[key] in allowed for key, allowed in one.when.items() if key not in self.space)
+                asked = any(one.key in dimension.when for dimension in self.space.values())
+                if fits and known and not asked and last[one.scored_by] == one.scored_by and not self.is_grid:
+                    found[one.key] = replace(one, when={k: v for k, v in one.when.items() if k in self.space})
+            if name == self.last_stage:
+                break
+        return found
+
+    def decided(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """The keys that a trial which is given these parameters decides by itself."""
+        values = {**self.base_values(), **parameters} if self.analytic else {}
+        return tuple(
+            key
+            for key, own in self.analytic.items()
+            if key not in parameters
+            and self.space[key].is_active(parameters)
+            and all(values[other] in allowed for other, allowed in own.when.items())
+        )
 
     def searched(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Of these values by key those that a trial with them searches."""

@@ -53,6 +53,9 @@ class Tracker(Protocol):
     def start(self, key: str, name: str, parent: str, parameters: Mapping[str, Any], tags: Tags) -> None:
         """A new run and its parameters, nested ones by dotted key. parent: key of the run above it, or ""."""
 
+    def add(self, key: str, parameters: Mapping[str, Any]) -> None:
+        """Parameters of a run that were not known when it began."""
+
     def reopen(self, key: str) -> None:
         """Go on with a run of an earlier launch."""
 
@@ -83,9 +86,12 @@ class MlflowQueue:
 
     def start(self, key: str, name: str, parent: str, parameters: Mapping[str, Any], tags: Tags) -> None:
         """A new run and its parameters, nested ones by dotted key. parent: key of the run above it, or ""."""
-        entries = [[name, str(value)] for name, value in flatten(parameters)]
         all_tags = {**tags, "state": "RUNNING"}
-        self._append("start", key, name=name, parent=parent, parameters=entries, tags=all_tags)
+        self._append("start", key, name=name, parent=parent, parameters=_as_text(parameters), tags=all_tags)
+
+    def add(self, key: str, parameters: Mapping[str, Any]) -> None:
+        """Parameters of a run that were not known when it began."""
+        self._append("add", key, parameters=_as_text(parameters))
 
     def reopen(self, key: str) -> None:
         """Go on with a run of an earlier launch."""
@@ -126,10 +132,15 @@ class MlflowQueue:
                 log.warning("%s cannot be written, MLflow has to wait: %s", self._folder / QUEUE, cut(str(error), 200))
 
 
+def _as_text(parameters: Mapping[str, Any]) -> list[list[str]]:
+    return [[name, str(value)] for name, value in flatten(parameters)]
+
+
 class NullTracker:
     """Records nothing: for replays."""
 
     def start(self, key: str, name: str, parent: str, parameters: Mapping[str, Any], tags: Tags) -> None: ...
+    def add(self, key: str, parameters: Mapping[str, Any]) -> None: ...
     def reopen(self, key: str) -> None: ...
     def log(self, key: str, points: Sequence[Mapping[str, float]], prefix: str = "", first_step: int = 1) -> None: ...
     def attach(self, key: str, *files: Path) -> None: ...
@@ -147,6 +158,9 @@ class Trackers:
     def start(self, key: str, name: str, parent: str, parameters: Mapping[str, Any], tags: Tags) -> None:
         """See Tracker; so are the others below."""
         self._each(lambda tracker: tracker.start(key, name, parent, parameters, tags))
+
+    def add(self, key: str, parameters: Mapping[str, Any]) -> None:
+        self._each(lambda tracker: tracker.add(key, parameters))
 
     def reopen(self, key: str) -> None:
         self._each(lambda tracker: tracker.reopen(key))

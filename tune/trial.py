@@ -10,11 +10,13 @@ import contextlib
 import os
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ray import tune as ray_tune
 
+from semples.analytic import read_scores
 from semples.config import parse, with_changes
 from semples.errors import UserError, cut
 from semples.folders import claim
@@ -26,6 +28,7 @@ from semples.secrets import redact, reveal
 from semples.store import open_store
 from tune.messages import (
     Completed,
+    Decided,
     EpochDone,
     Failed,
     Lost,
@@ -39,6 +42,7 @@ from tune.messages import (
 from tune.objectives import Objective, choosing, milestone_score
 from tune.places import STORE, SWEEP_FILE, trial_folder
 from tune.reporting import goes_on
+from tune.space import Dimension
 from tune.stage_tasks import stage_tasks, write_elsewhere
 from tune.values import Report, Resources
 
@@ -62,17 +66,23 @@ def run_trial(
     quota: float | None,
     reuse: Reuse,
     resources: Resources,
+    own: Mapping[str, tuple[str, Dimension]],
 ) -> None:
     """Run the configuration `base` with the suggested parameters, up to the stage `until`, and measure it on the
-    reported images where `report` wants that (tune.reporting). resources: of a stage. What it tells: see
-    tune.messages. A trial whose last message is none of an end was stopped, or its own process died."""
+    reported images where `report` wants that (tune.reporting). resources: of a stage. own: by key that trials may
+    decide the stage that scores its values, and those that are allowed. What it tells: see tune.messages. A trial whose
+    last message is none of an end was stopped, or its own process died."""
     sweep, last, at = Path(folder), 0.0, ("", "")
+    done: set[str] = set()
     # the next trial goes on in this process, and Ray gives it up where one that was stopped still tidies up after 2 s
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
 
     def tell(event: Event) -> None:
         nonlocal last, at
+        if event.stage in done:
+            return
         if event.metrics is not None:
+            done.add(event.stage)
             score = milestone_score(stages[event.stage], event.metrics, config.selection)
             spent = (event.cpu_seconds, event.gpu_seconds, event.waited, event.node)
             send(StageDone(event.stage, event.metrics, event.curves, event.seconds, event.reused, score, *spent))
@@ -94,6 +104,12 @@ def run_trial(
         config = with_changes(parse(base, "base"), suggestion["parameters"], "suggestion")
         stages = graph(config)
         with open_store(reveal(store, "store"), sweep / STORE, quota) as results:
+            for key in suggestion.get("decided", ()):
+                stage, dimension = own[key]
+                scores = read_scores(run(config, results, tell, stage, reuse, computing=computing).folders[stage])
+                value = scores.best(dimension.among(scores.values))
+                config = with_changes(config, {key: value}, "suggestion")
+                send(Decided(key, value))
             result = run(config, results, tell, until, reuse, goes_on(report, until), computing)
             with claim(out, "trial", adopt=True).publishing(last=RESULT) as new:
                 write_elsewhere(resources, result, new)

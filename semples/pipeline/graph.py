@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from semples.analytic import Analytic
 from semples.errors import UserError
 from semples.image_sets import ImageSet, judging
 from semples.stage import Stage, find, fixed
@@ -80,6 +81,15 @@ STAGES: dict[str, Stage] = {
         headline=True,
         gpu=lambda config: bool(_judge(config)),  # for CLIP
         by_image=True,
+        analytic=(
+            Analytic(
+                "masks.background",
+                "heatmaps",  # 8 bits, so 254 scores tell them apart
+                {"masks.crf.iterations": (0,), "masks.band": (0.0,), "selection": ("holdout", "oracle")},
+                low=1 / 255,
+                high=254 / 255,
+            ),
+        ),
     ),
     "segment": Stage(
         "semples.stages.segment",

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from semples import generators
+from semples.analytic import Scores, write_scores
 from semples.data import png_archive
 from semples.data.dataset import Dataset, Split
 from semples.generators import Generator
@@ -153,7 +154,11 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
     if not split.annotated:
         return {}
     sweep = _sweep_stored(out, split, data.num_classes)
-    judged = _sweep_stored(inputs["judged"], data.holdout, data.num_classes) if "judged" in inputs else sweep
+    if "judged" in inputs:
+        judged = _sweep_stored(inputs["judged"], data.holdout, data.num_classes)
+    else:
+        judged = sweep
+        write_scores(out, Scores(THRESHOLDS.tolist(), sweep.miou.tolist()))
     return _figures(config, data, sweep, judged)
 
 

@@ -59,6 +59,9 @@ class Lines:
     def start(self, key: str, name: str, parent: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         self._write("start", key, dict(tags))
 
+    def add(self, key: str, parameters: Mapping[str, Any]) -> None:
+        self._write("add", key, dict(parameters))
+
     def reopen(self, key: str) -> None:
         self._write("reopen", key)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich import progress as bars
 
 from tune.commands.screen import say
-from tune.messages import Began, Ended, EpochDone, Event, Progress, Reported, Restarted, StageDone, State
+from tune.messages import Began, Decided, Ended, EpochDone, Event, Progress, Reported, Restarted, StageDone, State
 from tune.parts import HEADLINES
 from tune.sweep_file import Sweep
 
@@ -40,6 +40,8 @@ class ProgressReporter:
                 if event.score is not None:
                     how = "stored" if event.reused else "computed"
                     say(f"trial {number:3d}  {stage:<9} {self._what} {event.score:.1f} ({how})")
+            case Decided(key, value):
+                say(f"trial {number:3d}  decided   {key} {value:.4g}, the best of its own scores")
             case Reported(metrics):
                 known = ", ".join(f"{name} {value:.1f}" for name, value in metrics.items() if name in HEADLINES)
                 say(f"trial {number:3d}  reported  {known or 'no mask to measure by'}")
