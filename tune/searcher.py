@@ -133,8 +133,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._again = running_trials(study)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial for Ray: {"number", "parameters"}, and where there are such "decided", the keys that it decides
-        itself; None where there is no room for it now; Searcher.FINISHED when there are to be no more."""
+        """The next trial for Ray: {"number", "parameters"}, with "decided" where there are keys that it decides itself;
+        None where there is no room for it now; Searcher.FINISHED when there are to be no more."""
         if self._over or self.failing:
             return str(Searcher.FINISHED)
         if (fit := self._fit()) is None or (fit == "cpu" and (self._held or self._again)):
