@@ -45,6 +45,7 @@ def sweep_of(table: Table, strategy: str, objective: str, seed: int, trials: int
     changes = {
         "sampler": sampler,
         "early_stopping": stopping,
+        "gate": 1,
         "objective": (objective,),
         "trials": trials,
         "seed": seed,

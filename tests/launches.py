@@ -37,7 +37,7 @@ CONTINUOUS = {"match.lambda_b": {"float": [1.0, 8.0]}}
 def sweep_of(**changes: Any) -> Sweep:
     tree = {
         "name": "s", "selection": "holdout", "objective": "pseudo_miou", "trials": 8, "sampler": "grid",
-        "report": "all", "space": {"match.lambda_b": {"choice": LAMBDAS}}, **changes,
+        "report": "all", "gate": 1, "space": {"match.lambda_b": {"choice": LAMBDAS}}, **changes,
     }  # fmt: skip
     return make_sweep(tree)
 

@@ -18,7 +18,7 @@ from tune.warm_start import open_study
 
 SWEEP = make_sweep(
     {
-        "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 9,
+        "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 9, "gate": 1,
         "space": {"match.lambda_b": {"float": [1, 4]}},
     }
 )  # fmt: skip

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.ray
 
 SWEEP = {
     "name": "tiny", "selection": "holdout", "objective": "seg_miou", "trials": 4, "parallel": 2, "base": TINY,
-    "early_stopping": "none", "report": "all",
+    "early_stopping": "none", "gate": 1, "report": "all",
     "space": {"masks.background": {"float": [0.3, 0.7]}, "refine.lambda_r": {"float": [0.01, 1.0], "log": True}},
 }  # fmt: skip
 

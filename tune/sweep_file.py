@@ -93,9 +93,9 @@ class Sweep(Section):
         "same compute: CAMs say too little about masks. Other names are entry points of the group tune.stopping.",
     )
     gate: Annotated[float, Field(gt=0, le=1), NO_FLAG] = Field(
-        default=1.0,
+        default=0.5,
         description="Share of the trials, the best by the pseudo masks on what chooses, that go on to train a network; "
-        "the others are stopped there. 1 = all.",
+        "the others are stopped there, the default configuration never. 1 = all go on.",
     )
     trackers: tuple[Annotated[Choice, WithJsonSchema(schema(TRACKERS))], ...] = Field(
         default=(),

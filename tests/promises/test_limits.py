@@ -171,10 +171,18 @@ def test_the_gate_before_networks_lets_the_best_share_through() -> None:
     # of five the best two go on
     assert [shut["masks"].stops(score, others) for score in (4.5, 3.5, 2.5, 0.5)] == [False, False, True, True]
     assert not shut["masks"].stops(0.5, others[1:]), "four others are needed"
-    assert not rules(sweep_of(objective="seg_miou"))["masks"].stops(0.5, others), "it is open unless it is asked for"
+    assert not rules(sweep_of(objective="seg_miou", gate=1))["masks"].stops(0.5, others), "it is open"
     assert not rules(sweep_of(gate=0.4))["heatmaps"].stops(0.5, others), "without a network there is none"
     both = rules(sweep_of(objective="seg_miou", gate=0.9, early_stopping="median"))["masks"]
     assert both.stops(2.4, others) and both.reason == "below the median or not in the best 90%"
+
+
+def test_the_better_half_trains_networks_unless_all_are_asked_for() -> None:
+    said = {key: value for key, value in sweep_of(objective="seg_miou").model_dump().items() if key != "gate"}
+    others = [1.0, 2.0, 3.0, 4.0]
+    by_default = rules(Sweep.model_validate(said))["masks"]
+    assert [by_default.stops(score, others) for score in (3.5, 2.5, 1.5)] == [False, False, True]
+    assert not rules(sweep_of(objective="seg_miou", gate=1))["masks"].stops(0.5, others)
 
 
 def test_a_trial_that_does_not_pass_the_gate_trains_no_network_and_says_so(

@@ -266,6 +266,7 @@ def test_a_later_launch_may_change_how_long_it_goes_on_and_nothing_that_was_chos
         {"sampler": "tpe"},
         {"store_gb": 1.0},
         {"report": "leaders"},
+        {"gate": 0.25},
     ):
         assert check_same(sweep_of(**free), folder).name == "s"
     fixed: list[dict[str, Any]] = [
