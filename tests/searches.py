@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,22 @@ from tune.warm_start import open_study
 
 SWEEP = make_sweep(
     {
-        "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 9, "gate": 1,
+        "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 9, "gate": 1, "study": "journal",
         "space": {"match.lambda_b": {"float": [1, 4]}},
     }
 )  # fmt: skip
+
+
+_MADE = tempfile.TemporaryDirectory()  # once, to be copied
+
+
+def with_mlflow(folder: Path) -> None:
+    """Put an empty MLflow store where a sweep in this folder has its own by default, for making one takes seconds."""
+    empty, own = Path(_MADE.name) / "mlflow.db", folder / "mlflow.db"
+    if not empty.exists():
+        MlflowClient(f"sqlite:///{empty}").search_experiments()
+    if not own.exists():
+        shutil.copy(empty, own)
 
 
 def milestone(stage: str, score: float) -> dict[str, Any]:
@@ -50,14 +64,16 @@ class World:
         self.searcher = StudySearcher(
             self.study, sweep, self.tracker, self._start, lambda *of_trial: self.events.append(of_trial)
         )
-        self.client = MlflowClient(default_uri(folder))
+        self._folder = folder
 
     def _start(self, number: int, parameters: dict[str, Any]) -> str:
         self.tracker.start(f"k-{number}", f"s-{number}", "", {"x": parameters}, {})
         return f"k-{number}"
 
     def runs(self) -> dict[str, Any]:
+        with_mlflow(self._folder)
         self.writer.catch_up()
+        self.client = MlflowClient(default_uri(self._folder))
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         assert experiment is not None
         return {run.info.run_name: run for run in self.client.search_runs([experiment.experiment_id])}

@@ -25,14 +25,14 @@ def test_a_study_that_others_lock_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None
 ) -> None:
     monkeypatch.setattr("tune.storage.LOCKED", 60.0 if seconds else 0.5)
-    world = World(tmp_path)
+    world = World(tmp_path, study="")
     lock = sqlite3.connect(tmp_path / "study.db", isolation_level=None, check_same_thread=False)
     lock.execute("BEGIN EXCLUSIVE")
     if seconds is None:  # longer than anybody waits
         with pytest.raises(StorageInternalError):
             world.searcher.suggest("a")
         with pytest.raises(UserError, match=r"study\.db cannot be used: .*locked"):
-            World(tmp_path)
+            World(tmp_path, study="")
     else:
         timer = threading.Timer(seconds, lock.rollback)  # SQLite by itself gives up after 5
         timer.start()

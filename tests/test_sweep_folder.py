@@ -3,12 +3,14 @@ wrong with it; a launch replaces nothing that is somebody's."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import yaml
 from conftest import TINY
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from test_searcher import SWEEP, World, complete
+from searches import SWEEP, World, complete
 
 import tune.commands.app
 from semples.config import dump, parse
@@ -49,9 +51,18 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
+_MADE = tempfile.TemporaryDirectory()
+
+
 def sweep_in(out: Path, study: str = "", name: str = "s") -> Path:
     """The folder of a sweep with two complete trials, without having run them."""
-    folder = out / name
+    shutil.copytree(_made_sweep(study, name), out / name)
+    return out / name
+
+
+@functools.cache
+def _made_sweep(study: str, name: str) -> Path:
+    folder = Path(_MADE.name) / f"{name}-{study}" / name
     folder.mkdir(parents=True)
     sweep = SWEEP.changed(**{"study": study, "name": name})
     record(sweep, folder)
@@ -167,7 +178,7 @@ def test_a_sweep_is_found_by_what_it_says_itself(tmp_path: Path, command: Comman
     code, shown, _ = command("status", there.name, "--out", there.parent)
     assert code == 0 and "2 COMPLETE" in shown
     assert digests(there) == before
-    asked = SWEEP.changed(name="s2")
+    asked = SWEEP.changed(name="s2", study="")
     assert check_same(asked, there).name == "s", "a launch goes on with it under its own name"
 
 
@@ -266,7 +277,7 @@ def test_a_launch_refuses_a_sweep_of_which_the_study_is_gone(tmp_path: Path) -> 
     (folder / "study.db").unlink()
     assert not study_exists(folder, load_launched(folder))
     with pytest.raises(UserError, match=r"its study is gone .* but not its trials/"):
-        launch(SWEEP, tmp_path / "sweeps", None, lambda *_: None)
+        launch(SWEEP.changed(study=""), tmp_path / "sweeps", None, lambda *_: None)
     assert (folder / "trials" / "0000" / "result.json").exists() and not (folder / "study.db").exists()
 
 

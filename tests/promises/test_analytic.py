@@ -4,6 +4,8 @@ takes the best, says so, and the sampler has one key less to look after. Everywh
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +113,12 @@ def test_trials_decide_where_another_searched_key_says_so() -> None:
     assert all(KEY in columns.parameters(row) for row in rows if row[1] != off[0][1])
 
 
-def test_masks_of_another_package_are_searched(other_package: Path) -> None:
+@pytest.mark.parametrize("refined", ["heatmaps", "masks"])
+def test_what_another_package_refines_is_searched(
+    other_package: Path, monkeypatch: pytest.MonkeyPatch, refined: str
+) -> None:
+    stage = import_module("other_smoothing").STAGE
+    monkeypatch.setattr("other_smoothing.STAGE", replace(stage, refines=refined))
     assert searching().analytic
     assert not searching(base={**NO_CRF, "stages": {"smooth": {}}}).analytic
 
@@ -122,7 +129,7 @@ class Decides(Machine):
     def _stage(self, name: str, config: Any, data: Any, inputs: Any, out: Path, log: Any) -> dict[str, float]:
         metrics = super()._stage(name, config, data, inputs, out, log)
         if name == "heatmaps" and data.treated == "holdout":
-            best = 0.25 + config.match.lambda_b / 20
+            best = 0.2 + config.match.lambda_b / 10
             write_scores(out, Scores(THRESHOLDS.tolist(), [90 - abs(value - best) for value in THRESHOLDS]))
         return metrics
 
@@ -134,7 +141,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def is_best(trial: Any) -> bool:
     """Whether no score of 8 bits is better by what Decides says, below the highest that the range allows."""
-    wanted = min(0.25 + trial.params["match.lambda_b"] / 20, 0.7)
+    wanted = min(0.2 + trial.params["match.lambda_b"] / 10, 0.7)
     return abs(trial.params[KEY] - wanted) <= 1 / 255
 
 
@@ -146,6 +153,7 @@ def test_a_trial_takes_the_best_by_its_own_heatmaps(machine: Machine, tmp_path: 
     for trial in others:
         assert is_best(trial)
         assert given(trial) == {"match.lambda_b": trial.params["match.lambda_b"]}
+    for trial in (first, *others):
         ran, _ = read_run(tmp_path / "s" / "trials" / f"{trial.number:04d}")
         assert ran.masks.background == trial.params[KEY], "that is what ran"
     # one that differed by this key alone would be the same trial
@@ -172,7 +180,7 @@ def test_of_steps_the_best_one_is_taken(machine: Machine, tmp_path: Path) -> Non
     _, study = launched(tmp_path, base=NO_CRF, sampler="random", trials=5,
                         space={**SPACE, KEY: {"float": [0.3, 0.7], "step": 0.1}})  # fmt: skip
     for trial in study.get_trials()[1:]:
-        wanted = 0.25 + trial.params["match.lambda_b"] / 20
+        wanted = min(0.2 + trial.params["match.lambda_b"] / 10, 0.7)
         assert trial.params[KEY] in (0.3, 0.4, 0.5, 0.6, 0.7) and abs(trial.params[KEY] - wanted) <= 0.05 + 1 / 255
 
 

@@ -41,7 +41,8 @@ from tune.tracking import EXPERIMENT, PARENT
 from tune.values import Resources
 
 SWEEP: dict[str, Any] = {
-    "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 6, "gate": 1, "sampler": "random", "seed": 4,
+    "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 6, "gate": 1, "sampler": "random",
+    "seed": 4,
     "base": {**TINY, "match.mask_eps": 0.125}, "resources": {"cpu": 2}, "study": "journal",
     "limits": {"seconds": 1e6},
     "space": {
