@@ -10,7 +10,6 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import open_clip
@@ -21,12 +20,11 @@ from torch import Tensor, nn
 
 from semples.errors import UserError, nearest
 from semples.images import IMAGENET_MEAN, IMAGENET_STD, channels
-from semples.pretrained import MINIATURE_WEIGHTS, PRETRAINED
+from semples.pretrained import MINIATURE, PRETRAINED, of_clip
 
 if TYPE_CHECKING:
     from semples.config import ClipConfig
 
-MINIATURE = "scenes-mini"
 LABEL_TEMPLATE = "a photo of {}."
 
 
@@ -118,20 +116,12 @@ class Clip(nn.Module):
         return [names[i] for i in (embeddings @ self.embed_labels(names).T).argmax(1).tolist()]
 
 
-def weights_file(config: ClipConfig) -> Path | None:
-    """The local file that the weights come from, or None if they come by tag, are random or missing."""
-    if config.model == MINIATURE and config.pretrained == "scenes":
-        return MINIATURE_WEIGHTS
-    path = Path(config.pretrained)
-    return path if config.pretrained and path.is_file() else None
-
-
 def load_clip(config: ClipConfig, device: str = "cpu") -> Clip:
     """Load an open_clip model, frozen, once for the runs of a process, and again where its weights file has changed.
 
     Raises UserError for an unknown model, an unknown tag or a weights file that is missing or does not fit.
     """
-    file = weights_file(config)
+    file = of_clip(config)
     status = file.stat() if file else None
     return loaded(config, device, status and (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
 
@@ -145,7 +135,7 @@ def loaded(config: ClipConfig, device: str, stamp: tuple[int, ...] | None) -> Cl
         raise UserError(f"clip.model '{name}' is not an open_clip model{nearest(name, open_clip.list_models())}")
     if "hf_tokenizer_name" in (open_clip.get_model_config(name) or {}).get("text_cfg", {}):
         raise UserError(f"clip.model '{name}' has a tokenizer of its own; prompts need a model with CLIP's BPE tokens")
-    file = weights_file(config)
+    file = of_clip(config)
     pretrained = str(file or pretrained)
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained and pretrained not in tags and not file:

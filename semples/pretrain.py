@@ -29,12 +29,13 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
-from semples.clip import MINIATURE, Clip, register_miniature
+from semples.clip import Clip, register_miniature
 from semples.data import scenes
 from semples.data.scene_grounds import draw_ground, draw_grounds
 from semples.data.scene_objects import draw_object
 from semples.generators.backbone import SCENES_VIT, create_model
 from semples.images import IMAGENET_MEAN, IMAGENET_STD, normalise_pixels
+from semples.pretrained import MINIATURE
 from semples.timm_parts import start_like_a_trained_one
 
 ACCEPTED = "accepted.json"

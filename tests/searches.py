@@ -64,16 +64,15 @@ class World:
         self.searcher = StudySearcher(
             self.study, sweep, self.tracker, self._start, lambda *of_trial: self.events.append(of_trial)
         )
-        self._folder = folder
+        with_mlflow(folder)
+        self.client = MlflowClient(default_uri(folder))
 
     def _start(self, number: int, parameters: dict[str, Any]) -> str:
         self.tracker.start(f"k-{number}", f"s-{number}", "", {"x": parameters}, {})
         return f"k-{number}"
 
     def runs(self) -> dict[str, Any]:
-        with_mlflow(self._folder)
         self.writer.catch_up()
-        self.client = MlflowClient(default_uri(self._folder))
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         assert experiment is not None
         return {run.info.run_name: run for run in self.client.search_runs([experiment.experiment_id])}

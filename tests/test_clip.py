@@ -7,7 +7,7 @@ import open_clip
 import pytest
 import torch
 
-from semples.clip import MINIATURE_WEIGHTS, load_clip
+from semples.clip import load_clip
 from semples.config import ClipConfig, WeakTrConfig
 from semples.data import scenes
 from semples.errors import UserError
@@ -15,6 +15,7 @@ from semples.generators import build
 from semples.generators.backbone import SCENES_VIT, create_model
 from semples.images import normalise_pixels
 from semples.pretrain import accept_backbone, accept_clip, contrast, draw_picture, is_expected, write_caption
+from semples.pretrained import MINIATURE_WEIGHTS
 
 CLIP = load_clip(ClipConfig())
 

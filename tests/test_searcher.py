@@ -12,7 +12,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
-from searches import SWEEP, RayTrial, World, complete, everywhere, milestone, with_mlflow
+from searches import SWEEP, RayTrial, World, complete, everywhere, milestone
 
 from semples.errors import UserError
 from tune.driver import trials_to_go
@@ -373,7 +373,6 @@ def test_a_point_of_a_grid_that_failed_is_tried_again(tmp_path: Path) -> None:
 def test_a_store_that_fails_for_a_while_lacks_nothing_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with_mlflow(tmp_path)
     world = World(tmp_path)
 
     def fail(*_: object, **__: object) -> None:

@@ -11,9 +11,9 @@ import ray
 from semples.config import Config, parse, to_dict
 from semples.errors import UserError
 from semples.folders import claim
-from semples.pipeline.compute import LostError
 from semples.pipeline.graph import Reuse
 from semples.pipeline.run import run
+from semples.pipeline.work import LostError
 from semples.run_folder import RESULT, read_run
 from semples.secrets import redact, reveal
 from semples.store import open_store

@@ -18,12 +18,10 @@ from semples.config import Config
 from semples.data import load_data
 from semples.data.dataset import Dataset
 from semples.errors import UserError
-from semples.output import write_run
-from semples.pipeline.compute import Epoch, LostError, Work, compute
 from semples.pipeline.graph import graph
-from semples.pipeline.run import Compute, Result
+from semples.pipeline.run import Result
+from semples.pipeline.work import Compute, Epoch, LostError, Work
 from semples.spread import Later, using
-from semples.training import prepare
 from tune.values import Resources
 
 LOOK_EVERY = 0.3  # seconds between two looks at what a stage tells
@@ -131,6 +129,7 @@ def _data(config: Config, fingerprint: str) -> Dataset:
 
 def compute_stage(work: Work, fingerprint: str, resources: Resources) -> dict[str, Any]:
     """In a process of its own: compute a stage, and tell of every epoch in the file TOLD."""
+    from semples.pipeline.compute import compute
 
     def tell(epoch: Epoch) -> None:
         # on a full disk it is shown later
@@ -177,6 +176,8 @@ def write_elsewhere(resources: Resources, result: Result, out: Path) -> None:
 
 def write_folder(told: dict[str, Any], fingerprint: str, out: Path) -> None:
     """In a process of its own: write the folder of a run. told: its result without the data."""
-    config: Config = told["config"]
-    prepare(config.runtime)
+    from semples.output import write_run
+    from semples.pipeline.compute import here
+
+    config = here(told["config"])
     write_run(Result(**told, data=_data(config, fingerprint)), out)

@@ -20,9 +20,9 @@ from semples.analytic import read_scores
 from semples.config import parse, with_changes
 from semples.errors import UserError, cut
 from semples.folders import claim
-from semples.pipeline.compute import LostError
 from semples.pipeline.graph import Reuse, graph
 from semples.pipeline.run import Event, run
+from semples.pipeline.work import LostError
 from semples.run_folder import RESULT
 from semples.secrets import redact, reveal
 from semples.store import open_store

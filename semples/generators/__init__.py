@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from semples import registry
-from semples.digests import file_digest
-from semples.pretrained import SCENES_VIT_WEIGHTS
+from semples.generator_kinds import find
 from semples.training import put_weights, save_weights
 
 if TYPE_CHECKING:
@@ -55,15 +53,6 @@ class Generator(Protocol):
     def eval(self) -> Any: ...
 
 
-GENERATORS = {"cnn": "semples.generators.cnn:Cnn", "weaktr": "semples.generators.weaktr:WeakTr"}
-GROUP = "semples.generators"
-
-
-def find(kind: str) -> EntryPoint:
-    """Where the generators of a kind come from. Raises UserError for an unknown one."""
-    return registry.find(GROUP, GENERATORS, kind, "generator.kind")
-
-
 def build(config: GeneratorConfig, classes: int, initial: bool = False) -> Any:
     """A new generator for K classes, an `nn.Module`; with `initial` it has the weights that training begins with.
 
@@ -71,15 +60,6 @@ def build(config: GeneratorConfig, classes: int, initial: bool = False) -> Any:
     """
     generator = registry.load(find(config.kind), "generator.kind")(config, classes, initial)
     return generator.to(memory_format=torch.channels_last)
-
-
-def content(config: GeneratorConfig) -> str:
-    """Digest of the local weights that a generator begins with, "" where there are none."""
-    weights = getattr(config, "weights", "")
-    path = Path(weights).expanduser() if weights else None
-    if path is None and getattr(config, "backbone", "") == "scenes_vit" and getattr(config, "pretrained", False):
-        path = SCENES_VIT_WEIGHTS
-    return file_digest(path) if path and path.is_file() else ""
 
 
 def load(config: GeneratorConfig, classes: int, folder: Path, device: str) -> Any:

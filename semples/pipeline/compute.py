@@ -8,8 +8,7 @@ import os
 import platform
 import resource
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,19 @@ from semples.config import Config
 from semples.data.dataset import Dataset
 from semples.pipeline.graph import graph
 from semples.pipeline.keys import view
+from semples.pipeline.work import Epoch, Work
 from semples.stopwatch import running
 from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
 
 SECONDS = "seconds"  # file: compute seconds of a stage that is under way
 
 
-class LostError(Exception):
-    """Whoever computed a stage is gone, for a reason that lies in no stage: it may be tried again."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """A stage computes, and epoch of epochs is done (0 when it begins), with these values."""
-
-    stage: str
-    epoch: int
-    epochs: int
-    values: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Work:
-    """A stage that is to be computed: of which run, from the results in which folders, into which folder."""
-
-    stage: str
-    config: Config
-    inputs: Mapping[str, Path]
-    out: Path
+def here(config: Config) -> Config:
+    """A configuration for this process, whose torch is made ready for it. Raises UserError where it needs a GPU and
+    there is none."""
+    config = config.model_copy(update={"runtime": resolve_device(config.runtime)})
+    prepare(config.runtime)
+    return config
 
 
 def compute(work: Work, data: Dataset, report: Callable[[Epoch], None]) -> dict[str, Any]:

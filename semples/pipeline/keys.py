@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from semples import data, generators
-from semples.clip import weights_file
+from semples import data, generator_kinds, pretrained
 from semples.config import Config, Section, flatten, to_dict
 from semples.digests import file_digest
 from semples.pipeline.graph import ALWAYS, covers, graph
@@ -26,8 +25,8 @@ def key_parts(config: Config, fingerprint: str, stages: Mapping[str, Stage] | No
     of the run, where not all are in it."""
     flat = dict(flatten(to_dict(config)))
     # of files that the configuration names, the content counts
-    weights = weights_file(config.clip)
-    content = {"clip": file_digest(weights) if weights else "", "generator": generators.content(config.generator)}
+    files = {"clip": pretrained.of_clip(config.clip), "generator": pretrained.of_generator(config.generator)}
+    content = {section: file_digest(file) if file else "" for section, file in files.items()}
     result: dict[str, dict[str, Any]] = {}
     for name, stage in (stages or graph(config)).items():
         reads = stage.reads(config)
@@ -52,7 +51,7 @@ def _origin(stage: Stage, config: Config, reads: tuple[str, ...]) -> Origin:
     """Of the stage, of what reads its images, and of the generator where it uses one."""
     used = [data.find(config.data.kind).module]
     if "generator" in reads:
-        used.append(generators.find(config.generator.kind).module)
+        used.append(generator_kinds.find(config.generator.kind).module)
     return origin(stage.module, *used)
 
 

@@ -13,16 +13,14 @@ from semples.config import Config
 from semples.data import load_data
 from semples.data.dataset import Dataset
 from semples.manifest import read_manifest
-from semples.pipeline.compute import Epoch, LostError, Work, compute
 from semples.pipeline.graph import Reuse, graph, refiners
 from semples.pipeline.keys import declared, key_parts, recorded
+from semples.pipeline.work import Compute, Epoch, LostError, Work
 from semples.results import make_key
 from semples.stage import Stage
 from semples.store import Store
-from semples.training import prepare, resolve_device
 
 AGAIN = 3  # times that lost results are computed again, and stages whose process is gone
-Compute = Callable[[Work, Dataset, Callable[[Epoch], None]], dict[str, Any]]  # as semples.pipeline.compute has it
 
 
 @dataclass(frozen=True)
@@ -97,21 +95,21 @@ def run(
     until: str | None = None,
     reuse: Reuse = "exact",
     further: Callable[[Result], str | None] = lambda result: None,
-    computing: Compute = compute,
+    computing: Compute | None = None,
 ) -> Result:
     """Compute the stages up to `until` (and what refines its result; None = all) whose results the store lacks, in
     order.
 
     report: called after every epoch and every stage. reuse: "declared" also takes stored results of other code and
     other versions of libraries, if configuration and data are the same. further: called after `until` with the result
-    so far; the stage up to which to go on, None for no further. computing: what computes a stage; another than the
-    default may do so in another process, and then `runtime.device` is not asked whether it is there. Stages of an empty
-    set of images are left out. A result that is deleted or damaged while it is used is computed again. Raises UserError
-    for what the user can put right.
+    so far; the stage up to which to go on, None for no further. computing: what computes a stage; None = this process,
+    and only then `runtime.device` is asked whether it is there. Stages of an empty set of images are left out. A result
+    that is deleted or damaged while it is used is computed again. Raises UserError for what the user can put right.
     """
-    if computing is compute:
-        config = config.model_copy(update={"runtime": resolve_device(config.runtime)})
-        prepare(config.runtime)  # also where all is stored: somebody may predict with what comes out
+    if computing is None:
+        from semples.pipeline.compute import compute, here
+
+        computing, config = compute, here(config)  # also where all is stored: somebody may predict with what comes out
     data = load_data(config.data, config.selection)
     again = AGAIN
     while True:

@@ -25,10 +25,10 @@ from semples.config import Config, parse, with_changes
 from semples.errors import UserError
 from semples.manifest import USED
 from semples.pipeline import keys
-from semples.pipeline.compute import Work
 from semples.pipeline.graph import graph
 from semples.pipeline.keys import declared, differences, key_parts, stage_keys, view
 from semples.pipeline.run import Result, run
+from semples.pipeline.work import Work
 from semples.results import make_key
 from semples.store import Store
 from tune.mlflow_writer import entries

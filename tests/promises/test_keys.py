@@ -21,8 +21,7 @@ import torch
 from conftest import SMALL
 from trees import COCO_NUMBERS, image_files, write_coco_official, write_folder, write_voc_with_xml
 
-from semples import generators, registry
-from semples.clip import MINIATURE, MINIATURE_WEIGHTS, PRETRAINED
+from semples import generator_kinds, generators, registry
 from semples.config import UNIONS, Config, DataConfig, OtherGenerator, RuntimeConfig, keys, parse, with_changes
 from semples.data import load_data, scenes
 from semples.digests import file_digest
@@ -32,6 +31,7 @@ from semples.generators.weaktr import OFFICIAL_NAMES, WeakTr
 from semples.pipeline.graph import STAGES, graph
 from semples.pipeline.keys import stage_keys
 from semples.pipeline.run import Result
+from semples.pretrained import MINIATURE, MINIATURE_WEIGHTS, PRETRAINED
 from semples.stages import segment
 from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
 
@@ -213,7 +213,7 @@ def test_a_key_changes_the_store_keys_from_the_stage_on_that_reads_it(key: str) 
 @pytest.mark.parametrize("key", [f"weaktr.{key}" for key in WEAKTR] + [f"other.{key}" for key in OTHER])
 def test_so_do_the_keys_of_other_generators(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kind, _, name = key.partition(".")
-    packages = EntryPoints([EntryPoint("other", f"{__name__}:narrow", generators.GROUP)])
+    packages = EntryPoints([EntryPoint("other", f"{__name__}:narrow", generator_kinds.GROUP)])
     monkeypatch.setattr(registry, "entry_points", lambda **_: packages)
     config = with_changes(Config(), {"generator.kind": kind}, "test")
     changed = with_changes(config, {f"generator.{name}": (WEAKTR if kind == "weaktr" else OTHER)[name]}, "test")
@@ -266,7 +266,7 @@ def narrow(config: OtherGenerator, classes: int, initial: bool) -> torch.nn.Modu
 
 
 def test_the_kind_says_which_generator_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    packages = EntryPoints([EntryPoint("mine", f"{__name__}:narrow", generators.GROUP)])
+    packages = EntryPoints([EntryPoint("mine", f"{__name__}:narrow", generator_kinds.GROUP)])
     monkeypatch.setattr(registry, "entry_points", lambda **_: packages)
     kinds = [with_changes(Config(), {"generator.kind": kind}, "test").generator for kind in ("cnn", "weaktr")]
     assert [type(generators.build(config, 8)) for config in kinds] == [Cnn, WeakTr]

@@ -152,3 +152,11 @@ def test_every_file_can_be_read_at_once() -> None:
     paths = [path for folder in ("semples", "tune", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     lines = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in paths}
     assert [name for name, count in lines.items() if count > LONGEST] == []
+
+
+def test_a_trial_which_computes_nothing_imports_nothing_that_computes() -> None:
+    """torch takes seconds and a quarter of a GB, in every process of a trial."""
+    heavy = ("torch", "timm", "open_clip", "segmentation_models_pytorch", "matplotlib", "mlflow", "sklearn")
+    text = f"import sys, tune.trial; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

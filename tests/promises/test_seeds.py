@@ -26,9 +26,10 @@ from semples.data import coco, load_data, scenes
 from semples.data.listing import draw_test
 from semples.digests import file_digest
 from semples.manifest import read_manifest
-from semples.pipeline.compute import Work, compute
+from semples.pipeline.compute import compute
 from semples.pipeline.graph import STAGES
 from semples.pipeline.run import Result
+from semples.pipeline.work import Work
 from semples.training import label_batches, seed_stream
 from tune.sweep_file import make_sweep
 from tune.warm_start import prepare

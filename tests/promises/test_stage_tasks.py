@@ -20,9 +20,9 @@ from semples import spread
 from semples.config import parse, with_changes
 from semples.data import load_data
 from semples.errors import UserError
-from semples.pipeline.compute import LostError
 from semples.pipeline.graph import graph
 from semples.pipeline.run import Event, Result, run
+from semples.pipeline.work import LostError
 from semples.run_folder import RESULT, read_run
 from semples.stage import Stage
 from semples.store import WORK, Store

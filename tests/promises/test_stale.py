@@ -37,7 +37,6 @@ from trees import (
     write_voc_with_xml,
 )
 
-from semples import generators
 from semples.clip import load_clip
 from semples.config import ClipConfig, DataConfig, parse, to_dict, with_changes
 from semples.data import digests, scenes
@@ -285,12 +284,13 @@ WEAKTR = {"kind": "weaktr"}
 
 
 def content(generator: dict[str, Any]) -> str:
-    return generators.content(parse({"generator": generator}, "test").generator)
+    parts = key_parts(parse({"generator": generator}, "test"), "data")
+    return str(parts["classify"]["files"]["generator"])
 
 
 def test_the_content_of_a_generators_weights_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packaged, official = tmp_path / "packaged.safetensors", tmp_path / "official.pth"
-    monkeypatch.setattr(generators, "SCENES_VIT_WEIGHTS", packaged)
+    monkeypatch.setattr("semples.pretrained.SCENES_VIT_WEIGHTS", packaged)
     found: dict[str, list[str]] = {"packaged": [], "official": [], "none": []}
     for of_package, of_official in (("a", "b"), ("c", "b"), ("a", "d")):
         packaged.write_text(of_package)
