@@ -29,7 +29,7 @@ check: .venv/installed  ## ruff and mypy
 	$(BIN)/mypy
 
 faults: .venv/installed  ## put each known fault into a copy of the code: do the tests notice?
-	$(BIN)/python benchmarks/faults.py --json benchmarks/faults.json
+	$(BIN)/python benchmarks/faults.py --work .faults --json benchmarks/faults.json
 
 mutants: .venv/installed  ## the same with small changes of any kind to the core modules, by mutmut (long)
 	$(BIN)/python benchmarks/mutants.py --json benchmarks/mutants.json
@@ -59,4 +59,4 @@ bench: .venv/installed  ## measure the figures of the README (long)
 	$(BIN)/python benchmarks/overhead.py --json benchmarks/overhead.json
 
 clean:  ## remove the virtual environment and caches; runs and sweeps stay
-	rm -rf .venv .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants *.egg-info
+	rm -rf .venv .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .faults mutants *.egg-info

@@ -1,12 +1,12 @@
 """Do the tests notice broken code? Every fault of tests/faults/ is put into a copy of the code; its tests run there.
 
-    python benchmarks/faults.py [WORD ...] [--json FILE] [--show]
+    python benchmarks/faults.py [WORD ...] [--json FILE] [--show] [--work FOLDER]
 
 A fault is an edit of a few lines with the promise that it breaks and the tests that should notice. The tests run in a
 fork of this process, which has the libraries loaded, in a copy of the tree in memory, two at a time. First they all run
 on the code as it is, where they must pass. A run that computes for over 120 s hangs, and so does one that is not done
 after 600 s; it is ended. WORD: only faults whose file of faults, edited file or promise contains one of the words;
---show: print what each run printed.
+--show: print what each run printed. With --work an interrupted run of the same code goes on where it was.
 
 Figures: faults; noticed, their share that makes a test fail, or hang; by_limit, how many hang; unexplained, faults that
 go unnoticed though tests/faults/ does not say why they may; tests, those that are named; never_failed, those of
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import importlib
 import json
 import os
@@ -67,6 +68,23 @@ def read_faults(folder: Path = ROOT / "tests" / "faults") -> list[Fault]:
         for path in sorted(folder.glob("*.yaml"))
         for entry in yaml.safe_load(path.read_text())
     ]
+
+
+def memory_of(folder: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """The file of the folder in which the outcomes for this very code are kept, and those that are there, by fault."""
+    code = hashlib.sha256()
+    for path in sorted(path for name in COPIED for path in (ROOT / name, *(ROOT / name).rglob("*"))):
+        if path.suffix in (".py", ".yaml", ".toml", ".md") and path.is_file():
+            code.update(path.read_bytes())
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{code.hexdigest()[:16]}.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return file, {line["fault"]: line["outcome"] for line in map(json.loads, lines)}
+
+
+def name_of(fault: Fault) -> str:
+    """By which its outcome is remembered."""
+    return f"{fault.kind}: {fault.breaks}"
 
 
 def copy_tree(to: Path) -> Path:
@@ -195,8 +213,11 @@ def end(run: Run, hung: bool) -> Run:
     return run
 
 
-def run_all(work: list[tuple[Fault | None, tuple[str, ...]]], trees: list[Path], show: bool) -> list[Run]:
-    """Run each entry's tests with its fault, as many at once as there are trees."""
+def run_all(
+    work: list[tuple[Fault | None, tuple[str, ...]]], trees: list[Path], show: bool, memory: Path | None = None
+) -> list[Run]:
+    """Run each entry's tests with its fault, as many at once as there are trees. memory: file to which the outcomes are
+    added."""
     free, left, running, done = list(trees), list(work), {}, []
     while left or running:
         while free and left:
@@ -214,6 +235,10 @@ def run_all(work: list[tuple[Fault | None, tuple[str, ...]]], trees: list[Path],
             del running[process]
             done.append(end(run, hung))
             free.append(run.tree)
+            if memory and run.fault:
+                outcome = {name: getattr(run, name) for name in ("passed", "failed", "broken", "hung")}
+                with memory.open("a") as file:
+                    file.write(json.dumps({"fault": name_of(run.fault), "outcome": outcome}) + "\n")
             seconds = time.monotonic() - run.begun
             if run.fault:
                 print(f"{seconds:5.1f} s  {run.word:12} {run.fault.kind}: {run.fault.breaks}", flush=True)
@@ -228,6 +253,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*", metavar="WORD")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--show", action="store_true")
+    parser.add_argument("--work", type=Path)
     arguments = parser.parse_args()
     faults = [
         fault
@@ -237,8 +263,8 @@ def main() -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
     begun = time.monotonic()
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=memory) as scratch:
+    scratch_in = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=scratch_in) as scratch:
         trees = [copy_tree(Path(scratch) / str(number)) for number in range(AT_ONCE)]
         named = sorted({test for fault in faults for test in fault.tests})
         halves = [tuple(named[i::AT_ONCE]) for i in range(min(AT_ONCE, len(named)))]
@@ -246,7 +272,10 @@ def main() -> None:
         if wrong := [run for run in sound if run.noticed]:
             print("\n".join(Path(f"{run.tree}.log").read_text()[-4000:] for run in wrong))
             raise SystemExit("error: the tests fail on the code as it is; mend them first")
-        runs = run_all([(fault, fault.tests) for fault in faults], trees, arguments.show)
+        memory, known = memory_of(arguments.work) if arguments.work else (None, {})
+        runs = [Run(fault, trees[0], 0, 0.0, **known[name_of(fault)]) for fault in faults if name_of(fault) in known]
+        left = [(fault, fault.tests) for fault in faults if name_of(fault) not in known]
+        runs += run_all(left, trees, arguments.show, memory)
     tests = {test.partition("[")[0] for run in sound for test in run.passed}
     failed = {test.partition("[")[0] for run in runs for test in run.failed}
     never = sorted(test for test in tests - failed if test.startswith("tests/promises/"))
