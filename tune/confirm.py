@@ -29,7 +29,7 @@ from tune.driver import catch_up
 from tune.messages import Usage
 from tune.mlflow_writer import Store
 from tune.objectives import Direction, choosing
-from tune.outside import compute_all
+from tune.outside import compute_all, is_there
 from tune.parts import HEADLINES
 from tune.places import trial_folder
 from tune.records import run_of
@@ -148,8 +148,12 @@ def confirm(
             failed[which[0]] = f"{which[0]} with seed {which[1]}: {problem}"
 
     pass_on(sweep.store, "store")
-    with joined(sweep.resources, address) as logs, watched(lambda: None, logs):
-        compute_all(sweep, folder, again, "run", until, ended)
+    left = {which: run for which, run in again.items() if not is_there(*run)}
+    for which in {*again} - {*left}:
+        ended(which, "")
+    if left:
+        with joined(sweep.resources, address) as logs, watched(lambda: None, logs):
+            compute_all(sweep, folder, left, "run", until, ended)
     if DEFAULT in failed or len(failed) == len(configs) - 1:
         raise UserError(f"nothing is left to compare: {'; '.join(failed.values())}")
     results = {which: read_run(place)[1] for which, (_, place) in again.items() if which[0] not in failed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,18 +33,15 @@ def compute(
     out: str,
     kind: str,
     until: str,
-    again: bool,
     store: str,
     copies: str,
     quota: float | None,
     reuse: Reuse,
     resources: Resources,
 ) -> str:
-    """One run into the folder `out`; "" or what went wrong. One that is there is not repeated, but where `again`."""
+    """One run into the folder `out`; "" or what went wrong."""
     config, folder, computing = parse(tree, "configuration"), Path(out), stage_tasks(resources, lambda *_: None)
     try:
-        if not again and (folder / RESULT).exists() and read_run(folder)[0] == config:
-            return ""
         with open_store(reveal(store, "store"), Path(copies), quota) as results:
             made = run(config, results, lambda event: None, until, reuse, computing=computing)
             with claim(folder, kind, adopt=True).publishing(last=RESULT) as new:
@@ -53,6 +51,13 @@ def compute(
     return ""
 
 
+def is_there(config: Config, folder: Path) -> bool:
+    """Whether a run with this configuration has ended in the folder."""
+    with contextlib.suppress(UserError):  # what is damaged is none
+        return (folder / RESULT).exists() and read_run(folder)[0] == config
+    return False
+
+
 def compute_all(
     sweep: Sweep,
     folder: Path,
@@ -60,18 +65,17 @@ def compute_all(
     kind: str,
     until: str,
     on_end: Callable[[Name, str], None],
-    again: bool = False,
 ) -> None:
     """Run configurations up to the stage `until`, each into its folder, side by side as far as the sweep's resources
     allow; Ray is joined already. kind: of the folders. on_end: called with the name of a run that ended and "" or what
-    went wrong. again: also those that have ended before."""
+    went wrong."""
     task = ray.remote(compute).options(num_cpus=0, memory=WAITING, max_retries=MAX_FAILURES)
     place = (store_place(sweep, folder), str(folder / STORE), sweep.store_gb)
     left, running = list(runs.items()), dict[Any, Name]()
     while left or running:
         while left and len(running) <= slots(sweep.resources):  # one more lets the cluster grow
             name, (config, out) = left.pop(0)
-            words = (to_dict(config), str(out), kind, until, again, *place, sweep.reuse, sweep.resources)
+            words = (to_dict(config), str(out), kind, until, *place, sweep.reuse, sweep.resources)
             running[task.remote(*words)] = name
         (done,), _ = ray.wait(list(running))
         name = running.pop(done)

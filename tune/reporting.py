@@ -71,4 +71,4 @@ def report_leaders(study: optuna.Study, sweep: Sweep, folder: Path, tracker: Tra
 
     if trials and stage:
         runs = {n: (read_run(trial_folder(folder, n))[0], trial_folder(folder, n)) for n in trials}
-        compute_all(sweep, folder, runs, "trial", stage, ended, again=True)
+        compute_all(sweep, folder, runs, "trial", stage, ended)

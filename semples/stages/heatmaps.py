@@ -158,7 +158,8 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
         judged = _sweep_stored(inputs["judged"], data.holdout, data.num_classes)
     else:
         judged = sweep
-        write_scores(out, Scores(THRESHOLDS.tolist(), sweep.miou.tolist()))
+        if config.selection != "proxy":  # then no mask may choose
+            write_scores(out, Scores(THRESHOLDS.tolist(), sweep.miou.tolist()))
     return _figures(config, data, sweep, judged)
 
 

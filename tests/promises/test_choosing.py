@@ -25,6 +25,7 @@ import tune.confirm
 import tune.outside
 import tune.trial
 from semples.ablation import generator_of
+from semples.analytic import SCORES, read_scores
 from semples.config import Config, parse, with_changes
 from semples.data import load_data, png_archive
 from semples.data.dataset import Dataset, Split
@@ -87,10 +88,14 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Spoiled:
     return of
 
 
-def differing(one: Result, two: Result) -> set[str]:
-    """Stages that wrote other files."""
+def differing(one: Result, two: Result, but: str = "") -> set[str]:
+    """Stages that wrote other files, apart from those that are called so."""
     files = [
-        {stage: read_manifest(folder)["files"] for stage, folder in result.folders.items()} for result in (one, two)
+        {
+            stage: {name: of for name, of in read_manifest(folder)["files"].items() if name != but}
+            for stage, folder in result.folders.items()
+        }
+        for result in (one, two)
     ]
     return {stage for stage in files[0] if files[0][stage] != files[1][stage]}
 
@@ -116,7 +121,8 @@ def test_masks_of_training_and_test_images_choose_nothing(spoiled: Spoiled) -> N
 
 def test_masks_of_the_holdout_change_only_what_is_chosen(spoiled: Spoiled) -> None:
     sound, other = spoiled("holdout"), spoiled("holdout", "holdout")
-    assert differing(sound, other) <= {"segment"}  # its epoch
+    assert differing(sound, other, but=SCORES) <= {"segment"}  # its epoch
+    assert read_scores(sound.folders["heatmaps"]) != read_scores(other.folders["heatmaps"])
     same = {name for name, value in sound.metrics.items() if other.metrics.get(name) == value}
     assert {"pseudo_miou", "prompts/label_cosine"} <= same  # no mask chose them
     assert not same & {"holdout/pseudo_miou", "holdout/seg_miou", "classify/holdout/cam_miou"}
@@ -251,7 +257,7 @@ def test_a_trial_is_stopped_and_ranked_by_what_may_choose(
     suggestion = {"number": 0, "parameters": {"match.lambda_b": 2.0}}
     objectives = tuple(find_objective(Choice(name=name)) for name in ("seg_miou", "pseudo_miou", "seconds"))
     place = str(tmp_path / "s")
-    run_trial(suggestion, base, str(tmp_path), objectives, "segment", "all", place, None, "exact", Resources())
+    run_trial(suggestion, base, str(tmp_path), objectives, "segment", "all", place, None, "exact", Resources(), {})
     shift = SHIFT[selection]
     milestones = {m.stage: m.score for m in sent if isinstance(m, StageDone) and m.score is not None}
     cams = {} if selection == "proxy" else dict.fromkeys(("classify", "match", "refine", "heatmaps"), 1.0 + shift)

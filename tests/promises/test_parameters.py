@@ -31,7 +31,7 @@ from tune.confirm import DEFAULT, confirm, finalists
 from tune.driver import launch
 from tune.messages import Usage
 from tune.objectives import choosing
-from tune.outside import compute
+from tune.outside import compute, is_there
 from tune.records import trial_record
 from tune.stage_tasks import WAITING
 from tune.study import load_study
@@ -358,20 +358,31 @@ def test_a_run_of_a_finalist_that_fails_is_told_with_its_name_and_takes_it_out(
 
 def test_a_confirmation_that_goes_on_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine, config = Machine(monkeypatch), with_changes(Config(), {**TINY, "runtime.device": "cpu"}, "test")
-    out, place = str(tmp_path / "out"), str(tmp_path / "store")
+    out, place = tmp_path / "out", str(tmp_path / "store")
 
-    def run_again(tree: dict[str, Any], again: bool = False) -> str:
-        return compute(tree, out, "run", "masks", again, place, place, None, "exact", Resources())
+    def run_in_it(config: Config) -> str:
+        return compute(to_dict(config), str(out), "run", "masks", place, place, None, "exact", Resources())
 
-    assert run_again(to_dict(config)) == "" and len(machine.computed) == 6
-    before = (tmp_path / "out" / "result.json").stat()
-    assert run_again(to_dict(config)) == ""
-    assert (tmp_path / "out" / "result.json").stat().st_ino == before.st_ino, "not even written again"
-    assert run_again(to_dict(config), again=True) == ""
-    assert (tmp_path / "out" / "result.json").stat().st_ino != before.st_ino, "but where that is asked for"
+    assert not is_there(config, out)
+    assert run_in_it(config) == "" and len(machine.computed) == 6 and is_there(config, out)
     other = with_changes(config, {"masks.background": 0.6}, "test")
-    assert run_again(to_dict(other)) == "" and machine.computed[6:] == ["masks"]
-    assert read_run(tmp_path / "out")[0] == other
+    assert not is_there(other, out)
+    assert run_in_it(other) == "" and machine.computed[6:] == ["masks"]
+    assert is_there(other, out) and not is_there(config, out)
+    (out / "result.json").write_text("{")
+    assert not is_there(other, out), "what is damaged is made again"
+
+
+def test_a_confirmation_of_which_all_is_there_needs_no_ray(
+    world: Launched, confirmed: tuple[Any, list[tuple[str, int, str]], list[Config]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict, said, _ = confirmed
+    again: list[tuple[str, int, str]] = []
+    monkeypatch.setattr("tune.confirm.joined", None)
+    monkeypatch.setattr("tune.confirm.catch_up", lambda store, folder: None)
+    sweep = load_launched(world.folder)
+    assert confirm(sweep, world.folder, 2, 2, None, lambda *words: again.append(words)) == verdict
+    assert sorted(again) == sorted(said)
 
 
 def test_a_sweep_that_is_written_and_read_again_is_the_same(world: Launched) -> None:
