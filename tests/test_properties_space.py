@@ -101,7 +101,8 @@ def test_suggestions_lie_in_the_space_and_the_configuration_takes_them_as_they_a
         flat = dict(flatten(to_dict(with_changes(sweep.base_config(), parameters, "test"))))
         for key, dimension in sweep.space.items():
             holds = all(parameters.get(of) in dimension.values_of(of) for of in dimension.when)
-            assert (key in parameters) == (holds and all(of in parameters for of in dimension.when))
+            active = holds and all(of in parameters for of in dimension.when)
+            assert (key in parameters) == (active and key not in sweep.decided(parameters))
             if key not in parameters:
                 assert flat[key] == sweep.base_values()[key]
                 continue
