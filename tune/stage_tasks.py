@@ -177,7 +177,8 @@ def write_elsewhere(resources: Resources, result: Result, out: Path) -> None:
 def write_folder(told: dict[str, Any], fingerprint: str, out: Path) -> None:
     """In a process of its own: write the folder of a run. told: its result without the data."""
     from semples.output import write_run
-    from semples.pipeline.compute import here
+    from semples.training import prepare
 
-    config = here(told["config"])
+    config: Config = told["config"]
+    prepare(config.runtime)
     write_run(Result(**told, data=_data(config, fingerprint)), out)

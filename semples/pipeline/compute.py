@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from semples import spread
-from semples.config import Config
 from semples.data.dataset import Dataset
 from semples.pipeline.graph import graph
 from semples.pipeline.keys import view
@@ -24,14 +23,6 @@ from semples.stopwatch import running
 from semples.training import CHECKPOINT, prepare, resolve_device, seed_stream
 
 SECONDS = "seconds"  # file: compute seconds of a stage that is under way
-
-
-def here(config: Config) -> Config:
-    """A configuration for this process, whose torch is made ready for it. Raises UserError where it needs a GPU and
-    there is none."""
-    config = config.model_copy(update={"runtime": resolve_device(config.runtime)})
-    prepare(config.runtime)
-    return config
 
 
 def compute(work: Work, data: Dataset, report: Callable[[Epoch], None]) -> dict[str, Any]:

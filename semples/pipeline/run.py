@@ -107,9 +107,12 @@ def run(
     that is deleted or damaged while it is used is computed again. Raises UserError for what the user can put right.
     """
     if computing is None:
-        from semples.pipeline.compute import compute, here
+        from semples.pipeline.compute import compute
+        from semples.training import prepare, resolve_device
 
-        computing, config = compute, here(config)  # also where all is stored: somebody may predict with what comes out
+        computing = compute
+        config = config.model_copy(update={"runtime": resolve_device(config.runtime)})
+        prepare(config.runtime)  # also where all is stored: somebody may predict with what comes out
     data = load_data(config.data, config.selection)
     again = AGAIN
     while True:

@@ -343,5 +343,8 @@ def test_the_folder_of_a_trial_is_written_where_a_network_can_predict(
     assert (tmp_path / "run" / RESULT).exists() and (tmp_path / "run" / "gallery.png").stat().st_size > 1000
     to_masks = {n: f for n, f in small_run.folders.items() if not n.endswith("segment")}
     assert [*graph(CONFIG)][-1] == "segment"
-    stage_tasks.write_elsewhere(Resources(cpu=4, gpu=0.5), replace(small_run, folders=to_masks), tmp_path / "masks")
-    assert ray.asked[1][1]["num_gpus"] == 0
+    # of trials on GPUs, in a process that has none, as here
+    on_gpu = with_changes(small_run.config, {"runtime.device": "cuda"}, "test")
+    judged = replace(small_run, folders=to_masks, config=on_gpu)
+    stage_tasks.write_elsewhere(Resources(cpu=4, gpu=0.5), judged, tmp_path / "masks")
+    assert ray.asked[1][1]["num_gpus"] == 0 and read_run(tmp_path / "masks")[0] == on_gpu
