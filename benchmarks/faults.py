@@ -60,6 +60,11 @@ class Fault:
     tests: tuple[str, ...]
     unnoticed: str = ""
 
+    @property
+    def name(self) -> str:
+        """How it is called, and by which its outcome is kept."""
+        return f"{self.kind}: {self.breaks}"
+
 
 def read_faults(folder: Path = ROOT / "tests" / "faults") -> list[Fault]:
     """All faults of the folder's YAML files. Raises TypeError for one with missing or unknown keys."""
@@ -80,11 +85,6 @@ def memory_of(folder: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
     file = folder / f"{code.hexdigest()[:16]}.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
     return file, {line["fault"]: line["outcome"] for line in map(json.loads, lines)}
-
-
-def name_of(fault: Fault) -> str:
-    """By which its outcome is remembered."""
-    return f"{fault.kind}: {fault.breaks}"
 
 
 def copy_tree(to: Path) -> Path:
@@ -238,10 +238,10 @@ def run_all(
             if memory and run.fault:
                 outcome = {name: getattr(run, name) for name in ("passed", "failed", "broken", "hung")}
                 with memory.open("a") as file:
-                    file.write(json.dumps({"fault": name_of(run.fault), "outcome": outcome}) + "\n")
+                    file.write(json.dumps({"fault": run.fault.name, "outcome": outcome}) + "\n")
             seconds = time.monotonic() - run.begun
             if run.fault:
-                print(f"{seconds:5.1f} s  {run.word:12} {run.fault.kind}: {run.fault.breaks}", flush=True)
+                print(f"{seconds:5.1f} s  {run.word:12} {run.fault.name}", flush=True)
             if show:
                 print(Path(f"{run.tree}.log").read_text(), flush=True)
     return done
@@ -273,8 +273,8 @@ def main() -> None:
             print("\n".join(Path(f"{run.tree}.log").read_text()[-4000:] for run in wrong))
             raise SystemExit("error: the tests fail on the code as it is; mend them first")
         memory, known = memory_of(arguments.work) if arguments.work else (None, {})
-        runs = [Run(fault, trees[0], 0, 0.0, **known[name_of(fault)]) for fault in faults if name_of(fault) in known]
-        left = [(fault, fault.tests) for fault in faults if name_of(fault) not in known]
+        runs = [Run(fault, trees[0], 0, 0.0, **known[fault.name]) for fault in faults if fault.name in known]
+        left = [(fault, fault.tests) for fault in faults if fault.name not in known]
         runs += run_all(left, trees, arguments.show, memory)
     tests = {test.partition("[")[0] for run in sound for test in run.passed}
     failed = {test.partition("[")[0] for run in runs for test in run.failed}
@@ -290,7 +290,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - begun),
     }
     for fault in unexplained:
-        print(f"not noticed: {fault.kind}: {fault.breaks} ({fault.file})")
+        print(f"not noticed: {fault.name} ({fault.file})")
     for test in never:
         print(f"no fault makes it fail: {test}")
     for name, value in figures.items():

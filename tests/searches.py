@@ -26,12 +26,13 @@ SWEEP = make_sweep(
 )  # fmt: skip
 
 
-_MADE = tempfile.TemporaryDirectory()  # once, to be copied
+_SCRATCH = tempfile.TemporaryDirectory()
+ONCE = Path(_SCRATCH.name)  # where is made once what tests copy
 
 
 def with_mlflow(folder: Path) -> None:
     """Put an empty MLflow store where a sweep in this folder has its own by default, for making one takes seconds."""
-    empty, own = Path(_MADE.name) / "mlflow.db", folder / "mlflow.db"
+    empty, own = ONCE / "mlflow.db", folder / "mlflow.db"
     if not empty.exists():
         MlflowClient(f"sqlite:///{empty}").search_experiments()
     if not own.exists():

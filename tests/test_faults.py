@@ -22,7 +22,7 @@ def tree(text: str) -> str:
     return ast.dump(ast.parse(text))
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kind}: {fault.breaks}")
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_is_an_edit_of_code_that_is_there(fault: Fault) -> None:
     text = (ROOT / fault.file).read_text()
     assert text.count(fault.old) == 1, f"{fault.file} has these lines {text.count(fault.old)} times"

@@ -104,7 +104,7 @@ def test_suggestions_lie_in_the_space_and_the_configuration_takes_them_as_they_a
             active = holds and all(of in parameters for of in dimension.when)
             assert (key in parameters) == (active and key not in sweep.decided(parameters))
             if key not in parameters:
-                assert flat[key] == sweep.base_values()[key]
+                assert flat[key] == sweep.base_values[key]
                 continue
             value = parameters[key]
             assert flat[key] == value and isinstance(value, type(flat[key]))

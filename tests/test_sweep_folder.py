@@ -10,7 +10,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import yaml
 from conftest import TINY
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from searches import SWEEP, World, complete
+from searches import ONCE, SWEEP, World, complete
 
 import tune.commands.app
 from semples.config import dump, parse
@@ -51,9 +50,6 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-_MADE = tempfile.TemporaryDirectory()
-
-
 def sweep_in(out: Path, study: str = "", name: str = "s") -> Path:
     """The folder of a sweep with two complete trials, without having run them."""
     shutil.copytree(_made_sweep(study, name), out / name)
@@ -62,7 +58,7 @@ def sweep_in(out: Path, study: str = "", name: str = "s") -> Path:
 
 @functools.cache
 def _made_sweep(study: str, name: str) -> Path:
-    folder = Path(_MADE.name) / f"{name}-{study}" / name
+    folder = ONCE / f"{name}-{study}" / name
     folder.mkdir(parents=True)
     sweep = SWEEP.changed(**{"study": study, "name": name})
     record(sweep, folder)

@@ -149,8 +149,9 @@ def confirm(
 
     pass_on(sweep.store, "store")
     left = {which: run for which, run in again.items() if not is_there(*run)}
-    for which in {*again} - {*left}:
-        ended(which, "")
+    for which in again:
+        if which not in left:
+            ended(which, "")
     if left:
         with joined(sweep.resources, address) as logs, watched(lambda: None, logs):
             compute_all(sweep, folder, left, "run", until, ended)

@@ -47,7 +47,7 @@ class Space:
     def __init__(self, sweep: Sweep):
         self.sweep, self.distributions = sweep, sweep.distributions()
         self.names = tuple(self.distributions)
-        absent = sweep.base_values()
+        absent = dict(sweep.base_values)
         for name in sweep.analytic:
             low, high = sweep.space[name].bounds
             absent[name] = high if absent[name] == low else low

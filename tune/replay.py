@@ -264,6 +264,11 @@ def replay(
     default. injected_fault: by trial number "" or what becomes of it instead of its end: "fail", "nan", "lost", or
     "retried" (its process dies once at half of its way). A suggestion takes the driver as long as it really takes.
     """
+    if sweep.analytic:
+        raise UserError(
+            f"{', '.join(sweep.analytic)} cannot be replayed where trials take the best value by results of their own; "
+            "take it out of the space"
+        )
     study = prepare(study or optuna.create_study(directions=sweep.directions), sweep)
     result, clock, spent, driver = Replay(study, machines.slots if machines else workers), Clock(), 0.0, 0.0
     room = (lambda: machines.slots) if machines else (lambda: math.inf)
@@ -361,11 +366,6 @@ def replay(
 
 def _which(sweep: Sweep) -> int:
     """Which of a milestone's two scores chooses."""
-    if sweep.analytic:
-        raise UserError(
-            f"{', '.join(sweep.analytic)} cannot be replayed where trials take the best value by results of their own; "
-            "take it out of the space"
-        )
     if sweep.selection == "proxy":
         raise UserError("selection=proxy cannot be replayed: the table holds mIoU only")
     return int(sweep.selection == "oracle")

@@ -203,9 +203,10 @@ class Sweep(Section):
 
     def default_parameters(self) -> dict[str, Any]:
         """The base configuration's values of the searched keys: the first trial."""
-        return self.searched(self.base_values())
+        return self.searched(self.base_values)
 
-    def base_values(self) -> dict[str, Any]:
+    @cached_property
+    def base_values(self) -> Mapping[str, Any]:
         """Every searched key's value in the base configuration."""
         flat = dict(flatten(self.base))
         return {key: flat[key] for key in self.space}
@@ -231,7 +232,7 @@ class Sweep(Section):
 
     def decided(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
         """The keys that a trial which is given these parameters decides by itself."""
-        values = {**self.base_values(), **parameters} if self.analytic else {}
+        values = {**self.base_values, **parameters}
         return tuple(
             key
             for key, own in self.analytic.items()

@@ -79,7 +79,7 @@ def run_trial(
 
     def tell(event: Event) -> None:
         nonlocal last, at
-        if event.stage in done:
+        if event.reused and event.stage in done:  # a run that goes on with what it decided passes it again
             return
         if event.metrics is not None:
             done.add(event.stage)

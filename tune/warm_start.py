@@ -61,7 +61,7 @@ def warm_starts(sweep: Sweep) -> list[dict[str, Any]]:
     shared = [
         sweep.searched(
             {
-                **sweep.base_values(),
+                **sweep.base_values,
                 **{k: v for k, v in trial.params.items() if k in sweep.space and sweep.space[k].contains(v)},
             }
         )
