@@ -1,24 +1,12 @@
 """Landscapes: sweeps of which so many configurations are measured that other searches can be tried on them.
 
-    python benchmarks/landscape.py record NAME [--groups 12] [--store runs/landscapes] [--seeds 1 2]
-    python benchmarks/landscape.py show [NAME ...]
-
-A landscape is a sweep file, benchmarks/landscapes/NAME.yaml, with what was measured of its space beside it. Points are
-a tree: 12 settings of what `match` reads, 4 of what `prompts` reads on each, 2 of what `refine` reads on each of
-these, and 11 of the masks on each of those; every prompt setting trains one network. The first point is the default;
-the others are scrambled Sobol sequences. With --seeds the first refinement of every other group is measured again with
-other seeds of the runs, so that the noise is known.
-
-What is kept of a configuration are the pixel counts of every image by class, not mIoUs, so that whoever asks draws the
-images that choose and those that tell how good the choice was (see `Landscape`). Results of stages are stored while a
-group is measured, and every group is a file of its own: the same command goes on where it was stopped.
+A landscape is a sweep file, landscapes/NAME.yaml, and beside it in landscapes/NAME/ what `record_landscape.py` measured
+of its space. What is kept of a configuration are the pixel counts of every image by class, not mIoUs, so that whoever
+asks draws the images that choose and those that tell how good the choice was.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
-import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,197 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
-HERE = Path(__file__).parent / "landscapes"
-TREE = {"match": 12, "prompts": 4, "refine": 2, "masks": 11}  # settings on each of the stage before
-AGAIN = 3  # settings of the masks that are measured with other seeds
+FOLDER = Path(__file__).parent / "landscapes"
 SCORES = np.linspace(0.2, 0.8, 16)  # background scores at which heatmaps are counted
-MILESTONES = ("classify", "match", "refine")  # of which the mIoU of all holdout images is kept
 PRESENT = 3  # classes of an image, at most
 POOLS = ("holdout", "train", "test")
-
-
-def sequence(columns: int, count: int, seed: int) -> np.ndarray:
-    """The first of a scrambled Sobol sequence: (count, columns) in [0, 1]."""
-    return qmc.Sobol(columns, seed=seed).random(2 ** int(np.ceil(np.log2(count))))[:count]
-
-
-def tree(sweep: Any) -> list[list[tuple[dict[str, Any], int, bool]]]:
-    """By group its points: parameters, which of the masks' settings it is, and whether its network is trained."""
-    from tune.cost_aware import Space
-    from tune.needs import affecting
-
-    space = Space(sweep)
-    known: set[str] = set()
-    own = {}
-    for stage, keys in affecting(sweep).items():
-        if stage in TREE:
-            own[stage] = [space.names.index(key) for key in keys if key not in known]
-            known |= {*keys}
-    total, drawn = 1, {}
-    for number, (stage, branches) in enumerate(TREE.items()):
-        total *= branches
-        drawn[stage] = sequence(len(own[stage]), total, number)
-    default = space.row(sweep.default_parameters())
-    groups: list[list[tuple[dict[str, Any], int, bool]]] = []
-    for at in itertools.product(*map(range, TREE.values())):
-        unit, index, kept = np.zeros(len(default)), 0, []
-        for (stage, branches), i in zip(TREE.items(), at, strict=True):
-            index = index * branches + i
-            # the default itself, and the default masks on every other refinement
-            if index == 0 or (stage == "masks" and i == 0 and index // branches % 2 == 0):
-                kept += own[stage]
-            else:
-                unit[own[stage]] = drawn[stage][index]
-        row = space.of_unit(unit[None])
-        row[0, kept] = default[kept]
-        parameters = space.parameters(space.settled(row)[0])
-        _, prompt, refinement, late = at
-        if at[1:] == (0, 0, 0):
-            groups.append([])
-        trains = refinement == 0 and late == (0 if index == 0 else (at[0] + prompt) % TREE["masks"])
-        groups[-1].append((parameters, late, trains))
-    return groups
-
-
-def draw_noisy(root: Path) -> None:
-    """The world of `noisy`, as a folder; see landscapes/noisy.yaml."""
-    from PIL import Image
-
-    from semples.data import scenes
-    from semples.data.png_archive import encode_mask
-
-    if (root / "labels.csv").exists():
-        return
-    data, rng = scenes.draw(200, 160, 128, 3), np.random.default_rng(3)
-    for name in ("images", "masks"):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    lines = [["image", "labels", "split"]]
-    for part, split in (("train", data.train), ("train", data.holdout), ("test", data.test)):
-        for i, name in enumerate(split.names):
-            Image.fromarray(split.image(i)).save(root / "images" / f"{name}.png")
-            encode_mask(split.mask(i)).save(root / "masks" / f"{name}.png")  # type: ignore[arg-type]
-            labels = [k for k, there in enumerate(split.labels[i]) if there]
-            if part == "train" and rng.random() < 1 / 12:
-                others = [k for k in range(len(data.classes)) if k not in labels]
-                labels = labels[1:] if len(labels) > 1 else [*labels, int(rng.choice(others))]
-            lines.append([name, ";".join(data.classes[k] for k in labels), part])
-    (root / "classes.txt").write_text("\n".join(data.classes) + "\n")
-    with (root / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(lines)
-
-
-def counts_of(confusions: np.ndarray) -> np.ndarray:
-    """Confusion (..., K+1, K+1) -> pixels predicted as each class, and those of them that are right (..., K+1, 2)."""
-    return np.stack([confusions.sum(-2), np.diagonal(confusions, axis1=-2, axis2=-1)], -1).astype(np.uint16)
-
-
-def only_present(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(..., K+1, 2) -> (..., 1 + PRESENT, 2): background and the classes that the image is labelled with."""
-    kept = [0, *(1 + np.flatnonzero(labels))]
-    result = np.zeros((*counts.shape[:-2], 1 + PRESENT, 2), np.uint16)
-    result[..., : len(kept), :] = counts[..., kept, :]
-    return result
-
-
-def measure(sweep: Any, points: list[tuple[dict[str, Any], int, bool]], store: Path, file: Path, seed: int) -> None:
-    """Run the points and write what is kept of them. The first of a refinement also keeps its heatmaps."""
-    from semples.config import with_changes
-    from semples.data import png_archive
-    from semples.metrics import THRESHOLDS, confusion, sweep_thresholds
-    from semples.pipeline.run import Event, run
-    from semples.stages import segment
-    from semples.stages.heatmaps import read_heatmaps
-    from semples.store import Store
-
-    rows: list[dict[str, Any]] = []
-    masks, heatmaps, networks = [], [], []
-    at = [int(np.abs(THRESHOLDS - score).argmin()) for score in SCORES]
-    for number, (parameters, late, trains) in enumerate(points):
-        config = with_changes(sweep.base_config(), {**parameters, "seed": seed}, "landscape")
-        seconds: dict[str, float] = {}
-
-        def report(event: Event, seconds: dict[str, float] = seconds) -> None:
-            if event.metrics is not None:
-                seconds[event.stage] = round(event.cpu_seconds, 2)
-
-        with Store(store) as results:
-            result = run(config, results, report, until="segment" if trains else "measured_masks")
-        data, classes = result.data, result.data.num_classes
-        pools = [(data.holdout, "", range(len(data.holdout))), (data.train, "measured_", data.train.annotated)]
-        of_masks, of_heatmaps = [], []
-        for split, prefix, indices in pools:
-            made = png_archive.Reader(result.folders[f"{prefix}masks"] / png_archive.FILE)
-            stored = png_archive.Reader(result.folders[f"{prefix}heatmaps"] / png_archive.FILE)
-            for i in indices:
-                truth, labels = split.mask(i), split.labels[i]
-                mask = np.array(made.read(split.names[i]))
-                of_masks.append(only_present(counts_of(confusion(truth, mask, classes)), labels))  # type: ignore[arg-type]
-                if late == 0:
-                    counts = sweep_thresholds([(truth, *read_heatmaps(stored, split, i))], classes).counts[at]  # type: ignore[list-item]
-                    of_heatmaps.append(only_present(counts_of(counts), labels))
-        masks.append(of_masks)
-        if late == 0:
-            heatmaps.append(np.stack(of_heatmaps, 1))
-        if trains:
-            network = segment.load_network(config.segment, classes, result.folders["segment"])
-            networks.append([])
-            for split in (data.holdout, data.test):
-                indices = range(len(split))
-                predicted = segment.predict_all(network, split, indices, config.runtime, config.segment.test)
-                for i, mask in zip(indices, predicted, strict=True):
-                    networks[-1].append(counts_of(confusion(split.mask(i), mask, classes)))  # type: ignore[arg-type]
-        milestones = {name: round(result.metrics[f"{name}/holdout/cam_miou"], 3) for name in MILESTONES}
-        rows.append({"parameters": parameters, "seconds": seconds, "milestones": milestones, "seed": seed})
-        rows[-1] |= {"late": late, "network": trains}
-        shown = {key: round(value, 1) for key, value in result.metrics.items() if key.endswith(("do_miou", "g_miou"))}
-        print(f"{file.name}: {number + 1} of {len(points)}, {sum(seconds.values()):.0f} s, {shown}", flush=True)
-    if not (images := file.parent / "images.npz").exists():
-        write_images(data, images)
-    arrays = {"masks": np.array(masks), "heatmaps": np.array(heatmaps), "networks": np.array(networks)}
-    text = np.frombuffer(json.dumps(rows).encode(), np.uint8)
-    temporary = file.with_suffix(".part")
-    with temporary.open("wb") as to:
-        np.savez_compressed(to, rows=text, **arrays)
-    temporary.replace(file)
-
-
-def write_images(data: Any, file: Path) -> None:
-    """The images: pool, image labels (N, K), and true pixels by class (N, K+1)."""
-    pools, labels, truth = [], [], []
-    indices = {"train": data.train.annotated}
-    for pool in POOLS:
-        split = getattr(data, pool)
-        for i in indices.get(pool, range(len(split))):
-            pools.append(POOLS.index(pool))
-            labels.append(split.labels[i])
-            truth.append(np.bincount(split.mask(i).ravel(), minlength=256)[: data.num_classes + 1])
-    np.savez_compressed(
-        file,
-        pools=np.array(pools, np.uint8),
-        labels=np.array(labels),
-        truth=np.array(truth, np.uint16),
-        classes=np.array(data.classes),
-    )
-
-
-def record(name: str, groups: int, store: Path, seeds: list[int]) -> None:
-    """Measure what is missing of a landscape."""
-    from tune.sweep_file import load_sweep
-
-    if name == "noisy":
-        draw_noisy(store / "noisy-data")
-    sweep, folder = load_sweep(HERE / f"{name}.yaml"), HERE / name
-    folder.mkdir(exist_ok=True)
-    points, base = tree(sweep), sweep.base_config().seed
-    for group in range(groups):
-        if not (file := folder / f"{group:02}.npz").exists():
-            measure(sweep, points[group], store / name, file, base)
-    for seed in seeds:
-        again = [p for of_group in points[::2] for p in of_group[:AGAIN]]
-        if not (file := folder / f"seed-{seed}.npz").exists():
-            measure(sweep, [(parameters, late, late == 0) for parameters, late, _ in again], store / name, file, seed)
 
 
 @dataclass(frozen=True)
@@ -262,7 +64,7 @@ def miou(counts: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def read(name: str) -> Landscape:
     """A landscape as far as it was recorded."""
-    folder = HERE / name
+    folder = FOLDER / name
     with np.load(folder / "images.npz") as images:
         pool, truth, labels = images["pools"], images["truth"].astype(np.int64), images["labels"]
     labels = labels[pool != POOLS.index("test")]
@@ -293,46 +95,4 @@ def _dense(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def recorded() -> Iterator[str]:
     """Names of the landscapes of which something was measured."""
-    return (path.parent.name for path in sorted(HERE.glob("*/images.npz")))
-
-
-def show(name: str) -> None:
-    """Print what a landscape looks like."""
-    found = read(name)
-    holdout, train = (np.flatnonzero(found.pool == i) for i in (0, 1))
-    first = [i for i, row in enumerate(found.rows) if row["seed"] == found.rows[-1]["seed"]]
-    unseen, measured = found.of_masks(holdout)[first], found.of_masks(train)[first]
-    default = next(
-        i for i, at in enumerate(first) if at in found.networks and found.rows[at]["late"] == 0
-    )  # the very first point
-    best = int(unseen.argmax())
-    print(f"{name}: {len(first)} configurations, {len(found.networks)} networks")
-    print(
-        f"  pseudo masks of unseen images: default {unseen[default]:.1f}, best {unseen[best]:.1f} (of training images"
-    )
-    print(f"  {measured[default]:.1f} and {measured[best]:.1f}); correlation {np.corrcoef(unseen, measured)[0, 1]:.2f}")
-    seconds = {stage: np.median([row["seconds"][stage] for row in found.rows if stage in row["seconds"]])
-               for stage in found.rows[first[default]]["seconds"]}  # fmt: skip
-    print("  CPU seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items()))
-
-
-def main() -> None:
-    """See the head of this file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    recording = commands.add_parser("record", help="measure what is missing")
-    recording.add_argument("name", choices=sorted(path.stem for path in HERE.glob("*.yaml")))
-    recording.add_argument("--groups", type=int, default=TREE["match"])
-    recording.add_argument("--store", type=Path, default=Path("runs/landscapes"))
-    recording.add_argument("--seeds", type=int, nargs="*", default=[])
-    commands.add_parser("show", help="what was measured").add_argument("names", nargs="*")
-    arguments = parser.parse_args()
-    if arguments.command == "record":
-        record(arguments.name, arguments.groups, arguments.store, arguments.seeds)
-    else:
-        for name in arguments.names or recorded():
-            show(name)
-
-
-if __name__ == "__main__":
-    main()
+    return (path.parent.name for path in sorted(FOLDER.glob("*/images.npz")))
