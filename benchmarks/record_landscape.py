@@ -4,9 +4,9 @@
     python benchmarks/record_landscape.py NAME --show
 
 Points are a tree: 12 settings of what `match` reads, 4 of what `prompts` reads on each, 2 of what `refine` reads on
-each of these, and 11 of the masks on each of those; every setting of the prompts trains one network. The first point is
-the default; the others are scrambled Sobol sequences. With --seeds, the first refinement of every other group is measured
-again with other seeds of the runs, so that the noise is known. Results of stages are stored while a group is measured,
+each of these, and 11 of the masks on each of those; every setting of the prompts trains one network. The first point
+is the default; the others are scrambled Sobol sequences. With --seeds, the first refinement of every other group is
+measured again with other seeds of the runs, so that the noise is known. Results of stages are stored meanwhile,
 and every group is a file of its own: the same command goes on where it was stopped. About three hours on one core.
 """
 

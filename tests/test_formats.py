@@ -56,7 +56,11 @@ def test_an_export_of_0_1_0_loads() -> None:
 def test_a_confirmation_of_0_1_0_loads() -> None:
     stored = json.loads((OLD / "confirm.json").read_text())
     verdict = read_verdict(OLD)
-    assert (verdict.metric, verdict.winner, verdict.sentence) == ("seg_miou", "", stored["sentence"])
+    assert (verdict.metric, verdict.winner, verdict.looks) == ("seg_miou", "", 1)
+    # its interval was two-sided, and is another one now
+    assert verdict.sentence.startswith("no winner: trial 1 leads with -1.7 points over the default") and (
+        stored["sentence"].partition(",")[0] == verdict.sentence.partition(",")[0]
+    )
     assert {*verdict.reported} == {"default", "trial 1"}
 
 

@@ -10,8 +10,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -23,11 +22,11 @@ from semples.formats import Format, json_object
 from semples.pipeline.graph import reporting
 from semples.run_folder import read_run
 from semples.secrets import pass_on
-from semples.statistics import Spread, spread
 from tune.cluster import joined, watched
 from tune.driver import catch_up
 from tune.messages import Usage
 from tune.mlflow_writer import Store
+from tune.needs import trained_by
 from tune.objectives import Direction, choosing
 from tune.outside import compute_all, is_there
 from tune.parts import HEADLINES
@@ -37,77 +36,23 @@ from tune.study import load_study, ranked
 from tune.sweep_file import Sweep
 from tune.sweep_folder import tracking_uri
 from tune.tracking import open_trackers
+from tune.verdict import DEFAULT, Verdict, judge
 
 CONFIRM = "confirm"  # folder of the runs; with .json, the verdict
-DEFAULT = "default"
 FORMAT = Format((dict,))  # confirm.json of version 0.1.0 lacks the stamp only
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """metric: that was compared, mIoU in percent. chosen: by finalist its spread on what chooses; reported: on what is
-    reported. over_default: paired differences of the reported figures to the default's; over_others: of the leader's to
-    each of the others'. leader: the best by what chooses. winner: the leader if the interval of its difference to the
-    default, widened for the number of finalists, is above 0, else ""."""
-
-    metric: str
-    chosen: dict[str, Spread]
-    reported: dict[str, Spread]
-    over_default: dict[str, Spread]
-    over_others: dict[str, Spread]
-    leader: str
-    winner: str
-
-    @property
-    def sentence(self) -> str:
-        """What can be said of it."""
-        if self.leader == DEFAULT:
-            return "no winner: over these seeds no finalist is better than the default configuration"
-        d = self.over_default[self.leader]
-        figures = f"{d.mean:+.1f} points over the default, {d.low:+.1f} to {d.high:+.1f}"
-        if self.winner:
-            return f"{self.winner} wins: {figures}"
-        if d.high < 0:
-            return f"no winner: {self.leader} leads by what chooses, and what is reported says {figures}"
-        return f"no winner: {self.leader} leads with {figures}, which includes 0; take more --seeds to know"
-
-
-def judge(
-    metric: str, values: Mapping[str, Sequence[tuple[float, float]]], direction: Direction = "maximize"
-) -> Verdict:
-    """Compare finalists, DEFAULT among them, by (what chooses, what is reported), one pair a seed, in the same order.
-    Differences are above 0 where a finalist is better.
-
-    The more finalists, the more likely one of them looks better by chance: the interval that makes a winner holds for
-    all of them together with 95% (Bonferroni).
-    """
-    chosen = {name: [a for a, _ in pairs] for name, pairs in values.items()}
-    reported = {name: [b for _, b in pairs] for name, pairs in values.items()}
-    sign = 1 if direction == "maximize" else -1
-    leader = max(chosen, key=lambda name: sign * sum(chosen[name]))
-    confidence = 1 - 0.05 / max(1, len(values) - 1)
-
-    def differences(of: str, to: str) -> Spread:
-        return spread([sign * (a - b) for a, b in zip(reported[of], reported[to], strict=True)], confidence)
-
-    over_default = {name: differences(name, DEFAULT) for name in values if name != DEFAULT}
-    return Verdict(
-        metric,
-        {name: spread(v) for name, v in chosen.items()},
-        {name: spread(v) for name, v in reported.items()},
-        over_default,
-        {name: differences(leader, name) for name in values if name != leader},
-        leader,
-        leader if leader != DEFAULT and over_default[leader].low > 0 else "",
-    )
-
-
 def finalists(sweep: Sweep, folder: Path, top: int) -> dict[str, Config]:
-    """The default configuration and the `top` best other trials, as they ran. Raises UserError if there are none."""
+    """The default configuration and the `top` best other trials, as they ran: each the best of those that trained what
+    it trained, for two that differ in their masks alone are nearly one; others only where there are too few of these.
+    Raises UserError if there are none."""
     study, default = load_study(folder, sweep), sweep.default_parameters()
-    leading = [t for t in ranked(study, sweep) if t.params != default][:top]
-    if not leading:
+    others = [t for t in ranked(study, sweep) if t.params != default]
+    if not others:
         raise UserError(f"{folder}: no trial but the default is complete yet, so there is nothing to confirm")
+    trained = trained_by(sweep)
+    best = {tuple(t.params.get(key) for key in trained): t.number for t in reversed(others)}
+    leading = sorted(others, key=lambda t: t.number not in best.values())[:top]
     own = {f"trial {t.number}": read_run(trial_folder(folder, t.number))[0] for t in leading}
     return {DEFAULT: sweep.base_config(), **own}
 
@@ -122,6 +67,7 @@ def confirm(
     out. Writes confirm.json into the folder. Raises UserError if nothing is left to compare.
     """
     objective = next(one for one in sweep.objectives if one.stage)
+    earlier = _read(folder) if (folder / f"{CONFIRM}.json").exists() else None
     configs = finalists(sweep, folder, top)
     first = sweep.base_config().seed + 1
     again = {
@@ -169,9 +115,10 @@ def confirm(
             for how in (sweep.selection, "oracle" if annotated else sweep.selection)
         )
         values[name].append((chosen, reported))
-    verdict = judge(metric, values, objective.direction)
+    looks = earlier.looks + (earlier.values != values) if earlier else 1
+    verdict = judge(metric, values, objective.direction, looks)
     temporary = folder / f".{CONFIRM}.json"
-    record = {**FORMAT.stamp(), "metric": metric, "direction": objective.direction, "seeds": seeds}
+    record = {**FORMAT.stamp(), "metric": metric, "direction": objective.direction, "seeds": seeds, "looks": looks}
     record |= {"selection": sweep.selection, "values": values}
     temporary.write_text(
         json.dumps({**record, "winner": verdict.winner, "sentence": verdict.sentence}, indent=2) + "\n"
@@ -188,12 +135,18 @@ class _Record(BaseModel):
 
     metric: str
     direction: Direction = "maximize"
+    looks: int = Field(default=1, ge=1)
     values: dict[str, Annotated[list[tuple[float, float]], Field(min_length=1)]]
 
 
 def read_verdict(folder: Path) -> Verdict:
     """The verdict that a confirmation left in the folder of a sweep. Raises UserError where there is none, or a damaged
     or newer one."""
+    found = _read(folder)
+    return judge(found.metric, found.values, found.direction, found.looks)
+
+
+def _read(folder: Path) -> _Record:
     path = folder / f"{CONFIRM}.json"
     if not path.is_file():
         raise UserError(f"{path}: no such file; make it with semples-tune confirm")
@@ -202,8 +155,8 @@ def read_verdict(folder: Path) -> Verdict:
         if DEFAULT not in found.values or len({len(pairs) for pairs in found.values.values()}) != 1:
             raise ValueError("values")
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({cut(str(error))}); run semples-tune confirm again") from None
-    return judge(found.metric, found.values, found.direction)
+        raise UserError(f"{path}: damaged ({cut(str(error))}); delete it and run semples-tune confirm again") from None
+    return found
 
 
 def _track(sweep: Sweep, folder: Path, verdict: Verdict) -> None:

@@ -27,6 +27,14 @@ def affecting(sweep: Sweep) -> dict[str, tuple[str, ...]]:
     return {name: tuple(key for key in sweep.space if key in own) for name, own in found.items()}
 
 
+def trained_by(sweep: Sweep) -> tuple[str, ...]:
+    """The searched keys on which depends what a trial trains before the stage that it is judged by."""
+    stages = graph(sweep.base_config())
+    of = affecting(sweep)
+    trained = {key for name in of if name != sweep.last_stage and not stages[name].by_image for key in of[name]}
+    return tuple(key for key in sweep.space if key in trained)
+
+
 def on_gpu(sweep: Sweep) -> frozenset[str]:
     """The stages of its trials that use a GPU; all, where trials use none: then the CPUs are what a stage needs."""
     base = sweep.base_config()

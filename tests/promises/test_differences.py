@@ -8,7 +8,9 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from semples import ablation
 from semples.ablation import DIFFERENCES, STEPS, ablate, differences, figures, table
@@ -16,7 +18,7 @@ from semples.config import Config, with_changes
 from semples.errors import UserError
 from semples.pipeline.run import Event
 from semples.statistics import spread
-from tune.confirm import DEFAULT, judge
+from tune.verdict import DEFAULT, ERROR, Verdict, dunnett, judge, spent_at
 
 
 def test_a_spread_is_the_interval_of_students_t() -> None:
@@ -130,17 +132,37 @@ def test_a_winner_is_above_the_default_seed_by_seed() -> None:
     assert {name: s.mean for name, s in verdict.over_others.items()} == pytest.approx({DEFAULT: 2.0, "trial 2": 22.0})
 
 
-def test_the_more_finalists_the_wider_the_interval() -> None:
-    """Of 0.5 to 3.5 over three seeds: two finalists or three."""
-    better = pairs(51.2, 62.2, 73.4)
-    one = judge("m", {DEFAULT: pairs(50, 60, 70), "trial 1": better})
-    four = judge(
-        "m", {DEFAULT: pairs(50, 60, 70), "trial 1": better, **{f"trial {i}": pairs(1, 2, 3) for i in (2, 3, 4)}}
-    )
-    widths = [verdict.over_default["trial 1"].high - verdict.over_default["trial 1"].low for verdict in (one, four)]
-    differ = [1.2, 2.2, 3.4]
-    assert widths == pytest.approx([spread(differ).high - spread(differ).low,
-                                    spread(differ, 1 - 0.05 / 4).high - spread(differ, 1 - 0.05 / 4).low])  # fmt: skip
+def width(verdict: Verdict) -> float:
+    own = verdict.over_default["trial 1"]
+    assert own.high - own.mean == pytest.approx(own.mean - own.low)
+    return own.high - own.mean
+
+
+def test_an_interval_is_of_the_variance_that_seeds_do_not_share_and_of_all_finalists() -> None:
+    """The largest of the differences is within it 97 times of 100, at the first look."""
+    rest = [np.array([1.0, -1.0, 0.0]), np.array([-1.0, 0.0, 1.0]), np.array([0.0, 1.0, -1.0])]  # sums of 0
+    values = {DEFAULT: rest[0] + 50, "trial 1": rest[1] + 52, "trial 2": rest[2] + 10}
+    shared = np.array([0.0, 30.0, -20.0])
+    verdict = judge("m", {name: pairs(*(of + shared)) for name, of in values.items()})
+    deviation = math.sqrt(6 / 4)  # squares of `rest` over 2 x 2 degrees of freedom
+    assert width(verdict) == pytest.approx(dunnett(2, 4, 0.03) * deviation * math.sqrt(2 / 3))
+    again = judge("m", {name: pairs(*(of + shared)) for name, of in values.items()}, looks=2)
+    assert width(again) == pytest.approx(dunnett(2, 4, 0.012) * deviation * math.sqrt(2 / 3))
+
+
+def test_with_one_finalist_the_interval_is_that_of_paired_differences() -> None:
+    verdict = judge("m", {DEFAULT: pairs(50, 60, 70), "trial 1": pairs(51.2, 62.2, 73.4)})
+    assert width(verdict) == pytest.approx(student.ppf(0.97, 2) * np.std([1.2, 2.2, 3.4], ddof=1) / math.sqrt(3), 1e-4)
+
+
+def test_looks_never_spend_more_than_the_error_that_is_allowed() -> None:
+    assert spent_at(1) == pytest.approx(0.03) and spent_at(2) == pytest.approx(0.012)
+    assert 0.0499 < sum(map(spent_at, range(1, 50))) <= ERROR
+
+
+def test_a_single_seed_says_nothing() -> None:
+    verdict = judge("m", {DEFAULT: pairs(50), "trial 1": pairs(90)})
+    assert verdict.winner == "" and verdict.over_default["trial 1"].low == -math.inf
 
 
 def test_an_interval_that_reaches_the_default_makes_no_winner() -> None:

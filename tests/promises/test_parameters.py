@@ -25,9 +25,10 @@ from launches import Machine
 from mlflow import MlflowClient
 
 from semples.config import Config, flatten, load, to_dict, with_changes
+from semples.errors import UserError
 from semples.pipeline.graph import STAGES
 from semples.run_folder import read_run
-from tune.confirm import DEFAULT, confirm, finalists
+from tune.confirm import confirm, finalists, read_verdict
 from tune.driver import launch
 from tune.messages import Usage
 from tune.objectives import choosing
@@ -39,6 +40,7 @@ from tune.sweep_file import Sweep, make_sweep
 from tune.sweep_folder import load_launched
 from tune.tracking import EXPERIMENT, PARENT
 from tune.values import Resources
+from tune.verdict import DEFAULT
 
 SWEEP: dict[str, Any] = {
     "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 6, "gate": 1, "sampler": "random",
@@ -335,9 +337,11 @@ def test_a_confirmation_leads_by_what_chooses_and_wins_by_what_is_reported(
         weight = world.configs[int(name.removeprefix("trial ")) if name != DEFAULT else 0].match.lambda_b
         assert spread.mean == pytest.approx(50 - weight + 1.5 / 8)
         assert verdict.reported[name].mean == pytest.approx(50 + weight - 1.5 / 8)
-    assert verdict.winner == "", "its reported figures are the lowest"
+    over = {name: of.mean for name, of in verdict.over_default.items() if of.mean > 0}
+    assert over and verdict.leader not in over, "its reported figures are the lowest"
+    assert verdict.winner == max(over, key=lambda name: verdict.chosen[name].mean)
     written = json.loads((world.folder / "confirm.json").read_text())
-    assert written["seeds"] == 2 and written["selection"] == "holdout" and written["winner"] == ""
+    assert written["seeds"] == 2 and written["selection"] == "holdout" and written["winner"] == verdict.winner
     assert {*written["values"]} == {*verdict.chosen} and written["sentence"] == verdict.sentence
 
 
@@ -382,7 +386,27 @@ def test_a_confirmation_of_which_all_is_there_needs_no_ray(
     monkeypatch.setattr("tune.confirm.catch_up", lambda store, folder: None)
     sweep = load_launched(world.folder)
     assert confirm(sweep, world.folder, 2, 2, None, lambda *words: again.append(words)) == verdict
-    assert sorted(again) == sorted(said)
+    assert sorted(again) == sorted(said) and verdict.looks == 1
+
+
+def test_more_seeds_are_another_look_and_the_same_ones_are_not(
+    world: Launched,
+    confirmed: tuple[Any, list[tuple[str, int, str]], list[Config]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    folder, sweep = tmp_path / "s", load_launched(world.folder)
+    shutil.copytree(world.folder, folder, ignore=shutil.ignore_patterns("store"))
+    Machine(monkeypatch)
+    for name, value in with_ray_replaced().items():
+        monkeypatch.setattr(name, value)
+    looks = [confirm(sweep, folder, 2, seeds, None, lambda *_: None).looks for seeds in (2, 3, 3, 4)]
+    assert looks == [1, 2, 2, 3] and json.loads((folder / "confirm.json").read_text())["looks"] == 3
+    assert read_verdict(folder).looks == 3
+    # how often was looked is not forgotten without a word
+    (folder / "confirm.json").write_text("{")
+    with pytest.raises(UserError, match=r"confirm\.json: damaged .* delete it and run semples-tune confirm again"):
+        confirm(sweep, folder, 2, 4, None, lambda *_: None)
 
 
 def test_a_sweep_that_is_written_and_read_again_is_the_same(world: Launched) -> None:

@@ -21,9 +21,9 @@ def confirm(
 ) -> None:
     """Run the best trials and the default again over seeds, and say whether one is really better.
 
-    The best of many trials is the luckiest of them too: a winner is named only where its paired difference to the
-    default is above 0 with 95% confidence. Finished runs are kept, so the same command goes on, and more --seeds can be
-    asked for later.
+    The best of many trials is the luckiest of them too: where no finalist is better than the default, a winner is named
+    in at most one sweep of twenty. Finished runs are kept, so the same command goes on. More --seeds can be asked for
+    later; every look at them needs a clearer difference than the one before.
     """
     from semples.run_folder import STAMPS
     from tune.environment import quiet, variables

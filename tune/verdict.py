@@ -1,0 +1,127 @@
+"""Is a finalist better than the default configuration? What their runs over seeds say, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import chi2, norm
+
+from semples.statistics import Spread, spread
+from tune.objectives import Direction
+
+DEFAULT = "default"
+ERROR = 0.05  # probability of naming a winner where no finalist is better, however often one looks
+SPENDS = 0.6  # share of what is left of it that a look may spend
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """metric: that was compared, mIoU in percent. chosen: by finalist its spread on what chooses; reported: on what is
+    reported. over_default: paired differences of the reported figures to the default's, with an interval of which the
+    lower ends hold for all finalists together; over_others: of the leader's to each of the others'. leader: the best by
+    what chooses. winner: the best by what chooses of the finalists whose interval to the default is above 0, else "".
+    looks: how often these finalists were judged, this time included."""
+
+    metric: str
+    chosen: dict[str, Spread]
+    reported: dict[str, Spread]
+    over_default: dict[str, Spread]
+    over_others: dict[str, Spread]
+    leader: str
+    winner: str
+    looks: int = 1
+
+    @property
+    def sentence(self) -> str:
+        """What can be said of it."""
+        if self.winner:
+            behind = "" if self.winner == self.leader else f"; {self.leader} leads by what chooses"
+            return f"{self.winner} wins: {self._over(self.winner)}{behind}"
+        if self.leader == DEFAULT:
+            return "no winner: over these seeds no finalist is better than the default configuration"
+        if self.over_default[self.leader].high < 0:
+            said = self._over(self.leader)
+            return f"no winner: {self.leader} leads by what chooses, and what is reported says {said}"
+        return f"no winner: {self.leader} leads with {self._over(self.leader)}, which includes 0; take more --seeds to know"
+
+    def _over(self, name: str) -> str:
+        d = self.over_default[name]
+        proxy = " by CLIP, which may be wrong: there were no masks" if self.metric.startswith("proxy/") else ""
+        return f"{d.mean:+.1f} points over the default, {d.low:+.1f} to {d.high:+.1f}{proxy}"
+
+
+def judge(
+    metric: str,
+    values: Mapping[str, Sequence[tuple[float, float]]],
+    direction: Direction = "maximize",
+    looks: int = 1,
+) -> Verdict:
+    """Compare finalists, DEFAULT among them, by (what chooses, what is reported), one pair a seed, in the same order.
+    Differences are above 0 where a finalist is better.
+
+    A seed may do something to all of them alike; the rest of the variance is taken to be the same for all, and is
+    learned from all. That no finalist is above the default is tested for all of them together (Dunnett's test,
+    one-sided), and whoever looks again, with more seeds, has less of ERROR left to spend.
+    """
+    chosen = {name: [a for a, _ in pairs] for name, pairs in values.items()}
+    reported = {name: [b for _, b in pairs] for name, pairs in values.items()}
+    sign = 1 if direction == "maximize" else -1
+
+    def best(names: Sequence[str]) -> str:
+        return max(names, key=lambda name: sign * sum(chosen[name]), default="")
+
+    leader, half = best([*values]), _half_width([*reported.values()], spent_at(looks))
+
+    def differences(of: str, to: str) -> Spread:
+        found = spread([sign * (a - b) for a, b in zip(reported[of], reported[to], strict=True)])
+        return Spread(found.mean, found.minimum, found.maximum, found.mean - half, found.mean + half)
+
+    over_default = {name: differences(name, DEFAULT) for name in values if name != DEFAULT}
+    return Verdict(
+        metric,
+        {name: spread(v) for name, v in chosen.items()},
+        {name: spread(v) for name, v in reported.items()},
+        over_default,
+        {name: differences(leader, name) for name in values if name != leader},
+        leader,
+        best([name for name, over in over_default.items() if over.low > 0]),
+        looks,
+    )
+
+
+def spent_at(look: int) -> float:
+    """Error that the first look, the second, ... may make; all that there may ever be make less than ERROR together."""
+    return ERROR * SPENDS * (1 - SPENDS) ** (look - 1)
+
+
+def _half_width(values: Sequence[Sequence[float]], level: float) -> float:
+    """Of the interval of a difference between two means. values: by configuration and seed; what a seed does to all of
+    them alike is taken out of their variance (two-way layout without interaction)."""
+    table = np.array(values)
+    configurations, seeds = table.shape
+    freedom = (configurations - 1) * (seeds - 1)
+    if not freedom:
+        return math.inf
+    rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    return dunnett(configurations - 1, freedom, level) * math.sqrt(2 * float((rest**2).sum()) / freedom / seeds)
+
+
+@lru_cache
+def dunnett(compared: int, freedom: int, level: float) -> float:
+    """What the largest of so many t statistics, each of a mean against the same control, exceeds with probability
+    `level` where none is above the control; all means are of equally many values (Dunnett, 1955)."""
+    shares = (np.arange(4000) + 0.5) / 4000
+    deviations = np.sqrt(chi2.ppf(shares, freedom) / freedom)[:, None]
+    control, weights = np.polynomial.hermite_e.hermegauss(60)
+    weights = weights / weights.sum()
+
+    def above(limit: float) -> float:
+        below = norm.cdf(math.sqrt(2) * limit * deviations + control) ** compared
+        return 1 - float((below @ weights).mean()) - level
+
+    return float(brentq(above, 0, 1e5))
