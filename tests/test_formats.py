@@ -20,10 +20,10 @@ from semples.formats import WRITTEN_BY
 from semples.manifest import NewerError, intact, parse, read_manifest, seal
 from semples.run_folder import RESULT_FORMAT, read_run
 from tune import confirm, sweep_file
-from tune.confirm import read_verdict
 from tune.samplers import create_sampler
 from tune.sweep_file import load_sweep, make_sweep
 from tune.sweep_folder import check_same, load_launched, record
+from tune.verdict import read_verdict
 
 OLD = Path(__file__).parent / "fixtures" / "0.1.0"
 STORED = next((OLD / "store").iterdir())

@@ -13,7 +13,7 @@ from semples.config import Config
 from semples.errors import UserError
 from semples.run_folder import read_run
 from tune.environment import quiet, variables
-from tune.messages import TrialCallback
+from tune.messages import RunCallback, TrialCallback
 from tune.places import trial_folder
 from tune.records import reported_later, trial_record
 from tune.study import load_study, pareto_front, ranked
@@ -22,6 +22,8 @@ from tune.sweep_folder import best_figures, load_launched, without_secrets
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tune.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,13 @@ class SweepResults:
         return [read_run(trial_folder(self.folder, trial.number))[0] for trial in front]
 
     @property
+    def verdict(self) -> Verdict | None:
+        """Which finalist is better than the default over seeds, if any; None where none were compared yet."""
+        from tune.verdict import has_record, read_verdict  # noqa: PLC0415 - takes half a second
+
+        return read_verdict(self.folder) if has_record(self.folder) else None
+
+    @property
     def figures(self) -> dict[str, float]:
         """Objectives and reported mIoUs of the best trial, as `best_NAME`; empty where none is complete."""
         return best_figures(self.study, self.sweep)
@@ -88,6 +97,7 @@ def launch(
     out: str | Path = "sweeps",
     address: str | None = None,
     on_event: TrialCallback = lambda number, event: None,
+    on_run: RunCallback = lambda finalist, seed, problem: None,
 ) -> SweepResults:
     """Run a sweep, or go on with it: what `semples-tune launch` does; finished trials are never repeated.
 
@@ -95,6 +105,7 @@ def launch(
     keys of the sweep file (trials, resources.gpu) or of the configuration that every trial starts from
     (segment.epochs). out: the folder of sweeps. address: of a Ray cluster, HOST:PORT or auto; without one Ray is
     started on this machine. on_event: called with the number of a trial and what happened to it, see tune.messages.
+    on_run: called when a run of the confirmation has ended, with the finalist, the seed, and what went wrong or "".
 
     It may run in any thread; only in the main one it ends in order on SIGTERM and Ctrl-C, and then gives what there is
     so far, with `ended` = "". Raises UserError for what its user can put right.
@@ -112,5 +123,5 @@ def launch(
         from tune.driver import launch as drive  # noqa: PLC0415 - Ray and MLflow read the variables
 
         with quiet():
-            ended = drive(without_secrets(spec), folder, address, on_event)
+            ended = drive(without_secrets(spec), folder, address, on_event, on_run)
     return replace(load(folder / spec.name), ended=ended)

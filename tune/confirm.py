@@ -6,40 +6,36 @@ with seeds that no trial had, and a winner is named only where that can hardly b
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+import optuna
 
 from semples.config import Config, with_changes
-from semples.errors import UserError, cut
-from semples.formats import Format, json_object
+from semples.errors import UserError
 from semples.pipeline.graph import reporting
 from semples.run_folder import read_run
 from semples.secrets import pass_on
 from tune.cluster import joined, watched
-from tune.driver import catch_up
-from tune.messages import Usage
-from tune.mlflow_writer import Store
+from tune.messages import RunCallback, Usage
+from tune.mlflow_writer import Store, catch_up
 from tune.needs import trained_by
-from tune.objectives import Direction, choosing
+from tune.objectives import choosing
 from tune.outside import compute_all, is_there
 from tune.parts import HEADLINES
 from tune.places import trial_folder
-from tune.records import run_of
+from tune.records import compute_seconds, run_of, trial_record, whole_seconds
 from tune.study import load_study, ranked
 from tune.sweep_file import Sweep
 from tune.sweep_folder import tracking_uri
-from tune.tracking import open_trackers
-from tune.verdict import DEFAULT, Verdict, judge
+from tune.tracking import Tracker, open_trackers
+from tune.verdict import DEFAULT, RECORD, Verdict, has_record, judge, read_record, write_record
 
-CONFIRM = "confirm"  # folder of the runs; with .json, the verdict
-FORMAT = Format((dict,))  # confirm.json of version 0.1.0 lacks the stamp only
+Which = tuple[str, int]  # a finalist and a seed
+RUNS = "confirm"  # their folder
 
 
 def finalists(sweep: Sweep, folder: Path, top: int) -> dict[str, Config]:
@@ -57,23 +53,38 @@ def finalists(sweep: Sweep, folder: Path, top: int) -> dict[str, Config]:
     return {DEFAULT: sweep.base_config(), **own}
 
 
-def confirm(
-    sweep: Sweep, folder: Path, top: int, seeds: int, address: str | None, on_run: Callable[[str, int, str], None]
-) -> Verdict:
-    """Run the finalists with `seeds` seeds that the sweep did not use, and judge them; the same call goes on where an
-    earlier one was interrupted.
+def confirm(sweep: Sweep, folder: Path, top: int, seeds: int, address: str | None, on_run: RunCallback) -> Verdict:
+    """Run the finalists of a sweep over seeds, and judge them; see `judge_finalists`. Where all runs are there already,
+    no Ray is started."""
 
-    on_run: called with (finalist, seed, "" or what went wrong) when a run is done. A finalist of which a run fails is
-    out. Writes confirm.json into the folder. Raises UserError if nothing is left to compare.
+    def compute(runs: Mapping[Which, tuple[Config, Path]], kind: str, until: str, ended: Callable[..., None]) -> None:
+        with joined(sweep.resources, address) as logs, watched(lambda: None, logs):
+            compute_all(sweep, folder, runs, kind, until, ended)
+
+    verdict = judge_finalists(sweep, folder, top, seeds, compute, on_run)
+    track(sweep, folder, verdict, open_trackers(folder, sweep.trackers))
+    catch_up(Store(tracking_uri(sweep, folder.parent), folder), folder)
+    return verdict
+
+
+def judge_finalists(
+    sweep: Sweep, folder: Path, top: int, seeds: int, compute: Callable[..., None], on_run: RunCallback
+) -> Verdict:
+    """Run the `top` best trials and the default with `seeds` seeds that the sweep did not use, and judge them; the same
+    call goes on where an earlier one was interrupted.
+
+    compute: does the runs, as tune.outside.compute_all. on_run: called with (finalist, seed, "" or what went wrong)
+    when a run is done. A finalist of which a run fails is out. Writes confirm.json into the folder. Raises UserError if
+    nothing is left to compare.
     """
     objective = next(one for one in sweep.objectives if one.stage)
-    earlier = _read(folder) if (folder / f"{CONFIRM}.json").exists() else None
+    earlier = read_record(folder) if has_record(folder) else None
     configs = finalists(sweep, folder, top)
     first = sweep.base_config().seed + 1
     again = {
         (name, seed): (
             with_changes(config, {"seed": seed}, "confirm"),
-            folder / CONFIRM / name.replace(" ", "-") / str(seed),
+            folder / RUNS / name.replace(" ", "-") / str(seed),
         )
         for name, config in configs.items()
         for seed in range(first, first + seeds)
@@ -86,9 +97,8 @@ def confirm(
             "sweep to where you may write"
         ) from None
     failed: dict[str, str] = {}
-    until = reporting(sweep.base_config(), sweep.last_stage) or sweep.last_stage
 
-    def ended(which: tuple[str, int], problem: str) -> None:
+    def ended(which: Which, problem: str) -> None:
         on_run(*which, problem)
         if problem:
             failed[which[0]] = f"{which[0]} with seed {which[1]}: {problem}"
@@ -99,8 +109,7 @@ def confirm(
         if which not in left:
             ended(which, "")
     if left:
-        with joined(sweep.resources, address) as logs, watched(lambda: None, logs):
-            compute_all(sweep, folder, left, "run", until, ended)
+        compute(left, "run", reporting(sweep.base_config(), sweep.last_stage) or sweep.last_stage, ended)
     if DEFAULT in failed or len(failed) == len(configs) - 1:
         raise UserError(f"nothing is left to compare: {'; '.join(failed.values())}")
     results = {which: read_run(place)[1] for which, (_, place) in again.items() if which[0] not in failed}
@@ -117,57 +126,44 @@ def confirm(
         values[name].append((chosen, reported))
     looks = earlier.looks + (earlier.values != values) if earlier else 1
     verdict = judge(metric, values, objective.direction, looks)
-    temporary = folder / f".{CONFIRM}.json"
-    record = {**FORMAT.stamp(), "metric": metric, "direction": objective.direction, "seeds": seeds, "looks": looks}
-    record |= {"selection": sweep.selection, "values": values}
-    temporary.write_text(
-        json.dumps({**record, "winner": verdict.winner, "sentence": verdict.sentence}, indent=2) + "\n"
-    )
-    temporary.replace(folder / f"{CONFIRM}.json")
-    _track(sweep, folder, verdict)
+    write_record(folder, verdict, objective.direction, sweep.selection, values)
     return verdict
 
 
-class _Record(BaseModel):
-    """What confirm.json holds that a verdict is made of."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    metric: str
-    direction: Direction = "maximize"
-    looks: int = Field(default=1, ge=1)
-    values: dict[str, Annotated[list[tuple[float, float]], Field(min_length=1)]]
-
-
-def read_verdict(folder: Path) -> Verdict:
-    """The verdict that a confirmation left in the folder of a sweep. Raises UserError where there is none, or a damaged
-    or newer one."""
-    found = _read(folder)
-    return judge(found.metric, found.values, found.direction, found.looks)
+def seeds_within(study: optuna.Study, sweep: Sweep) -> int:
+    """How many seeds the confirmation at the end of a sweep has: fewer than asked for, but two at least, where its
+    budget leaves no more."""
+    if sweep.confirm is None:
+        raise ValueError("the sweep has no confirmation")
+    if not sweep.budget:
+        return sweep.confirm.seeds
+    records = [*map(trial_record, study.get_trials(deepcopy=False))]
+    of_a_seed = (sweep.confirm.top + 1) * whole_seconds(records)
+    fit = (sweep.budget - compute_seconds(records)[0]) / of_a_seed if of_a_seed else math.inf
+    return int(max(2, min(sweep.confirm.seeds, fit)))
 
 
-def _read(folder: Path) -> _Record:
-    path = folder / f"{CONFIRM}.json"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; make it with semples-tune confirm")
-    try:
-        found = _Record.model_validate(FORMAT.read(json_object(path.read_bytes()), str(path)))
-        if DEFAULT not in found.values or len({len(pairs) for pairs in found.values.values()}) != 1:
-            raise ValueError("values")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({cut(str(error))}); delete it and run semples-tune confirm again") from None
-    return found
+def has_verdict(study: optuna.Study, sweep: Sweep, folder: Path) -> bool:
+    """Whether the confirmation at the end of a sweep is done, for the trials that there are now. One that there is
+    nothing for is."""
+    if sweep.confirm is None or len(ranked(study, sweep)) < 2:
+        return True
+    if not has_record(folder):
+        return False
+    known = read_record(folder).values
+    return {*known} == {*finalists(sweep, folder, sweep.confirm.top)} and (
+        len(known[DEFAULT]) >= seeds_within(study, sweep)
+    )
 
 
-def _track(sweep: Sweep, folder: Path, verdict: Verdict) -> None:
+def track(sweep: Sweep, folder: Path, verdict: Verdict, tracker: Tracker) -> None:
     """The verdict as a run of MLflow below that of the sweep."""
-    tracker, above = open_trackers(folder, sweep.trackers), run_of(load_study(folder, sweep))
+    above = run_of(load_study(folder, sweep))
     tags = {"kind": "confirm", "selection": sweep.selection, "verdict": verdict.sentence}
     key = f"{above}-confirm-{int(time.time())}"
     tracker.start(key, f"{sweep.name}-confirm", above, {}, tags)
     means = {f"{name}/{verdict.metric}": s.mean for name, s in verdict.reported.items()}
     lows = {f"{name}/over_default_low": s.low for name, s in verdict.over_default.items() if math.isfinite(s.low)}
     tracker.log(key, [means | lows])
-    tracker.attach(key, Path(f"{CONFIRM}.json"))
+    tracker.attach(key, Path(RECORD))
     tracker.end(key, "COMPLETE")
-    catch_up(Store(tracking_uri(sweep, folder.parent), folder), folder)

@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from semples.preflight import GROWING, check
 from semples.secrets import pass_on, reveal
 from semples.store import open_store
 from tune.cluster import Lives, joined, watched
+from tune.confirm import has_verdict, judge_finalists, seeds_within, track
 from tune.environment import termination_interrupts
-from tune.messages import TrialCallback
-from tune.mlflow_writer import Store, Writer, entries, unwritten, written
-from tune.outside import MAX_FAILURES
+from tune.messages import RunCallback, TrialCallback
+from tune.mlflow_writer import Store, Writer, catch_up, entries, say_what_waits, written
+from tune.outside import MAX_FAILURES, compute_all
 from tune.parts import TRACKERS, find
 from tune.places import BEST, STORE, SWEEP_FILE
 from tune.records import compute_seconds, is_of_0_1, keep_run, run_of, trial_record
@@ -70,10 +72,13 @@ def trials_to_go(sweep: Sweep, folder: Path) -> float:
     return max(sweep.trials - len(succeeded(study)), len(interrupted))
 
 
-def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback) -> str:
+def launch(
+    sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback, on_run: RunCallback = lambda *_: None
+) -> str:
     """Run the trials that the sweep still lacks, in `out`/NAME; finished ones are never repeated.
 
-    on_event: called with the number of a trial and what happened to it. Ctrl-C and SIGTERM end it in order.
+    on_event: called with the number of a trial and what happened to it; on_run: see tune.confirm. Ctrl-C and SIGTERM
+    end it in order.
     Returns why it ended, "" if it was kept from going on. Raises UserError if none of its trials could run.
     """
     folder = (out / sweep.name).resolve()
@@ -90,7 +95,7 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
             log.warning("%s", said)
         store = Store(tracking_uri(sweep, out), folder)
         missing = trials_to_go(sweep, folder)
-        if missing <= 0 and not unreported(load_study(folder, sweep), sweep):
+        if missing <= 0 and _nothing_left(sweep, folder):
             catch_up(store, folder)
             return DONE
         base = sweep.base_config()
@@ -122,9 +127,9 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
             def give_up() -> None:
                 searcher.stop()
                 tracker.end(key, "STOPPED")
-                _say_what_waits(store, writer.close(3))  # Ray does not wait much longer
+                say_what_waits(store, writer.close(3))  # Ray does not wait much longer
 
-            ended_before, locked = len(finished(study)), False
+            ended_before, locked, through = len(finished(study)), False, False
 
             def why_it_ended() -> str:
                 done = DONE if len(finished(study)) - ended_before >= missing else ""
@@ -135,6 +140,8 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
                     _fit(sweep, study, searcher, to_dict(base), folder, missing, on_event, logs)
                     if why_it_ended() and not searcher.failing:
                         report_leaders(study, sweep, folder, tracker, on_event)
+                        _confirm(study, sweep, folder, tracker, on_run)
+                    through = True
             except Exception as error:
                 if (cause := _of_study(error)) is None:
                     raise
@@ -156,14 +163,33 @@ def launch(sweep: Sweep, out: Path, address: str | None, on_event: TrialCallback
                             tracker.attach(key, Path(BEST))
                     except UserError as error:  # somebody changed it meanwhile
                         log.warning("%s", error)
-                    tracker.end(key, "COMPLETE" if why and not searcher.failing else "STOPPED")
-                    _say_what_waits(store, writer.close())
+                    tracker.end(key, "COMPLETE" if why and through and not searcher.failing else "STOPPED")
+                    say_what_waits(store, writer.close())
     if searcher.failing:
         raise UserError(f"{searcher.exhausted} ({folder / 'trials'}/*/error.txt); the same command tries again")
     if why and not succeeded(study):
         reasons = [trial_record(trial).reason for trial in finished(study)]
         raise UserError(f"no trial came through; {reasons[-1] if reasons else why} ({folder / 'trials'}/*/error.txt)")
     return why
+
+
+def _nothing_left(sweep: Sweep, folder: Path) -> bool:
+    """Whether what comes after the trials is done."""
+    study = load_study(folder, sweep)
+    return not unreported(study, sweep) and (sweep.confirm is None or has_verdict(study, sweep, folder))
+
+
+def _confirm(study: optuna.Study, sweep: Sweep, folder: Path, tracker: Tracker, on_run: RunCallback) -> None:
+    """The finalists over seeds; Ray is joined already."""
+    if sweep.confirm is None or has_verdict(study, sweep, folder):
+        return
+    top, seeds = sweep.confirm.top, seeds_within(study, sweep)
+    try:
+        verdict = judge_finalists(sweep, folder, top, seeds, partial(compute_all, sweep, folder), on_run)
+    except UserError as error:
+        log.warning("no confirmation: %s", error)
+        return
+    track(sweep, folder, verdict, tracker)
 
 
 def _of_study(error: BaseException | None) -> StorageInternalError | None:
@@ -200,22 +226,6 @@ def _run_key(sweep: Sweep, folder: Path, store: Store) -> str:
         raise UserError(f"MLflow store {store.uri} does not hold this sweep; go on in the store it began in")
     begun = (e["run"] for _, e in entries(folder) if e.get("what") == "start" and not e.get("parent"))
     return key or next(begun, "") or new_key()
-
-
-def catch_up(store: Store, folder: Path) -> None:
-    """Write what MLflow missed in earlier launches."""
-    if unwritten(folder):
-        with Writer(store, folder) as writer:
-            _say_what_waits(store, writer.close())
-
-
-def _say_what_waits(store: Store, number: int) -> None:
-    if number:
-        log.warning(
-            "MLflow store %s still lacks %d entries of this sweep; the same command writes them when it is there again",
-            store.uri,
-            number,
-        )
 
 
 def _fit(

@@ -150,6 +150,7 @@ class Reported:
 
 Event = Message | Began | Ended | Reported
 TrialCallback = Callable[[int, Event], None]  # (number of the trial, what happened)
+RunCallback = Callable[[str, int, str], None]  # of a confirmation that has ended: finalist, seed, "" or what went wrong
 
 _KINDS: dict[str, type[Message]] = {
     kind.__name__: kind for kind in (Progress, EpochDone, StageDone, Decided, Restarted, Completed, Failed, Lost)

@@ -249,6 +249,23 @@ class Writer:
             log.warning("MLflow store %s fails; the sweep goes on and what is to be written waits: %s", where, why)
 
 
+def catch_up(store: Store, folder: Path) -> None:
+    """Write what MLflow missed in earlier launches."""
+    if unwritten(folder):
+        with Writer(store, folder) as writer:
+            say_what_waits(store, writer.close())
+
+
+def say_what_waits(store: Store, number: int) -> None:
+    """Warn of entries that MLflow still lacks, if there are any."""
+    if number:
+        log.warning(
+            "MLflow store %s still lacks %d entries of this sweep; the same command writes them when it is there again",
+            store.uri,
+            number,
+        )
+
+
 def _content(entry: dict[str, Any]) -> bytes:
     """What tells metrics that are there already from new ones; empty for other entries, of which every one counts."""
     if entry.get("what") != "log":

@@ -166,3 +166,13 @@ def compute_seconds(trials: Iterable[TrialRecord]) -> tuple[float, float]:
     stages = [stage for trial in trials if trial.duplicate_of is None for stage in trial.stages.values()]
     computed, saved = (sum(stage.seconds for stage in stages if stage.reused is reused) for reused in (False, True))
     return computed, saved
+
+
+def whole_seconds(trials: Iterable[TrialRecord]) -> float:
+    """Mean compute seconds of a trial that finds nothing stored: of every stage that trials computed, added up."""
+    taken: dict[str, list[float]] = {}
+    for trial in trials:
+        for name, stage in trial.stages.items() if trial.duplicate_of is None else ():
+            if not stage.reused:
+                taken.setdefault(name, []).append(stage.seconds)
+    return sum(sum(seconds) / len(seconds) for seconds in taken.values())

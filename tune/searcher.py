@@ -51,6 +51,7 @@ from tune.records import (
     keep_stage,
     run_of,
     trial_record,
+    whole_seconds,
 )
 from tune.stopping import Rule, epochs_of, is_compared, rules
 from tune.study import constraint_violations, finished
@@ -205,13 +206,21 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def _is_exhausted(self) -> bool:
         """Whether no trial is to begin any more; then `exhausted` says why."""
         sweep = self._sweep
-        if sweep.budget and self._spent >= sweep.budget:
-            self.exhausted = f"the budget of {sweep.budget:.0f} compute seconds is spent"
+        if sweep.budget and self._spent >= sweep.budget - (kept := self._kept()):
+            but = f" but for the {kept:.0f} that the confirmation takes" if kept else ""
+            self.exhausted = f"the budget of {sweep.budget:.0f} compute seconds is spent{but}"
         elif sweep.time_limit and time.monotonic() - self._begun >= sweep.time_limit:
             self.exhausted = f"the time limit of {sweep.time_limit:.0f} s is over"
         elif sweep.is_grid and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self.exhausted = "" if self._held else "every point of the grid was tried"
         return bool(self.exhausted)
+
+    def _kept(self) -> float:
+        """Seconds of the budget that trials leave to the confirmation."""
+        if not self._sweep.confirm or not self._sweep.budget:
+            return 0.0
+        whole = whole_seconds(map(trial_record, self._study.get_trials(deepcopy=False)))
+        return min(self._sweep.budget / 2, whole * self._sweep.confirm.runs)
 
     def _draw(self, trial: optuna.Trial) -> None:
         """The values of all keys but those that the trial decides itself, unless it was given them."""

@@ -36,7 +36,7 @@ from tune import space
 from tune.objectives import Direction, Objective, find_objective
 from tune.parts import EARLY_STOPPING, SAMPLER, TRACKERS, Choice, check, schema
 from tune.space import Dimension
-from tune.values import Limits, Objectives, Report, Resources, Seconds
+from tune.values import Confirmation, Limits, Objectives, Report, Resources, Seconds
 
 SWEEPS = Path(__file__).parent / "sweeps"
 FILES = ("data.root", "generator.weights", "clip.pretrained")  # keys that may name a file or folder
@@ -96,6 +96,12 @@ class Sweep(Section):
         default=0.5,
         description="Share of the trials, the best by the pseudo masks on what chooses, that go on to train a network; "
         "the others are stopped there, the default configuration never. 1 = all go on.",
+    )
+    confirm: Confirmation | None = Field(
+        default=None,
+        description="What is run again, over seeds, when the trials have ended: {top: 3, seeds: 5} the three best and "
+        "the default, which are then judged as `semples-tune confirm` judges them. A budget keeps what that takes, at "
+        "most its half. Empty = nothing.",
     )
     trackers: tuple[Annotated[Choice, WithJsonSchema(schema(TRACKERS))], ...] = Field(
         default=(),

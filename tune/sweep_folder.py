@@ -37,7 +37,7 @@ LOCK = ".lock"
 # between launches of one sweep
 MAY_CHANGE = (
     "name", "trials", "budget", "time_limit", "parallel", "resources", "sampler", "trackers", "mlflow", "store",
-    "store_gb", "reuse", "report", "gate",
+    "store_gb", "reuse", "report", "gate", "confirm",
 )  # fmt: skip
 
 

@@ -53,6 +53,24 @@ class Resources(Section):
         return value
 
 
+class Confirmation(Section):
+    """The best trials and the default once more, over seeds."""
+
+    top: Annotated[int, Field(ge=1, le=100), NO_FLAG] = Field(
+        default=3, description="Number of finalists, besides the default configuration."
+    )
+    seeds: Annotated[int, Field(ge=2, le=1000), NO_FLAG] = Field(
+        default=5,
+        description="Runs of each, with seeds that the sweep did not use; fewer where the budget allows no more, but "
+        "two at least.",
+    )
+
+    @property
+    def runs(self) -> int:
+        """Of all of them."""
+        return (self.top + 1) * self.seeds
+
+
 def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str | Mapping) else value
 

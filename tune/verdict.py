@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 from scipy.optimize import brentq
 from scipy.stats import chi2, norm
 
+from semples.errors import UserError, cut
+from semples.formats import Format, json_object
 from semples.statistics import Spread, spread
 from tune.objectives import Direction
 
 DEFAULT = "default"
+RECORD = "confirm.json"
+FORMAT = Format((dict,))  # that of version 0.1.0 lacks the stamp only
+Values = Mapping[str, Sequence[tuple[float, float]]]  # by finalist, for each seed: what chooses, what is reported
 ERROR = 0.05  # probability of naming a winner where no finalist is better, however often one looks
 SPENDS = 0.6  # share of what is left of it that a look may spend
 
@@ -47,7 +57,8 @@ class Verdict:
         if self.over_default[self.leader].high < 0:
             said = self._over(self.leader)
             return f"no winner: {self.leader} leads by what chooses, and what is reported says {said}"
-        return f"no winner: {self.leader} leads with {self._over(self.leader)}, which includes 0; take more --seeds to know"
+        said = self._over(self.leader)
+        return f"no winner: {self.leader} leads with {said}, which includes 0; take more --seeds to know"
 
     def _over(self, name: str) -> str:
         d = self.over_default[name]
@@ -57,7 +68,7 @@ class Verdict:
 
 def judge(
     metric: str,
-    values: Mapping[str, Sequence[tuple[float, float]]],
+    values: Values,
     direction: Direction = "maximize",
     looks: int = 1,
 ) -> Verdict:
@@ -125,3 +136,52 @@ def dunnett(compared: int, freedom: int, level: float) -> float:
         return 1 - float((below @ weights).mean()) - level
 
     return float(brentq(above, 0, 1e5))
+
+
+class Record(BaseModel):
+    """What confirm.json holds that a verdict is made of."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    metric: str
+    direction: Direction = "maximize"
+    looks: int = Field(default=1, ge=1)
+    values: dict[str, Annotated[list[tuple[float, float]], Field(min_length=1)]]
+
+
+def has_record(folder: Path) -> bool:
+    """Whether finalists of the sweep in a folder were judged."""
+    return os.path.lexists(folder / RECORD)
+
+
+def read_record(folder: Path) -> Record:
+    """What a confirmation left in the folder of a sweep. Raises UserError where there is none, or a damaged or newer
+    one."""
+    path = folder / RECORD
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make it with semples-tune confirm")
+    try:
+        found = Record.model_validate(FORMAT.read(json_object(path.read_bytes()), str(path)))
+        if DEFAULT not in found.values or len({len(pairs) for pairs in found.values.values()}) != 1:
+            raise ValueError("values")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({cut(str(error))}); delete it and run semples-tune confirm again") from None
+    return found
+
+
+def read_verdict(folder: Path) -> Verdict:
+    """The verdict of a confirmation, see `read_record`."""
+    found = read_record(folder)
+    return judge(found.metric, found.values, found.direction, found.looks)
+
+
+def write_record(folder: Path, verdict: Verdict, direction: Direction, selection: str, values: Values) -> None:
+    """Write what finalists were judged by, and the verdict."""
+    seeds = len(values[DEFAULT])
+    record = {**FORMAT.stamp(), "metric": verdict.metric, "direction": direction, "seeds": seeds}
+    record |= {"looks": verdict.looks, "selection": selection, "values": values}
+    temporary = folder / f".{RECORD}"
+    temporary.write_text(
+        json.dumps({**record, "winner": verdict.winner, "sentence": verdict.sentence}, indent=2) + "\n"
+    )
+    temporary.replace(folder / RECORD)

@@ -46,14 +46,14 @@ from semples.stages.heatmaps import (
 from semples.stages.prompts import load_prompts
 from semples.store import Store
 from semples.training import load_weights
-from tune.confirm import confirm, read_verdict
+from tune.confirm import confirm
 from tune.messages import Completed, Message, StageDone
 from tune.objectives import choosing, find_objective
 from tune.parts import Choice
 from tune.sweep_file import make_sweep
 from tune.trial import run_trial
 from tune.values import Resources
-from tune.verdict import DEFAULT, Verdict
+from tune.verdict import DEFAULT, Verdict, read_verdict
 
 
 def spoil(split: Split) -> Split:

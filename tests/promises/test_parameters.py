@@ -28,7 +28,7 @@ from semples.config import Config, flatten, load, to_dict, with_changes
 from semples.errors import UserError
 from semples.pipeline.graph import STAGES
 from semples.run_folder import read_run
-from tune.confirm import confirm, finalists, read_verdict
+from tune.confirm import confirm, finalists
 from tune.driver import launch
 from tune.messages import Usage
 from tune.objectives import choosing
@@ -40,7 +40,7 @@ from tune.sweep_file import Sweep, make_sweep
 from tune.sweep_folder import load_launched
 from tune.tracking import EXPERIMENT, PARENT
 from tune.values import Resources
-from tune.verdict import DEFAULT
+from tune.verdict import DEFAULT, read_verdict
 
 SWEEP: dict[str, Any] = {
     "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 6, "gate": 1, "sampler": "random",

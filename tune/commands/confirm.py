@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from tune.commands.options import Name, Out, sweep_folder, word
-from tune.commands.screen import console, say
+from tune.commands.screen import console, say, say_run, say_verdict
 
 
 def confirm(
@@ -32,14 +32,11 @@ def confirm(
     folder = sweep_folder(out, name).resolve()
     sweep = load_launched(folder)
 
-    def on_run(finalist: str, seed: int, problem: str) -> None:
-        say(f"{finalist}, seed {seed}: {problem or 'done'}")
-
     with variables():
         from tune.confirm import confirm
 
         with quiet():
-            verdict = confirm(sweep, folder, top, seeds, address, on_run)
+            verdict = confirm(sweep, folder, top, seeds, address, say_run)
     title = f"{sweep.name}: {verdict.metric} over {seeds} seeds ({STAMPS[sweep.selection]})"
     table = Table("finalist", "what chose, mean", "reported, mean", "min - max", "over default", title=title)
     for finalist, reported in verdict.reported.items():
@@ -55,7 +52,4 @@ def confirm(
     for finalist, over in verdict.over_others.items():
         if finalist != "default":
             say(f"{verdict.leader} over {finalist}: {over.mean:+.1f} ({over.low:+.1f} to {over.high:+.1f})")
-    say(verdict.sentence)
-    if verdict.winner:
-        number = verdict.winner.removeprefix("trial ")
-        say(f"take it: semples-tune export FOLDER --out {word(out)} --name {word(folder.name)} --trial {number}")
+    say_verdict(verdict, word(folder.name), word(out))

@@ -11,7 +11,7 @@ from semples.commands.options import Changes
 from semples.guard import INTERRUPTED
 from semples.secrets import redact
 from tune.commands.options import Out, word
-from tune.commands.screen import console, extent, say, show
+from tune.commands.screen import console, extent, say, say_run, say_verdict, show
 
 
 def launch(
@@ -64,11 +64,13 @@ def launch(
     )
     with Progress(*COLUMNS, TextColumn("{task.fields[note]}", markup=False), console=console) as progress:
         reporter = ProgressReporter(progress, spec, done, best_value)
-        results = launch(asked, out=out, address=address, on_event=reporter)
+        results = launch(asked, out=out, address=address, on_event=reporter, on_run=say_run)
     show(summarise(results.study, results.sweep))
     if not results.ended:
         raise typer.Exit(INTERRUPTED)
     say(f"ended: {results.ended}")
+    if spec.confirm and (verdict := results.verdict):
+        say_verdict(verdict, word(folder.name), word(out))
     best = folder / BEST
     if best.exists():  # written by launch
         say(f"best configuration: {best}  (again: semples run {word(best)})")

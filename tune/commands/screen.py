@@ -10,6 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from tune.summary import Summary
     from tune.sweep_file import Sweep
+    from tune.verdict import Verdict
 
 console = Console()
 
@@ -24,7 +25,21 @@ def extent(sweep: Sweep) -> str:
     parts = [f"{sweep.trials} trials"] if sweep.trials else []
     parts += [f"{sweep.budget:.0f} s of compute"] if sweep.budget else []
     parts += [f"{sweep.time_limit:.0f} s"] if sweep.time_limit else []
-    return " or ".join(parts) or "every point of its grid"
+    confirmed = sweep.confirm and f", then {sweep.confirm.top + 1} finalists over {sweep.confirm.seeds} seeds"
+    return (" or ".join(parts) or "every point of its grid") + (confirmed or "")
+
+
+def say_run(finalist: str, seed: int, problem: str) -> None:
+    """A run of a confirmation that has ended."""
+    say(f"{finalist}, seed {seed}: {problem or 'done'}")
+
+
+def say_verdict(verdict: Verdict, name: str, out: str) -> None:
+    """What a confirmation says, and what to do with it."""
+    say(verdict.sentence)
+    if verdict.winner:
+        number = verdict.winner.removeprefix("trial ")
+        say(f"take it: semples-tune export FOLDER --out {out} --name {name} --trial {number}")
 
 
 def show(summary: Summary) -> None:
