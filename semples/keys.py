@@ -68,9 +68,12 @@ def _walk(parts: Mapping[str, Any], section: Mapping[str, Any], prefix: str, kin
         name = f"{prefix}{key}"
         free = _section(parts, node.get("additionalProperties"))
         forms = [_section(parts, form) for form in node.get("oneOf", [node])]
+        may_be = [form for form in node.get("anyOf", []) if _section(parts, form)]  # or be empty
         yield Key(name, kind, node, bool(free) or all(forms))
         if free:
             yield from _walk(parts, free, f"{name}.{ANY}.", kind)
+        for form in may_be:
+            yield from _walk(parts, _section(parts, form), f"{name}.", kind)
         for form in filter(None, forms):
             own = form["properties"]["kind"].get("const", "other") if "oneOf" in node else kind
             yield from _walk(parts, form, f"{name}.", own)
@@ -92,6 +95,8 @@ def form_of(node: Mapping[str, Any]) -> str:
         return f"[{', '.join(form_of(item) for item in node['prefixItems'])}]"
     if "items" in node:
         return f"list of {form_of(node['items'])}"
+    if "$ref" in node:
+        return WORDS["object"]
     word = WORDS.get(node.get("type", ""), node.get("type", "anything"))
     if "minimum" in node and "maximum" in node:
         word += f" {node['minimum']:.10g} to {node['maximum']:.10g}"
