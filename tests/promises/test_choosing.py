@@ -305,7 +305,7 @@ def confirmed(
     for name, stub in (("joined", nothing), ("watched", nothing), ("read_run", measured)):
         patch.setattr(tune.confirm, name, stub)
     patch.setattr(tune.confirm, "finalists", lambda *_: configs)
-    patch.setattr(tune.confirm, "_track", lambda *_: None)
+    patch.setattr(tune.confirm, "track", lambda *_: None)
     return confirm(sweep, folder, 1, 3, None, lambda *_: None), ran
 
 

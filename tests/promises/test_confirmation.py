@@ -72,6 +72,8 @@ def test_an_interrupted_confirmation_is_gone_on_with(tmp_path: Path, monkeypatch
         again(tmp_path)
     there = len([*(tmp_path / "s" / "confirm").rglob("result.json")])
     assert there > 0 and load(tmp_path / "s").verdict is None
+    ends = [entry["tags"]["state"] for _, entry in entries(tmp_path / "s") if entry["what"] == "end"]
+    assert ends[-1] == "STOPPED", "the sweep is not complete"
     machine.left, ran = 10**9, len(machine.configs)
     assert len(again(tmp_path)[1]) == 9 and len(machine.configs) == ran + 9 - there
     assert read_verdict(tmp_path / "s").looks == 1
