@@ -7,9 +7,9 @@ default are judged as `semples-tune confirm` judges them.
 
 confirm_power: share of the draws with 5 seeds in which the finalist that is better by 1.5 standard deviations of a
 difference between two runs is named the winner; confirm_power_two_sided: the same by separate two-sided t intervals of
-paired differences with Bonferroni's correction, as version 0.1.0 did. confirm_false: share of the draws without a better
-one in which a winner is named after 5, 10, 15 or 20 seeds. confirm_false_uneven: the same where one finalist's runs
-deviate twice as much as the others'. About three minutes on one core.
+paired differences with Bonferroni's correction, as version 0.1.0 did. confirm_false: share of the draws without a
+better one in which a winner is named after 5, 10, 15 or 20 seeds. confirm_false_uneven: the same where one finalist's
+runs deviate twice as much as the others'. About three minutes on one core.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ asks draws the images that choose and those that tell how good the choice was.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -91,8 +91,3 @@ def _dense(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
         kept = [0, *(1 + np.flatnonzero(own))]
         result[..., i, kept, :] = counts[..., i, : len(kept), :]
     return result
-
-
-def recorded() -> Iterator[str]:
-    """Names of the landscapes of which something was measured."""
-    return (path.parent.name for path in sorted(FOLDER.glob("*/images.npz")))

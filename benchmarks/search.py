@@ -1,12 +1,18 @@
-"""What the search saves: compute until a sweep comes within one point of the best configuration known, for several ways
-to search, replayed on the measured table. The figures of "A search that knows what it costs" in the README.
+"""What the search is worth: the figures of "A search that knows what it costs" in the README.
 
-    python benchmarks/search.py [--repeats 50] [--objective pseudo_miou] [--profile measured] [--json FILE]
+    python benchmarks/search.py [--only WORD ...] [--repeats 30] [--work runs/search] [--json FILE] [--plot FILE]
 
-Every repeat is a sweep with another seed of the sampler on 4 virtual workers; one that does not get there within 1,000
-trials counts with the compute that these took, and a figure that rests on such ones is marked by ">". Then 1,000 trials
-on 64 virtual workers, for the time of a suggestion and how busy the workers are. --plot FILE draws the shares over
-compute. About a quarter of an hour on two cores.
+Sweeps by several searches are replayed on the landscapes (landscape.py), in virtual time, on one worker, for pseudo
+masks, until they have spent as much as WHOLE trials that find nothing stored. Every repeat draws its own images that
+choose, seeds its own sampler, and alternates between the two models of what was not measured. What is looked at is the
+trial that would be taken, the best by the images that choose, and of it the mIoU on images that chose nothing.
+
+ratio/NAME: over the landscapes, the geometric mean of the compute that the baseline takes to its own best mean over the
+compute that ours takes to the same. best_baseline is the one with the least ratio of those that reuse stages as ours
+does, compute_ratio its ratio with its 95% interval (bootstrap over repeats), ratio_no_reuse the least ratio of those
+without reuse; worst_landscape the least of a single landscape, all baselines together. gain/NAME: reported points of
+ours over the baseline after all compute, mean over the landscapes, with its interval. Every replay is kept in --work,
+where the same command goes on. About six hours on two cores.
 """
 
 from __future__ import annotations
@@ -14,132 +20,166 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from answers import MODELS, Answers, sweep_of
+from baselines import OURS, STRATEGIES
+from figures import tell
+from landscape import FOLDER
 from matplotlib.figure import Figure
 
-from tune.parts import HEADLINES
-from tune.replay import PROFILES, Table, replay
-from tune.sweep_file import Sweep
+from tune.replay import replay
 
-# sampler, early stopping, whether trials share their stages
-STRATEGIES = {
-    "random search": ("random", "none", False),
-    "TPE": ("tpe", "none", False),
-    "TPE with ASHA": ("tpe", "asha", False),
-    "TPE with reuse": ("tpe", "none", True),
-    "ours: cost-aware with reuse": ("cost-aware", "none", True),
-}
-OURS = "ours: cost-aware with reuse"
-TRIALS = 1000
-WORKERS = 4
-WITHIN = 1.0  # points of mIoU
+WHOLE = 12.0  # trials
+GRID = np.arange(1.0, WHOLE + 1e-9, 0.05)  # compute, in whole trials
+DRAWS = 2000  # of the bootstrap
 
 
-def sweep_of(table: Table, strategy: str, objective: str, seed: int, trials: int) -> Sweep:
-    """The table's sweep under a strategy."""
-    sampler, stopping, _ = STRATEGIES[strategy]
-    changes = {
-        "sampler": sampler,
-        "early_stopping": stopping,
-        "gate": 1,
-        "objective": (objective,),
-        "trials": trials,
-        "seed": seed,
-    }
-    return table.sweep.changed(**changes)
-
-
-def best_known(objective: str, profile: str, seed: int) -> float:
-    """The best objective value of a long replay."""
-    table = Table()
-    ends = replay(sweep_of(table, OURS, objective, seed, 400), table, WORKERS, profile).ends
-    return max(end.values[0] for end in ends if end.values)
-
-
-def seconds_to(target: float, strategy: str, objective: str, profile: str, seed: int) -> tuple[float, bool]:
-    """Compute seconds until a complete trial reaches the target, and whether one did."""
-    table = Table()
-    sweep = sweep_of(table, strategy, objective, seed, TRIALS)
+def course(landscape: str, strategy: str, repeat: int) -> list[tuple[float, float, float]]:
+    """Whenever another trial would be taken: compute in whole trials, its mIoU (%) on what chose and on the others."""
+    how, model = STRATEGIES[strategy], MODELS[repeat % len(MODELS)]
+    changes = {"objective": "pseudo_miou", "early_stopping": how.early_stopping, "trials": 10_000, "seed": repeat}
+    sweep = sweep_of(landscape, changes)
+    answers = Answers(landscape, sweep, model, repeat)
+    seconds = answers.stage_seconds("measured")
+    stages = {plan.stage for plan in answers.plan(sweep.default_parameters(), seconds, sweep.last_stage)}
+    whole = sum(seconds[name] for name in stages)
     done = replay(
         sweep,
-        table,
-        WORKERS,
-        profile,
-        reuse=STRATEGIES[strategy][2],
-        enough=lambda end: bool(end.values) and end.values[0] >= target,
+        answers,
+        reuse=how.reuse,
+        sampler=how.make(sweep, repeat),
+        enough=lambda end: end.spent >= WHOLE * whole,
     )
-    last = done.ends[-1]
-    return last.spent, bool(last.values) and last.values[0] >= target
+    best, found = -np.inf, []
+    trials = done.study.get_trials(deepcopy=False)
+    for end in done.ends:
+        if end.values and end.values[0] > best and end.spent <= WHOLE * whole:
+            best = end.values[0]
+            reported = trials[end.number].user_attrs["metrics"]["pseudo_miou"]
+            found.append((round(end.spent / whole, 4), round(best, 3), round(reported, 3)))
+    return found
 
 
-def many_workers() -> tuple[float, float]:
-    """Of 1,000 trials for seg_miou on 64 virtual workers: median milliseconds of a suggestion, share of busy time."""
-    table = Table()
-    done = replay(sweep_of(table, OURS, "seg_miou", 0, TRIALS), table, 64)
-    return 1000 * float(np.median(done.suggestions)), done.busy
+def reported(of: list[tuple[float, float, float]]) -> np.ndarray:
+    """The reported mIoU at every compute of GRID; of nothing yet, that of the first trial."""
+    spent, _, values = np.array(of).T
+    return values[np.maximum(np.searchsorted(spent, GRID, "right") - 1, 0)]
 
 
-def draw(found: dict[str, np.ndarray], path: Path, caption: str) -> None:
-    """Share of the repeats that are there, by compute. found: (repeats, 2), seconds and whether they got there."""
-    figure = Figure(figsize=(7, 4))
-    axes = figure.subplots()
-    for name, repeats in found.items():
-        there = np.sort(repeats[repeats[:, 1] == 1, 0])
-        shares = np.array([*range(len(there) + 1), len(there)]) / len(repeats)
-        axes.step([100, *there, repeats[:, 0].max()], shares, where="post", label=name)
-    axes.set(xscale="log", xlabel="compute seconds", ylabel="share of the repeats that are there", title=caption)
-    axes.legend(fontsize=8)
-    axes.grid(alpha=0.3)
+def ratio(baseline: np.ndarray, ours: np.ndarray) -> float:
+    """Means over GRID -> the compute of the baseline to its own best over that of ours to the same; where ours does not
+    get there, as if it did with the next step."""
+    goal = baseline.max()
+    there = np.flatnonzero(ours >= goal - 1e-9)
+    taken = GRID[there[0]] if len(there) else GRID[-1] + GRID[1] - GRID[0]
+    return float(GRID[int(baseline.argmax())] / taken)
+
+
+def compare(curves: dict[str, dict[str, np.ndarray]], name: str, rng: np.random.Generator) -> dict[str, float]:
+    """A baseline against ours. curves: by landscape and strategy, (repeats, GRID)."""
+
+    def of(drawn: dict[str, np.ndarray] | None) -> tuple[list[float], float]:
+        means = {
+            landscape: {key: by[key][drawn[landscape] if drawn else slice(None)].mean(0) for key in (name, OURS)}
+            for landscape, by in curves.items()
+        }
+        gains = [float(mean[OURS][-1] - mean[name][-1]) for mean in means.values()]
+        return [ratio(mean[name], mean[OURS]) for mean in means.values()], float(np.mean(gains))
+
+    ratios, gain = of(None)
+    drawn = [
+        of({landscape: rng.integers(len(by[OURS]), size=len(by[OURS])) for landscape, by in curves.items()})
+        for _ in range(DRAWS)
+    ]
+    low, high = np.percentile([np.exp(np.mean(np.log(found))) for found, _ in drawn], [2.5, 97.5])
+    gain_low, gain_high = np.percentile([found for _, found in drawn], [2.5, 97.5])
+    return {
+        "ratio": float(np.exp(np.mean(np.log(ratios)))), "ratio_low": float(low), "ratio_high": float(high),
+        "ratio_worst": min(ratios), "gain": gain, "gain_low": float(gain_low), "gain_high": float(gain_high),
+    }  # fmt: skip
+
+
+def draw(curves: dict[str, dict[str, np.ndarray]], path: Path) -> None:
+    """Means and their 95% intervals over compute, a panel a landscape."""
+    figure = Figure(figsize=(5 * len(curves), 4))
+    panels = np.atleast_1d(figure.subplots(1, len(curves), sharex=True))
+    for axes, (landscape, by) in zip(panels, curves.items(), strict=True):
+        for name, of in by.items():
+            mean, half = of.mean(0), 1.96 * of.std(0, ddof=1) / np.sqrt(len(of))
+            (line,) = axes.plot(GRID, mean, label=name, lw=2 if name == OURS else 1)
+            axes.fill_between(GRID, mean - half, mean + half, color=line.get_color(), alpha=0.1, lw=0)
+        axes.set(title=landscape, xlabel="compute, in whole trials")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("mIoU (%) of the trial chosen by holdout, on other images")
+    panels[0].legend(fontsize=7)
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
+def done_before(file: Path) -> Iterator[tuple[tuple[str, str, int], Any]]:
+    """Replays that an earlier call left."""
+    for line in file.read_text().splitlines() if file.exists() else ():
+        *which, found = json.loads(line)
+        yield (which[0], which[1], which[2]), found
+
+
 def main() -> None:
-    """Replay, print the table, draw the figure."""
+    """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--objective", choices=list(HEADLINES), default="pseudo_miou")
-    parser.add_argument("--profile", choices=list(PROFILES), default="measured")
+    parser.add_argument("--only", nargs="*", default=[], help="landscapes and strategies by name; default: all")
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--work", type=Path, default=Path("runs/search"))
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    objective, profile, repeats = arguments.objective, arguments.profile, arguments.repeats
     os.environ["OMP_NUM_THREADS"] = "1"
-    medians = {}
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        best = max(pool.map(best_known, [objective] * 4, [profile] * 4, range(1000, 1004)))
-        print(f"best known: {objective} {best:.1f} on the holdout; target {best - WITHIN:.1f}", flush=True)
-        found = {}
-        for name in STRATEGIES:
-            same = ([value] * repeats for value in (best - WITHIN, name, objective, profile))
-            found[name] = np.array(list(pool.map(seconds_to, *same, range(repeats))))
-            medians[name], there = float(np.median(found[name][:, 0])), found[name][:, 1].sum()
-            print(f"{name}: {medians[name]:.0f} s, {there:.0f} of {repeats}", flush=True)
-    milliseconds, busy = many_workers()
-    print(f"\n| {repeats} repeats, {objective}, {profile} durations | compute, median | quartiles | got there |")
-    print("|---|---|---|---|")
-    for name, (seconds, there) in ((name, of.T) for name, of in found.items()):
-        low, middle, high = (
-            f"{'> ' if share / 100 > there.mean() else ''}{np.percentile(seconds, share):,.0f}"
-            for share in (25, 50, 75)
-        )
-        print(f"| {name} | {middle} s | {low} - {high} | {there.sum():.0f} of {repeats} |")
-    figures = {
-        "tpe_over_ours": medians["TPE"] / medians[OURS],
-        "random_over_ours": medians["random search"] / medians[OURS],
-        "tpe_reuse_over_ours": medians["TPE with reuse"] / medians[OURS],
-        "ours_reached": float(found[OURS][:, 1].mean()),
-        "suggest_ms": milliseconds,
-        "busy_share": busy,
+    measured = sorted(path.parent.name for path in FOLDER.glob("*/images.npz"))
+    landscapes = [name for name in measured if name in arguments.only] or measured
+    strategies = [OURS, *(name for name in STRATEGIES if name in arguments.only and name != OURS)]
+    strategies = strategies if len(strategies) > 1 else [*STRATEGIES]
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    file = arguments.work / "replays.jsonl"
+    known = dict(done_before(file))
+    wanted = [(a, b, c) for c in range(arguments.repeats) for a in landscapes for b in strategies]
+    with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(course, *which): which for which in wanted if which not in known}
+        for number, future in enumerate(as_completed(waiting), 1):
+            known[waiting[future]] = future.result()
+            with file.open("a") as to:
+                to.write(json.dumps([*waiting[future], future.result()]) + "\n")
+            print(f"{number} of {len(waiting)}: {waiting[future]}, {future.result()[-1]}", flush=True)
+    curves = {
+        a: {b: np.array([reported(known[a, b, c]) for c in range(arguments.repeats)]) for b in strategies}
+        for a in landscapes
     }
-    print("\n" + ", ".join(f"{name} {value:.2f}" for name, value in figures.items()))
+    rng = np.random.default_rng(0)
+    figures: dict[str, float] = {"landscapes": len(landscapes), "repeats": arguments.repeats}
+    print("\n| " + " | ".join(["mIoU (%) on other images", *landscapes, "ratio", "least", "gain of ours"]) + " |")
+    print("|" + "---|" * (len(landscapes) + 4))
+    found = {name: compare(curves, name, rng) for name in strategies if name != OURS}
+    for name in strategies:
+        cells = [f"{by[name][:, -1].mean():.1f} ({by[name][:, len(GRID) // 3].mean():.1f})" for by in curves.values()]
+        if name != OURS:
+            of = found[name]
+            cells += [f"{of['ratio']:.2f} ({of['ratio_low']:.2f} - {of['ratio_high']:.2f})", f"{of['ratio_worst']:.2f}"]
+            cells += [f"{of['gain']:+.1f} ({of['gain_low']:+.1f} to {of['gain_high']:+.1f})"]
+            figures |= {f"{figure}/{name}": value for figure, value in of.items()}
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    for reuse, label in ((True, "compute_ratio"), (False, "ratio_no_reuse")):
+        if names := [name for name in found if STRATEGIES[name].reuse is reuse]:
+            best = min(names, key=lambda name: found[name]["ratio"])
+            print(f"{label}: against {best}")
+            figures |= {label: found[best]["ratio"], f"{label}_low": found[best]["ratio_low"]}
+    figures["worst_landscape"] = min(of["ratio_worst"] for of in found.values())
+    tell(figures, arguments.json)
     if arguments.plot:
-        draw(found, arguments.plot, f"within {WITHIN:g} point of the best {objective} known ({profile} durations)")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        draw(curves, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -165,6 +165,10 @@ class Costs:
             if trial.state == TrialState.PRUNED and (last := of.last_milestone) and {*of.epochs} <= {*of.stages}:
                 self._stopped[last[0]].add(row[self.columns[last[0]]].tobytes())
 
+    def seconds(self, stage: str) -> float:
+        """Mean seconds of a stage."""
+        return self._seconds[stage]
+
     def stopped(self, rows: np.ndarray) -> np.ndarray:
         """Candidates (n, keys) -> whether they share the result at which a trial was stopped: they would be, too."""
         return np.any([self._among(rows, name, known) for name, known in self._stopped.items()], axis=0)

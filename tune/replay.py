@@ -256,13 +256,15 @@ def replay(
     injected_fault: Callable[[int], str] = lambda number: "",
     enough: Callable[[TrialEnd], bool] = lambda end: False,
     machines: Machines | None = None,
+    sampler: optuna.samplers.BaseSampler | None = None,
 ) -> Replay:
     """Run the sweep until it ends by itself or `enough` of a trial's end: on `workers` virtual workers, each of which
     one trial has to itself, or on `machines`, where each stage has what it needs while it is computed.
 
     profile: of PROFILES. reuse: whether trials share their stages. study: to go on with; a new one in memory by
     default. injected_fault: by trial number "" or what becomes of it instead of its end: "fail", "nan", "lost", or
-    "retried" (its process dies once at half of its way). A suggestion takes the driver as long as it really takes.
+    "retried" (its process dies once at half of its way). sampler: instead of the sweep's own. A suggestion takes the
+    driver as long as it really takes.
     """
     if sweep.analytic:
         raise UserError(
@@ -270,6 +272,7 @@ def replay(
             "take it out of the space"
         )
     study = prepare(study or optuna.create_study(directions=sweep.directions), sweep)
+    study.sampler = sampler or study.sampler
     result, clock, spent, driver = Replay(study, machines.slots if machines else workers), Clock(), 0.0, 0.0
     room = (lambda: machines.slots) if machines else (lambda: math.inf)
     searcher = StudySearcher(study, sweep, tracker or NullTracker(), start_run, lambda *_: None, room)
