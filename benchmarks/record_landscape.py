@@ -88,7 +88,7 @@ def draw_noisy(root: Path) -> None:
     """The world of `noisy`, as a folder; see landscapes/noisy.yaml."""
     if (root / "labels.csv").exists():
         return
-    data, rng = scenes.draw(200, 160, 128, 3), np.random.default_rng(3)
+    data, rng = scenes.draw(120, 144, 96, 3), np.random.default_rng(3)
     for name in ("images", "masks"):
         (root / name).mkdir(parents=True, exist_ok=True)
     lines = [["image", "labels", "split"]]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from semples.data.dataset import IGNORE
 
+RESAMPLED = 400  # bootstrap samples of a standard error
 THRESHOLDS = np.arange(1, 255) / 255  # background scores that 8-bit heatmaps can tell apart
 
 
@@ -43,7 +45,10 @@ def recall(counts: np.ndarray) -> np.ndarray:
 
 
 def _ratio(counts: np.ndarray, of: np.ndarray) -> np.ndarray:
-    hit = np.diagonal(counts, axis1=-2, axis2=-1)
+    return _share(np.diagonal(counts, axis1=-2, axis2=-1), of)
+
+
+def _share(hit: np.ndarray, of: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         return 100 * hit / np.where(of == 0, np.nan, of)
 
@@ -51,6 +56,25 @@ def _ratio(counts: np.ndarray, of: np.ndarray) -> np.ndarray:
 def miou(counts: np.ndarray) -> float:
     """Mean IoU in percent over background and classes that occur."""
     return float(_mean(iou(counts)))
+
+
+def areas(counts: np.ndarray) -> np.ndarray:
+    """Confusion (..., K+1, K+1) -> (..., 3, K+1): pixels of each class in the ground truth, in the prediction and in
+    both. Enough for IoU, and small enough to be kept of every image."""
+    return np.stack([counts.sum(-1), counts.sum(-2), np.diagonal(counts, axis1=-2, axis2=-1)], -2)
+
+
+def standard_error(of_images: Sequence[np.ndarray]) -> float:
+    """Standard error of the mIoU over images, in points: its standard deviation over bootstrap samples of them (Efron,
+    1979). of_images: areas (3, K+1) of each; NaN of a single one. What another seed of the training would do is not in
+    it."""
+    images = len(of_images)
+    if images < 2:
+        return math.nan
+    samples = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), RESAMPLED)
+    stacked = np.stack(of_images)
+    truth, predicted, both = np.moveaxis((samples @ stacked.reshape(images, -1)).reshape(-1, *stacked.shape[1:]), 1, 0)
+    return float(_mean(_share(both, truth + predicted - both)).std(ddof=1))
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

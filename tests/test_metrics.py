@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semples.metrics import THRESHOLDS, confusion, iou, miou, sweep_thresholds
+from semples.metrics import THRESHOLDS, areas, confusion, iou, miou, standard_error, sweep_thresholds
 
 
 def test_iou_by_hand() -> None:
@@ -35,3 +35,37 @@ def test_all_thresholds_in_one_pass_equal_one_pass_each() -> None:
             slow += confusion(truth, np.where(above, 1 + present[maps.argmax(0)], 0).astype(np.uint8), 4)
         assert (sweep.counts[i] == slow).all()
     assert sweep.best == int(np.argmax([miou(c) for c in sweep.counts]))
+
+
+def test_areas_are_enough_for_iou() -> None:
+    rng = np.random.default_rng(0)
+    counts = np.array([confusion(*rng.integers(0, 4, (2, 9, 7)).astype(np.uint8), 3) for _ in range(5)])
+    truth, predicted, both = areas(counts.sum(0))
+    assert (areas(counts).sum(0) == [truth, predicted, both]).all() and areas(counts).shape == (5, 3, 4)
+    assert 100 * both / (truth + predicted - both) == pytest.approx(iou(counts.sum(0)))
+
+
+def test_the_standard_error_is_how_much_a_figure_varies_with_the_images() -> None:
+    """Of a figure over 40 images, drawn again and again; the bootstrap knows the first 40 only."""
+    rng = np.random.default_rng(1)
+
+    def draw() -> np.ndarray:
+        share = rng.beta(6, 3)
+        right = rng.binomial(500, [share, rng.beta(6, 3)])
+        return np.diag(right) + np.diag(500 - right)[::-1]
+
+    figures = [miou(sum((draw() for _ in range(40)), np.zeros((2, 2)))) for _ in range(400)]
+    errors = [standard_error([areas(draw()) for _ in range(40)]) for _ in range(50)]
+    assert np.mean(errors) == pytest.approx(np.std(figures), rel=0.15)
+
+
+def test_images_that_are_alike_leave_no_error_and_one_alone_says_nothing() -> None:
+    of = areas(np.array([[7, 3], [2, 9]]))
+    assert standard_error([of] * 6) == pytest.approx(0) and np.isnan(standard_error([of]))
+    assert standard_error([of, of, areas(np.array([[1, 9], [9, 1]]))]) > 5
+
+
+def test_a_class_that_a_sample_lacks_does_not_count_in_it() -> None:
+    """Without its only image a class occurs nowhere."""
+    common, rare = np.diag([10, 10, 0]), np.diag([10, 0, 10])
+    assert standard_error([areas(common)] * 20 + [areas(rare)]) == pytest.approx(0)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 
 from tune.messages import State
+from tune.objectives import choosing
 from tune.parts import HEADLINES
 from tune.records import compute_seconds, reported_later, trial_record
 from tune.study import leading, succeeded, unreported
@@ -18,13 +21,15 @@ from tune.sweep_file import Sweep
 @dataclass(frozen=True)
 class Leader:
     """One of the best trials. default: whether it is the base configuration. objective, metrics: what it was chosen by,
-    and what it reports, by name (mIoU in percent, seconds, GB). parameters: the searched keys that it has a value
-    of."""
+    and what it reports, by name (mIoU in percent, seconds, GB). objective_error, metrics_error: their standard errors
+    over images, in points, as far as they are known. parameters: the searched keys that it has a value of."""
 
     trial: int
     default: bool
     objective: dict[str, float]
     metrics: dict[str, float]
+    objective_error: dict[str, float]
+    metrics_error: dict[str, float]
     parameters: dict[str, Any]
 
 
@@ -83,6 +88,8 @@ def summarise(study: optuna.Study, sweep: Sweep) -> Summary:
                 trial.params == default,
                 dict(zip(names, trial.values, strict=True)),
                 {name: value for name, value in records[trial.number].metrics.items() if name in HEADLINES},
+                _errors(choosing(records[trial.number].metrics, sweep.selection), names),
+                _errors(choosing(records[trial.number].metrics, "oracle"), HEADLINES),
                 trial.params,
             )
             for trial in best
@@ -94,3 +101,8 @@ def summarise(study: optuna.Study, sweep: Sweep) -> Summary:
             if of.reason and of.state in (State.FAILED, State.LOST)
         ),
     )
+
+
+def _errors(metrics: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
+    """The standard errors that are known of these metrics."""
+    return {name: metrics[key] for name in names if math.isfinite(metrics.get(key := f"{name}_se", math.nan))}

@@ -14,7 +14,7 @@ from semples.crf import smooth_labels
 from semples.data import png_archive
 from semples.data.dataset import IGNORE, Dataset, Split
 from semples.image_sets import judging
-from semples.metrics import confusion, iou, miou
+from semples.metrics import areas, confusion, iou, miou, standard_error
 from semples.proxy import agreement
 from semples.spread import each
 from semples.stages.heatmaps import read_heatmaps
@@ -59,20 +59,22 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
     """Writes the pseudo masks of the images that are treated, uint8 with 0..K and 255; `runtime.workers` processes
     share the work, or those of a cluster."""
     classes, split, prefix = data.num_classes, data.images, data.prefix
-    counts = np.zeros((classes + 1, classes + 1), np.int64)
+    counts, of_images = np.zeros((classes + 1, classes + 1), np.int64), list[np.ndarray]()
     make = partial(_pseudo_mask, split, png_archive.Reader(inputs["heatmaps"] / png_archive.FILE), config.masks)
 
     def masks() -> Iterator[tuple[str, Image.Image]]:
         for i, mask in enumerate(each(make, range(len(split)), len(split), config.runtime.workers)):
             ground_truth = split.mask(i)
             if ground_truth is not None:
-                counts[:] += confusion(ground_truth, mask, classes)
+                of_image = confusion(ground_truth, mask, classes)
+                counts[:] += of_image
+                of_images.append(areas(of_image))
             if (i + 1) % PROGRESS_EVERY == 0 or i + 1 == len(split):
                 log(i + 1, len(split))
             yield split.names[i], png_archive.encode_mask(mask)
 
     png_archive.write(out / png_archive.FILE, masks())
-    metrics = {f"{prefix}pseudo_miou": miou(counts)}
+    metrics = {f"{prefix}pseudo_miou": miou(counts), f"{prefix}pseudo_miou_se": standard_error(of_images)}
     if config.selection == "proxy" and data.treated == judging(config.selection):
         made = png_archive.Reader(out / png_archive.FILE)
         learned = load_prompts(inputs["prompts"])

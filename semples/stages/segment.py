@@ -21,7 +21,7 @@ from semples.data import png_archive
 from semples.data.dataset import IGNORE, Dataset, Split
 from semples.errors import UserError
 from semples.images import IMAGENET_MEAN, IMAGENET_STD, enlarge, normalise_pixels, rescale
-from semples.metrics import confusion, iou, miou
+from semples.metrics import areas, confusion, iou, miou, standard_error
 from semples.proxy import agreement
 from semples.spread import each
 from semples.stages.prompts import load_prompts
@@ -134,16 +134,19 @@ def predict_all(
 
 def evaluate(
     network: nn.Module, split: Split, classes: int, runtime: RuntimeConfig, test: TestConfig | None = None
-) -> np.ndarray:
-    """Confusion over the images of the split that have a true mask, int64 (K+1, K+1)."""
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Of the images of the split that have a true mask: confusion over all of them, int64 (K+1, K+1), and the areas of
+    each, (3, K+1)."""
     network.eval()
-    counts = np.zeros((classes + 1, classes + 1), np.int64)
+    counts, of_images = np.zeros((classes + 1, classes + 1), np.int64), []
     made = predict_all(network, split, split.annotated, runtime, test)
     for i, mask in zip(split.annotated, made, strict=True):
         ground_truth = split.mask(i)
         if ground_truth is not None:
-            counts += confusion(ground_truth, mask, classes)
-    return counts
+            of_image = confusion(ground_truth, mask, classes)
+            counts += of_image
+            of_images.append(areas(of_image))
+    return counts, of_images
 
 
 def train_on(
@@ -183,17 +186,17 @@ def train_on(
         if config.selection == "proxy":
             best.update(weights=network.state_dict(), epoch=epoch)
         elif JUDGED not in values:  # it is there where an interrupted training goes on
-            values[JUDGED] = miou(evaluate(network, judge, classes, runtime))
+            values[JUDGED] = miou(evaluate(network, judge, classes, runtime)[0])
             network.train()
             if values[JUDGED] > best["score"]:
                 weights = {k: v.clone() for k, v in network.state_dict().items()}
                 best.update(weights=weights, score=values[JUDGED], epoch=epoch)
         log(epoch, settings.epochs, **values)
     network.load_state_dict(best["weights"])
-    proxy, metrics = {}, {}
+    proxy, metrics = {}, dict[str, float]()
     for prefix, split in (("", data.test), ("holdout/", data.holdout)):
-        counts = evaluate(network, split, classes, runtime, settings.test)
-        metrics[f"{prefix}seg_miou"] = miou(counts)
+        counts, of_images = evaluate(network, split, classes, runtime, settings.test)
+        metrics |= {f"{prefix}seg_miou": miou(counts), f"{prefix}seg_miou_se": standard_error(of_images)}
         per_class = zip(("background", *data.classes), iou(counts), strict=True)
         metrics |= {f"{prefix}seg_iou/{name}": float(value) for name, value in per_class}
     if config.selection == "proxy" and prompts:

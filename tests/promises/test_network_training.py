@@ -16,6 +16,7 @@ from torch import nn
 
 from semples.config import with_changes
 from semples.data.dataset import IGNORE, Split
+from semples.metrics import areas, standard_error
 from semples.stages import segment
 from semples.training import cosine, poly
 
@@ -41,12 +42,16 @@ def train_by_a_course(
             seen.training = model.training
             yield {"loss": 1.0}
 
-    def evaluate(network: Any, split: Split, classes: int, runtime: Any, test: Any = None) -> np.ndarray:
+    def evaluate(
+        network: Any, split: Split, classes: int, runtime: Any, test: Any = None
+    ) -> tuple[np.ndarray, list[Any]]:
         network.eval()
         epoch = int(network.weight[0, 0])
         seen.judged.append((split.names[0][0], test, epoch))
         share = round(course[epoch - 1])  # of 100 pixels of class 1 that many are found, and none elsewhere
-        return np.diag([0, share, 0, 0]) + np.array([[0, 0, 0, 0], [0, 0, 0, 100 - share], [0] * 4, [0] * 4])
+        counts = np.diag([0, share, 0, 0]) + np.array([[0, 0, 0, 0], [0, 0, 0, 100 - share], [0] * 4, [0] * 4])
+        other = np.diag([0, 0, 10 * epoch, 0])  # of an image that only the error knows
+        return counts, [areas(counts), areas(counts), areas(other)]
 
     monkeypatch.setattr(segment, "build_network", lambda *a, **k: seen.network)
     monkeypatch.setattr(segment, "fit", fit)
@@ -70,6 +75,9 @@ def test_the_best_epoch_is_kept_with_its_weights(
     assert seen.metrics["seg_epoch"] == best and bool((seen.weights["weight"] == best).all())
     # classes 1 and 3 occur: the second is predicted and never true
     assert seen.metrics["seg_miou"] == seen.metrics["holdout/seg_miou"] == pytest.approx(course[best - 1] / 2)
+    of_images = [areas(np.diag([0, share := round(course[best - 1]), 0, 0]) + np.diag([0, 100 - share], 2))] * 2
+    error = standard_error([*of_images, areas(np.diag([0, 0, 10 * best, 0]))])
+    assert seen.metrics["seg_miou_se"] == seen.metrics["holdout/seg_miou_se"] == pytest.approx(error) and error > 0
     assert seen.metrics["seg_iou/a"] == pytest.approx(course[best - 1]) and math.isnan(seen.metrics["seg_iou/b"])
     assert [values[segment.JUDGED] for _, _, values in seen.logged] == pytest.approx([c / 2 for c in course])
 

@@ -247,9 +247,11 @@ def test_evaluation_is_in_test_mode_on_the_images_that_have_a_mask() -> None:
     with torch.no_grad():  # always class 2
         network.weight[:] = torch.tensor([[0.0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]])
     split = split_of(PLAIN, PLAIN, PLAIN, truth=(one, None, 2 * one))
-    counts = segment.evaluate(network.train(), split, 3, CONFIG.runtime)
+    counts, of_images = segment.evaluate(network.train(), split, 3, CONFIG.runtime)
     assert network.modes == [False, False] and counts.shape == (4, 4)
     assert counts[1, 2] == counts[2, 2] == one.size and counts.sum() == 2 * one.size
+    n = one.size  # of class 1 and 2, each in an image of its own, and predicted as class 2
+    assert [of.tolist() for of in of_images] == [[[0, n, 0, 0], [0, 0, n, 0], [0] * 4], [[0, 0, n, 0]] * 3]
 
 
 def test_cams_are_scored_in_test_mode_at_one_scale() -> None:

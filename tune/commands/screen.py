@@ -42,6 +42,11 @@ def say_verdict(verdict: Verdict, name: str, out: str) -> None:
         say(f"take it: semples-tune export FOLDER --out {out} --name {name} --trial {number}")
 
 
+def figure(value: float, error: float | None) -> str:
+    """A figure and, where it is known, its standard error."""
+    return f"{value:.1f}" if error is None else f"{value:.1f} ± {error:.1f}"
+
+
 def show(summary: Summary) -> None:
     """The best trials as a table, and how many ended how."""
     from semples.run_folder import STAMPS
@@ -58,16 +63,18 @@ def show(summary: Summary) -> None:
         table.add_column("default" if trial.default else str(trial.trial), justify="right")
     for name in summary.objective:
         label = f"objective {name}" if several else "objective"
-        table.add_row(label, *(f"{trial.objective[name]:.1f}" for trial in best))
+        table.add_row(label, *(figure(trial.objective[name], trial.objective_error.get(name)) for trial in best))
     metrics = [metric for metric in HEADLINES if any(metric in trial.metrics for trial in best)]
     for metric in metrics:
-        known = (trial.metrics.get(metric) for trial in best)
-        table.add_row(metric, *("-" if value is None else f"{value:.1f}" for value in known))
+        known = ((trial.metrics.get(metric), trial.metrics_error.get(metric)) for trial in best)
+        table.add_row(metric, *("-" if value is None else figure(value, error) for value, error in known))
     table.add_section()
     for key in summary.space:
         values = (trial.parameters.get(key, "-") for trial in best)
         table.add_row(key, *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in values))
     console.print(table)
+    if any(trial.objective_error or trial.metrics_error for trial in best):
+        say("±: standard error over the images that were measured; another seed of the training is not in it.")
     if more := len(summary.best) - len(best):
         say(f"{more} more of the front are in MLflow.")
     if summary.selection != "oracle" and metrics:

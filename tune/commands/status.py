@@ -14,8 +14,9 @@ def status(name: Name = None, out: Out = Path("sweeps"), json: AsJson = False) -
     """How far a sweep is: trials by state, and the best so far. Works while it runs.
 
     With --json: sweep, selection, objective and space (names); trials (asked for, or null), done, states (number of
-    trials by state), seconds_computed, seconds_saved; best (each: trial, default, objective, metrics, parameters; at
-    most five, with several objectives the whole Pareto front), unreported (the numbers of those that are not measured
+    trials by state), seconds_computed, seconds_saved; best (each: trial, default, objective, metrics, objective_error
+    and metrics_error, their standard errors over images, parameters; at most five, with several objectives the whole
+    Pareto front), unreported (the numbers of those that are not measured
     yet on the images on which figures are reported) and failures (each: trial, state, reason).
     """
     from tune.study import load_study
