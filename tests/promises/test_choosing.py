@@ -196,13 +196,13 @@ def test_the_network_is_that_of_the_epoch_that_is_best_by_what_may_choose(
     config = with_changes(small_run.config, changes, "test")
     data, states, training = load_data(config.data), [], []
 
-    def judge(network: nn.Module, split: Split, classes: int, runtime: Any, test: Any = None) -> np.ndarray:
+    def judge(network: nn.Module, split: Split, classes: int, runtime: Any, test: Any = None) -> Any:
         if test is None:  # an epoch; at last it is the chosen one with all views
             training.append(len(states))
             course = COURSES["holdout" if split is data.holdout else "test"]
-            return np.array([[course[len(states) - 1], 100 - course[len(states) - 1]], [0, 0]])
+            return np.array([[course[len(states) - 1], 100 - course[len(states) - 1]], [0, 0]]), []
         network.eval()
-        return np.eye(classes + 1, dtype=np.int64)
+        return np.eye(classes + 1, dtype=np.int64), []
 
     def fit(*args: Any, **settings: Any) -> Iterator[dict[str, float]]:
         for values in real(*args, **settings):

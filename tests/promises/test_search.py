@@ -261,6 +261,29 @@ def test_the_end_of_a_sweep_says_how_its_trials_ended() -> None:
     assert next(line for line in text.splitlines() if "trial " in line and "default" in line).count("default") == 1
 
 
+@pytest.mark.parametrize(("selection", "of_objective"), [("holdout", 1.25), ("oracle", 2.5)])
+def test_a_figure_stands_there_with_its_standard_error(selection: str, of_objective: float) -> None:
+    sweep = sweep_of(selection=selection)
+    study, given = optuna.create_study(direction="maximize"), sweep.default_parameters()
+    known = {"pseudo_miou": 60.0, "pseudo_miou_se": 2.5, "holdout/pseudo_miou_se": 1.25, "seg_miou_se": float("nan")}
+    for metrics in (known, {"pseudo_miou": 61.0}):
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=70.0, params=given, distributions=sweep.distributions(), user_attrs={"metrics": metrics}
+            )
+        )
+    first, second = summarise(study, sweep).best
+    assert (first.objective_error, first.metrics_error) == ({"pseudo_miou": of_objective}, {"pseudo_miou": 2.5})
+    assert second.objective_error == second.metrics_error == {}
+    with pytest.MonkeyPatch.context() as patch:
+        console = Console(record=True, width=200, file=io.StringIO())
+        patch.setattr(screen, "console", console)
+        screen.show(summarise(study, sweep))
+        rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in console.export_text().splitlines()]
+    assert ["objective", f"70.0 ± {of_objective:.1f}", "70.0"] in rows
+    assert ["pseudo_miou", "60.0 ± 2.5", "61.0"] in rows
+
+
 def test_a_base_stands_above_its_preset() -> None:
     sweep = sweep_of(preset="scenes-weaktr", base={"refine.start": "classify", "match.epochs": 9})
     base, preset = sweep.base_config(), load(find_config("scenes-weaktr"))

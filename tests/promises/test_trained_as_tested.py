@@ -24,6 +24,7 @@ from semples.config import ClipConfig, with_changes
 from semples.data import png_archive
 from semples.data.dataset import IGNORE, Dataset, Split
 from semples.images import normalise_pixels
+from semples.metrics import areas, confusion, standard_error
 from semples.stages import heatmaps, masks, segment
 from semples.training import LabelledImages, label_batches, save_weights
 
@@ -184,6 +185,8 @@ def test_the_value_of_a_class_is_its_place_in_the_names_and_1(tmp_path: Path) ->
     assert metrics["pseudo_iou/a"] == pytest.approx(100) and metrics["pseudo_iou/c"] == 0
     assert math.isnan(metrics["pseudo_iou/b"]) and metrics["pseudo_iou/background"] == pytest.approx(ground)
     assert metrics["pseudo_miou"] == pytest.approx((ground + 100 + 0) / 3)
+    of_images = [areas(confusion(t, (t == 1).astype(np.uint8), 3)) for t in truth]
+    assert metrics["pseudo_miou_se"] == pytest.approx(standard_error(of_images)) and metrics["pseudo_miou_se"] > 0
     assert {*np.unique(png_archive.Reader(tmp_path / png_archive.FILE).read("x")).tolist()} == {0, 1}
 
 

@@ -14,10 +14,10 @@ def status(name: Name = None, out: Out = Path("sweeps"), json: AsJson = False) -
     """How far a sweep is: trials by state, and the best so far. Works while it runs.
 
     With --json: sweep, selection, objective and space (names); trials (asked for, or null), done, states (number of
-    trials by state), seconds_computed, seconds_saved; best (each: trial, default, objective, metrics, objective_error
-    and metrics_error, their standard errors over images, parameters; at most five, with several objectives the whole
-    Pareto front), unreported (the numbers of those that are not measured
-    yet on the images on which figures are reported) and failures (each: trial, state, reason).
+    trials by state), seconds_computed, seconds_saved; best (each: trial, default, objective and metrics with their
+    standard errors over images, objective_error and metrics_error, parameters; at most five, with several objectives
+    the whole Pareto front), unreported (the numbers of those that are not measured yet on the images on which figures
+    are reported) and failures (each: trial, state, reason).
     """
     from tune.study import load_study
     from tune.summary import summarise
