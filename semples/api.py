@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from semples import by_image
 from semples.config import Config, load
 from semples.data.files import read_image
 from semples.data.png_archive import encode_mask
@@ -84,7 +85,7 @@ def run(
         raise UserError(f"quota {quota}: give a number of GB above 0")
     with _alone():
         check(resolved)
-        written = (RESULT, CONFIG, GALLERY, f"{MASKS}/", *WEIGHTS.values())
+        written = (RESULT, CONFIG, GALLERY, by_image.FILE, f"{MASKS}/", *WEIGHTS.values())
         own = claim(folder, "run", written, data_folder(resolved, place, folder))
         with open_store(place or str(folder / STORE), folder / STORE, quota) as opened:
             result = run_pipeline(resolved, opened, report or (lambda event: None), reuse=reuse)

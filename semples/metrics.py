@@ -64,17 +64,25 @@ def areas(counts: np.ndarray) -> np.ndarray:
     return np.stack([counts.sum(-1), counts.sum(-2), np.diagonal(counts, axis1=-2, axis2=-1)], -2)
 
 
+def resampled(areas: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """mIoU (%) over samples of the images. areas (..., N, 3, K+1); samples (S, N), how often each is in it -> (...,
+    S)."""
+    flat = areas.reshape(*areas.shape[:-2], -1)
+    truth, predicted, both = np.moveaxis((samples @ flat).reshape(*flat.shape[:-2], len(samples), 3, -1), -2, 0)
+    return _mean(_share(both, truth + predicted - both))
+
+
+def bootstrap(images: int) -> np.ndarray:
+    """The same samples of so many images whenever they are asked for (Efron, 1979): (S, images), how often each is in
+    one."""
+    return np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), RESAMPLED)
+
+
 def standard_error(of_images: Sequence[np.ndarray]) -> float:
-    """Standard error of the mIoU over images, in points: its standard deviation over bootstrap samples of them (Efron,
-    1979). of_images: areas (3, K+1) of each; NaN of a single one. What another seed of the training would do is not in
-    it."""
+    """Standard error of the mIoU over images, in points: its standard deviation over bootstrap samples of them.
+    of_images: areas (3, K+1) of each; NaN of a single one. What another seed of the training would do is not in it."""
     images = len(of_images)
-    if images < 2:
-        return math.nan
-    samples = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), RESAMPLED)
-    stacked = np.stack(of_images)
-    truth, predicted, both = np.moveaxis((samples @ stacked.reshape(images, -1)).reshape(-1, *stacked.shape[1:]), 1, 0)
-    return float(_mean(_share(both, truth + predicted - both)).std(ddof=1))
+    return float(resampled(np.stack(of_images), bootstrap(images)).std(ddof=1)) if images > 1 else math.nan
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from semples import figures, generators
+from semples import by_image, figures, generators
 from semples.config import dump
 from semples.data import png_archive
 from semples.errors import UserError, quoted
@@ -26,10 +26,12 @@ WEIGHTS = {"refine": generators.WEIGHTS, "prompts": prompts.WEIGHTS, "segment": 
 
 
 def write_run(result: Result, out: Path) -> None:
-    """Write config.yaml, gallery.png and result.json."""
+    """Write config.yaml, gallery.png, by_image.npz and result.json."""
     out.mkdir(parents=True, exist_ok=True)
     (out / CONFIG).write_text(dump(result.config, "the resolved configuration of this run: semples run config.yaml"))
     _draw_gallery(result, out / GALLERY)
+    stages = latest(result.config, result.folders).values()
+    by_image.write(out, {name: of for folder in stages for name, of in by_image.read(folder).items()})
     (out / RESULT).write_text(json.dumps(RESULT_FORMAT.stamp() | result.to_dict(), indent=2) + "\n")
 
 

@@ -6,15 +6,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 
+from tune.expected import COMPARED, Expected, expected
 from tune.messages import State
 from tune.objectives import choosing
 from tune.parts import HEADLINES
 from tune.records import compute_seconds, reported_later, trial_record
-from tune.study import leading, succeeded, unreported
+from tune.study import leading, ranked, succeeded, unreported
 from tune.sweep_file import Sweep
 
 
@@ -47,8 +49,8 @@ class Summary:
     """space: the searched keys. trials: how many were asked for, None without such a number. done: those that ended as
     they should. states: number of trials by state. seconds_computed, seconds_saved: compute seconds of the stages that
     trials computed, and of those that they found stored. best: at most TOP trials, best first; with several objectives
-    the whole Pareto front. unreported: those of them that are not measured yet on the images on which figures are
-    reported."""
+    the whole Pareto front. expected: of the first of them, None where it is not known. unreported: those of them that
+    are not measured yet on the images on which figures are reported."""
 
     sweep: str
     selection: str
@@ -60,12 +62,13 @@ class Summary:
     seconds_computed: float
     seconds_saved: float
     best: tuple[Leader, ...]
+    expected: Expected | None
     unreported: tuple[int, ...]
     failures: tuple[Failure, ...]
 
 
-def summarise(study: optuna.Study, sweep: Sweep) -> Summary:
-    """What the study of a sweep says so far."""
+def summarise(study: optuna.Study, sweep: Sweep, folder: Path | None = None) -> Summary:
+    """What the study of a sweep says so far, and where its folder is given, its trials."""
     default, names = sweep.default_parameters(), tuple(objective.metric for objective in sweep.objectives)
     later = reported_later(study)
     records = [trial_record(trial, later) for trial in study.get_trials(deepcopy=False)]
@@ -94,6 +97,7 @@ def summarise(study: optuna.Study, sweep: Sweep) -> Summary:
             )
             for trial in best
         ),
+        expected=expected(sweep, folder, ranked(study, sweep)[:COMPARED]) if folder else None,
         unreported=tuple(trial.number for trial in unreported(study, sweep, best)),
         failures=tuple(
             Failure(number, of.state.value, of.reason)

@@ -28,7 +28,8 @@ def run(
     """Run all seven stages, skipping those whose results are stored already.
 
     Writes into OUT: result.json, config.yaml (every value resolved), masks/ (pseudo masks of the training images),
-    gallery.png, and the weights of mask generator, prompts and segmentation network.
+    gallery.png, by_image.npz (what single images say of the mIoUs), and the weights of mask generator, prompts and
+    segmentation network.
 
     An interrupted run goes on where it was when the same command is given again.
     """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from semples import by_image
 from semples.crf import smooth_labels
 from semples.data import png_archive
 from semples.data.dataset import IGNORE, Dataset, Split
@@ -56,8 +57,8 @@ def _pseudo_mask(split: Split, heatmaps: png_archive.Reader, settings: MasksConf
 
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
-    """Writes the pseudo masks of the images that are treated, uint8 with 0..K and 255; `runtime.workers` processes
-    share the work, or those of a cluster."""
+    """Writes the pseudo masks of the images that are treated, uint8 with 0..K and 255, and what each says of the mIoU;
+    `runtime.workers` processes share the work, or those of a cluster."""
     classes, split, prefix = data.num_classes, data.images, data.prefix
     counts, of_images = np.zeros((classes + 1, classes + 1), np.int64), list[np.ndarray]()
     make = partial(_pseudo_mask, split, png_archive.Reader(inputs["heatmaps"] / png_archive.FILE), config.masks)
@@ -74,6 +75,7 @@ def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: 
             yield split.names[i], png_archive.encode_mask(mask)
 
     png_archive.write(out / png_archive.FILE, masks())
+    by_image.write(out, {f"{prefix}pseudo_miou": of_images})
     metrics = {f"{prefix}pseudo_miou": miou(counts), f"{prefix}pseudo_miou_se": standard_error(of_images)}
     if config.selection == "proxy" and data.treated == judging(config.selection):
         made = png_archive.Reader(out / png_archive.FILE)

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from semples import by_image
 from semples.crf import smooth_probabilities
 from semples.data import png_archive
 from semples.data.dataset import IGNORE, Dataset, Split
@@ -160,7 +161,8 @@ def train_on(
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Train on the training images `indices` with masks(i), uint8 (h, w); the epoch is chosen by `selection`.
 
-    Under "proxy" that is the last one. Returns its weights and the metrics: `seg_miou` is of the test set.
+    Under "proxy" that is the last one. Returns its weights and the metrics: `seg_miou` is of the test set. What single
+    images say of these is left in the folder `out`.
     """
     settings, runtime, classes = config.segment, config.runtime, data.num_classes
     if min(len(indices), settings.batch) < 2:
@@ -193,15 +195,17 @@ def train_on(
                 best.update(weights=weights, score=values[JUDGED], epoch=epoch)
         log(epoch, settings.epochs, **values)
     network.load_state_dict(best["weights"])
-    proxy, metrics = {}, dict[str, float]()
+    proxy, metrics, kept = {}, dict[str, float](), {}
     for prefix, split in (("", data.test), ("holdout/", data.holdout)):
         counts, of_images = evaluate(network, split, classes, runtime, settings.test)
         metrics |= {f"{prefix}seg_miou": miou(counts), f"{prefix}seg_miou_se": standard_error(of_images)}
+        kept[f"{prefix}seg_miou"] = of_images
         per_class = zip(("background", *data.classes), iou(counts), strict=True)
         metrics |= {f"{prefix}seg_iou/{name}": float(value) for name, value in per_class}
     if config.selection == "proxy" and prompts:
         masks_of = list(predict_all(network, data.holdout, range(len(data.holdout)), runtime, settings.test))
         proxy = {"proxy/seg_miou": agreement(config, data, load_prompts(prompts), masks_of.__getitem__)}
+    by_image.write(out, kept)
     return best["weights"], {
         **proxy,
         **metrics,
@@ -210,7 +214,7 @@ def train_on(
 
 
 def run(config: Config, data: Dataset, inputs: dict[str, Path], out: Path, log: Log) -> dict[str, float]:
-    """Writes the network's weights at its chosen epoch."""
+    """Writes the network's weights at its chosen epoch, and what single images say of its mIoUs."""
     if config.segment.train_on == "ground_truth":
         weights, metrics = train_on(data.train.mask, data.train.annotated, config, data, None, out, log)
     else:

@@ -98,7 +98,8 @@ def test_a_file_of_somebody_in_the_folder_of_a_trial_is_kept(tmp_path: Path, mac
     (trial / "notes.txt").write_text("mine")
     launched(tmp_path, trials=2)
     assert (trial / "notes.txt").read_text() == "mine" and (trial / "result.json").exists()
-    assert {p.name for p in trial.iterdir()} == {"notes.txt", "result.json", "config.yaml", "gallery.png", MARKER}
+    written = {"result.json", "config.yaml", "gallery.png", "by_image.npz", MARKER}
+    assert {p.name for p in trial.iterdir()} == written | {"notes.txt"}
 
 
 def test_an_export_replaces_an_export_only_and_none_that_was_changed(

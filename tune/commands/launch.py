@@ -65,7 +65,7 @@ def launch(
     with Progress(*COLUMNS, TextColumn("{task.fields[note]}", markup=False), console=console) as progress:
         reporter = ProgressReporter(progress, spec, done, best_value)
         results = launch(asked, out=out, address=address, on_event=reporter, on_run=say_run)
-    show(summarise(results.study, results.sweep))
+    show(summarise(results.study, results.sweep, results.folder))
     if not results.ended:
         raise typer.Exit(INTERRUPTED)
     say(f"ended: {results.ended}")

@@ -75,6 +75,11 @@ def show(summary: Summary) -> None:
     console.print(table)
     if any(trial.objective_error or trial.metrics_error for trial in best):
         say("±: standard error over the images that were measured; another seed of the training is not in it.")
+    if e := summary.expected:
+        say(
+            f"Expected of trial {e.trial} on other images: {figure(e.value, e.error)}, for the best of several is also "
+            "the luckiest."
+        )
     if more := len(summary.best) - len(best):
         say(f"{more} more of the front are in MLflow.")
     if summary.selection != "oracle" and metrics:

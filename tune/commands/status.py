@@ -16,8 +16,9 @@ def status(name: Name = None, out: Out = Path("sweeps"), json: AsJson = False) -
     With --json: sweep, selection, objective and space (names); trials (asked for, or null), done, states (number of
     trials by state), seconds_computed, seconds_saved; best (each: trial, default, objective and metrics with their
     standard errors over images, objective_error and metrics_error, parameters; at most five, with several objectives
-    the whole Pareto front), unreported (the numbers of those that are not measured yet on the images on which figures
-    are reported) and failures (each: trial, state, reason).
+    the whole Pareto front), expected (what the first of these is expected to have on other images: trial, value and
+    error; or null), unreported (the numbers of those that are not measured yet on the images on which figures are
+    reported) and failures (each: trial, state, reason).
     """
     from tune.study import load_study
     from tune.summary import summarise
@@ -25,7 +26,7 @@ def status(name: Name = None, out: Out = Path("sweeps"), json: AsJson = False) -
 
     folder = sweep_folder(out, name)
     sweep = load_launched(folder)
-    summary = summarise(load_study(folder, sweep), sweep)
+    summary = summarise(load_study(folder, sweep), sweep, folder)
     if json:
         print_json(asdict(summary))
     else:
