@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from tune.confirm import finalists
+from semples import by_image
+from semples.metrics import areas, bootstrap, resampled, standard_error
+from tune.confirm import _over_images, finalists
 from tune.needs import trained_by
 from tune.sweep_file import make_sweep
-from tune.verdict import DEFAULT, dunnett, judge
+from tune.verdict import DEFAULT, dunnett, judge, read_verdict, write_record
 
 METRIC = "pseudo_miou"
 
@@ -149,3 +151,46 @@ def test_finalists_differ_in_more_than_their_masks(monkeypatch: pytest.MonkeyPat
         found = finalists(sweep, Path("s"), top)
         assert [*found] == [DEFAULT, *(f"trial {number}" for number in expected)]
         assert [*found.values()][1:] == [f"{number:04d}" for number in expected]
+
+
+def test_the_error_over_images_is_added_to_that_over_seeds() -> None:
+    runs = {DEFAULT: [(50.0, 50.0), (52.0, 52.0)], "trial 1": [(53.0, 53.0), (56.0, 56.0)]}
+    seeds, both = judge(METRIC, runs), judge(METRIC, runs, image_errors={"trial 1": 2.0})
+    half, more = (of.over_default["trial 1"].high - of.over_default["trial 1"].mean for of in (seeds, both))
+    limit = dunnett(1, 1, 0.03)
+    assert half == pytest.approx(limit * 0.5) and more == pytest.approx(limit * math.hypot(0.5, 2.0))
+    sure = {DEFAULT: [(50.0, 50.0)] * 3, "trial 1": [(53.0, 53.0)] * 3, "trial 2": [(51.0, 51.0)] * 3}
+    assert judge(METRIC, sure).winner == "trial 1"
+    assert judge(METRIC, sure, image_errors={"trial 1": 9.0, "trial 2": 0.1}).winner == "trial 2"
+
+
+def test_the_error_over_images_is_that_of_the_difference(tmp_path: Path) -> None:
+    """What makes an image hard for both is in it no more; means over the seeds of a configuration count."""
+    draw = np.random.default_rng(0)
+    hard, own = draw.normal(0, 0.2, 50), {name: draw.normal(0, 0.02, 50) for name in (DEFAULT, "trial 1")}
+    places: dict[str, list[Path]] = {}
+    of_images: dict[str, list[np.ndarray]] = {}
+    for name, share in ((DEFAULT, 0.5), ("trial 1", 0.6), ("trial 2", 0.6)):
+        for seed in (1, 2):
+            right = (400 * np.clip(share + hard + own.get(name, 0.0) + 0.01 * seed, 0.02, 0.98)).astype(int)
+            of = np.array([areas(np.array([[r, 400 - r], [400 - r, r]])) for r in right])
+            place = tmp_path / name / str(seed)
+            place.mkdir(parents=True)
+            by_image.write(place, {"pseudo_miou": of} if (name, seed) != ("trial 2", 2) else {})
+            places.setdefault(name, []).append(place)
+            of_images.setdefault(name, []).append(of)
+    found = _over_images(places, "pseudo_miou")
+    assert {*found} == {"trial 1"}, "of trial 2 a run is lacking"
+    samples = bootstrap(50)
+    course = {name: np.mean([resampled(of, samples) for of in of_images[name]], 0) for name in (DEFAULT, "trial 1")}
+    assert found["trial 1"] == pytest.approx((course["trial 1"] - course[DEFAULT]).std(ddof=1))
+    assert 0 < found["trial 1"] < standard_error([*of_images[DEFAULT][0]]) / 4
+    assert _over_images(places, "seg_miou") == {}
+    assert _over_images({"trial 1": places["trial 1"]}, "pseudo_miou") == {}
+
+
+def test_a_verdict_is_read_as_it_was_written(tmp_path: Path) -> None:
+    errors = {"trial 1": 1.5, "trial 2": 0.5}
+    verdict = judge(METRIC, VALUES, looks=3, image_errors=errors)
+    write_record(tmp_path, verdict, "maximize", "holdout", VALUES, errors)
+    assert read_verdict(tmp_path) == verdict

@@ -19,7 +19,7 @@ from semples.errors import UserError
 from semples.formats import WRITTEN_BY
 from semples.manifest import NewerError, intact, parse, read_manifest, seal
 from semples.run_folder import RESULT_FORMAT, read_run
-from tune import confirm, sweep_file
+from tune import sweep_file, verdict
 from tune.samplers import create_sampler
 from tune.sweep_file import load_sweep, make_sweep
 from tune.sweep_folder import check_same, load_launched, record
@@ -224,7 +224,7 @@ def test_both_names_of_a_key_are_one_too_many(tmp_path: Path) -> None:
 
 
 def test_all_formats_have_one_number() -> None:
-    formats = (configuration.FORMAT, sweep_file.FORMAT, RESULT_FORMAT, confirm.FORMAT)
+    formats = (configuration.FORMAT, sweep_file.FORMAT, RESULT_FORMAT, verdict.FORMAT)
     assert {known.number for known in formats} == {2}
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import optuna
 
+from semples import by_image
 from semples.config import Config, with_changes
 from semples.errors import UserError
+from semples.metrics import bootstrap, resampled
 from semples.pipeline.graph import reporting
 from semples.run_folder import read_run
 from semples.secrets import pass_on
@@ -125,9 +128,23 @@ def judge_finalists(
         )
         values[name].append((chosen, reported))
     looks = earlier.looks + (earlier.values != values) if earlier else 1
-    verdict = judge(metric, values, objective.direction, looks)
-    write_record(folder, verdict, objective.direction, sweep.selection, values)
+    places = {name: [place for (of, _), (_, place) in again.items() if of == name] for name in values}
+    image_errors = _over_images(places, metric)
+    verdict = judge(metric, values, objective.direction, looks, image_errors)
+    write_record(folder, verdict, objective.direction, sweep.selection, values, image_errors)
     return verdict
+
+
+def _over_images(places: Mapping[str, Sequence[Path]], metric: str) -> dict[str, float]:
+    """By finalist the standard error over images of its difference to the default, mean over the seeds; only where the
+    runs kept what single images say of the metric."""
+    found = {name: [by_image.read(place).get(metric) for place in of] for name, of in places.items()}
+    kept = {name: np.stack(of) for name, of in found.items() if all(one is not None and len(one) > 1 for one in of)}  # type: ignore[arg-type]
+    if DEFAULT not in kept:
+        return {}
+    samples = bootstrap(kept[DEFAULT].shape[1])
+    means = {name: resampled(of, samples).mean(0) for name, of in kept.items()}
+    return {name: float((mean - means[DEFAULT]).std(ddof=1)) for name, mean in means.items() if name != DEFAULT}
 
 
 def seeds_within(study: optuna.Study, sweep: Sweep) -> int:

@@ -71,13 +71,15 @@ def judge(
     values: Values,
     direction: Direction = "maximize",
     looks: int = 1,
+    image_errors: Mapping[str, float] = {},
 ) -> Verdict:
     """Compare finalists, DEFAULT among them, by (what chooses, what is reported), one pair a seed, in the same order.
     Differences are above 0 where a finalist is better.
 
     A seed may do something to all of them alike; the rest of the variance is taken to be the same for all, and is
-    learned from all. That no finalist is above the default is tested for all of them together (Dunnett's test,
-    one-sided), and whoever looks again, with more seeds, has less of ERROR left to spend.
+    learned from all. image_errors: by finalist the standard error over images of its difference to the default, where
+    that is known; it is added to that over seeds. That no finalist is above the default is tested for all of them
+    together (Dunnett's test, one-sided), and whoever looks again, with more seeds, has less of ERROR left to spend.
     """
     chosen = {name: [a for a, _ in pairs] for name, pairs in values.items()}
     reported = {name: [b for _, b in pairs] for name, pairs in values.items()}
@@ -86,10 +88,11 @@ def judge(
     def best(names: Sequence[str]) -> str:
         return max(names, key=lambda name: sign * sum(chosen[name]), default="")
 
-    leader, half = best([*values]), _half_width([*reported.values()], spent_at(looks))
+    leader, (limit, error) = best([*values]), _over_seeds([*reported.values()], spent_at(looks))
 
     def differences(of: str, to: str) -> Spread:
         found = spread([sign * (a - b) for a, b in zip(reported[of], reported[to], strict=True)])
+        half = limit * math.hypot(error, *(image_errors.get(name, 0.0) for name in (of, to)))
         return Spread(found.mean, found.minimum, found.maximum, found.mean - half, found.mean + half)
 
     over_default = {name: differences(name, DEFAULT) for name in values if name != DEFAULT}
@@ -110,16 +113,17 @@ def spent_at(look: int) -> float:
     return ERROR * SPENDS * (1 - SPENDS) ** (look - 1)
 
 
-def _half_width(values: Sequence[Sequence[float]], level: float) -> float:
-    """Of the interval of a difference between two means. values: by configuration and seed; what a seed does to all of
-    them alike is taken out of their variance (two-way layout without interaction)."""
+def _over_seeds(values: Sequence[Sequence[float]], level: float) -> tuple[float, float]:
+    """By how many standard errors a difference between two means must be above 0, and this error over seeds. values: by
+    configuration and seed; what a seed does to all of them alike is taken out of their variance (two-way layout without
+    interaction)."""
     table = np.array(values)
     configurations, seeds = table.shape
     freedom = (configurations - 1) * (seeds - 1)
     if not freedom:
-        return math.inf
+        return math.inf, math.inf
     rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
-    return dunnett(configurations - 1, freedom, level) * math.sqrt(2 * float((rest**2).sum()) / freedom / seeds)
+    return dunnett(configurations - 1, freedom, level), math.sqrt(2 * float((rest**2).sum()) / freedom / seeds)
 
 
 @lru_cache
@@ -146,6 +150,7 @@ class Record(BaseModel):
     metric: str
     direction: Direction = "maximize"
     looks: int = Field(default=1, ge=1)
+    image_errors: dict[str, Annotated[float, Field(ge=0)]] = {}
     values: dict[str, Annotated[list[tuple[float, float]], Field(min_length=1)]]
 
 
@@ -172,14 +177,21 @@ def read_record(folder: Path) -> Record:
 def read_verdict(folder: Path) -> Verdict:
     """The verdict of a confirmation, see `read_record`."""
     found = read_record(folder)
-    return judge(found.metric, found.values, found.direction, found.looks)
+    return judge(found.metric, found.values, found.direction, found.looks, found.image_errors)
 
 
-def write_record(folder: Path, verdict: Verdict, direction: Direction, selection: str, values: Values) -> None:
+def write_record(
+    folder: Path,
+    verdict: Verdict,
+    direction: Direction,
+    selection: str,
+    values: Values,
+    image_errors: Mapping[str, float],
+) -> None:
     """Write what finalists were judged by, and the verdict."""
     seeds = len(values[DEFAULT])
     record = {**FORMAT.stamp(), "metric": verdict.metric, "direction": direction, "seeds": seeds}
-    record |= {"looks": verdict.looks, "selection": selection, "values": values}
+    record |= {"looks": verdict.looks, "selection": selection, "values": values, "image_errors": image_errors}
     temporary = folder / f".{RECORD}"
     temporary.write_text(
         json.dumps({**record, "winner": verdict.winner, "sentence": verdict.sentence}, indent=2) + "\n"
