@@ -1,5 +1,5 @@
 """The search on real trials at equal compute: random search and TPE without reuse against ours, every stage computed.
-The second table of "A search that knows what it costs" in the README.
+See "A search that knows what it costs" in the README.
 
     python benchmarks/real.py [--repeats 3] [--budget 700] [--store DIR] [--processes 1] [--json FILE]
 
@@ -19,14 +19,19 @@ from typing import Any
 
 import numpy as np
 from record import measure
-from search import OURS, STRATEGIES
 
 from tune.needs import affecting
 from tune.replay import StagePlan, replay
 from tune.sweep_file import find_sweep_file, load_sweep
 
+OURS = "ours: cost-aware with reuse"
+# sampler, early stopping, whether trials share their stages
+STRATEGIES = {
+    "random search": ("random", "none", False),
+    "TPE": ("tpe", "none", False),
+    OURS: ("cost-aware", "none", True),
+}
 SCENES = {"data.train": 100, "data.holdout": 200, "data.test": 32}
-COMPARED = ("random search", "TPE", OURS)
 
 
 class Computed:
@@ -75,7 +80,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    wanted = [(name, seed) for seed in range(arguments.repeats) for name in COMPARED]
+    wanted = [(name, seed) for seed in range(arguments.repeats) for name in STRATEGIES]
     with ProcessPoolExecutor(arguments.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting = {
             one: pool.submit(best_within, one[0], arguments.budget, arguments.store.resolve(), one[1]) for one in wanted
@@ -84,7 +89,7 @@ def main() -> None:
     figures: dict[str, float] = {}
     print(f"\n| {arguments.budget:.0f} compute seconds, {arguments.repeats} repeats | best on the holdout | ", end="")
     print("the same trials on other images | trials |\n|---|---|---|---|")
-    for name in COMPARED:
+    for name in STRATEGIES:
         chosen, reported, trials = np.array([found[name, seed] for seed in range(arguments.repeats)]).T
         spread = f"{chosen.mean():.1f} ({chosen.min():.1f} - {chosen.max():.1f})"
         print(f"| {name} | {spread} | {reported.mean():.1f} | {trials.mean():.0f} |")
