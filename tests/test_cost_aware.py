@@ -86,6 +86,13 @@ def test_a_candidate_costs_what_is_not_stored() -> None:
     assert costs.stopped(rows).tolist() == [False, False, False, True, False]
 
 
+def test_one_loaded_node_does_not_make_a_stage_dear() -> None:
+    trials = [ended(match__lambda_b=float(weight)) for weight in (1, 2, 3)]
+    trials[1].user_attrs["stages"]["match"]["seconds"] = 1000.0
+    costs = Costs(Space(SWEEP), affecting(SWEEP), trials)
+    assert costs.seconds("match") == 20.0 and costs.whole == sum(SECONDS.values())
+
+
 def test_rows_go_to_the_unit_cube_and_back() -> None:
     space = Space(SWEEP)
     rows = space.settled(space.of_unit(np.random.default_rng(0).random((500, 5))))
@@ -185,3 +192,19 @@ def test_variations_of_a_prefix_keep_it_and_no_more() -> None:
     assert set(np.round(band, 9)) == {0.0, 0.1, 0.2}  # the parent is kept, so it stays searched
     freed = sampler._variations(leader[None].repeat(8, 0), kept[:2])
     assert (freed == space.settled(freed.copy())).all()
+
+
+def test_a_trial_that_was_lost_says_nothing_of_its_parameters() -> None:
+    """One that failed does: as little as the worst."""
+
+    def failed(state: str, background: float) -> FrozenTrial:
+        trial = ended(TrialState.FAIL, "masks", masks__background=background)
+        trial.set_user_attr("state", state)
+        return trial
+
+    study = optuna.create_study(direction="maximize")
+    study.add_trials([ended(), ended(masks__background=0.4), failed("LOST", 0.6), failed("FAILED", 0.7)])
+    sampler, trials = CostAwareSampler(SWEEP, 0), study.get_trials()
+    rows, values = sampler._observations(trials)
+    background = Space(SWEEP).names.index("masks.background")
+    assert rows[:, background].tolist() == [0.5, 0.4, 0.7] and values.tolist() == [50.0, 50.0, 50.0]

@@ -23,6 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
+from tune.messages import State
 from tune.needs import Fit, affecting, on_gpu
 from tune.records import TrialRecord, compute_seconds, given, is_duplicate, trial_record
 from tune.study import constraint_violations
@@ -152,7 +153,7 @@ class Costs:
         self._seconds, self._known = {}, {}
         for name, columns in self.columns.items():
             seconds = [record.stages[name].seconds for record in records if name in record.stages]
-            self._seconds[name] = float(np.mean(seconds)) if seconds else 0.0
+            self._seconds[name] = float(np.median(seconds)) if seconds else 0.0  # a loaded node spoils a mean
             self._known[name] = {
                 row[columns].tobytes()
                 for row, record, trial in zip(rows, records, trials, strict=True)
@@ -166,7 +167,7 @@ class Costs:
                 self._stopped[last[0]].add(row[self.columns[last[0]]].tobytes())
 
     def seconds(self, stage: str) -> float:
-        """Mean seconds of a stage."""
+        """Median seconds of a stage."""
         return self._seconds[stage]
 
     def stopped(self, rows: np.ndarray) -> np.ndarray:
@@ -185,7 +186,7 @@ class Costs:
         )
 
     def remaining(self, rows: np.ndarray) -> np.ndarray:
-        """Candidates (n, keys) -> mean seconds of the stages whose results are missing, (n,)."""
+        """Candidates (n, keys) -> median seconds of the stages whose results are missing, (n,)."""
         missing = (seconds * ~self._among(rows, name, self._known[name]) for name, seconds in self._seconds.items())
         return np.sum(list(missing), axis=0)
 
@@ -281,7 +282,8 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         """Rows (n, keys) and what the trials are worth (n,), more is better.
 
         Several objectives become one by random weights (ParEGO). A pruned trial is worth what complete ones with its
-        score at its last milestone were worth on average, a failed one or one above a limit as little as the worst.
+        score at its last milestone were worth on average, a failed one or one above a limit as little as the worst. One
+        that was lost says nothing: its process or node died, whatever its parameters were.
         """
         complete = [t for t in ended if t.state == TrialState.COMPLETE]
         if not complete:
@@ -299,7 +301,7 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
             over = constraint_violations(record.usage, self._limits).values()
             if trial.state == TrialState.PRUNED and record.last_milestone:
                 worth[trial.number] = expected(*record.last_milestone)
-            elif trial.state != TrialState.COMPLETE or any(by > 0 for by in over):
+            elif record.state != State.LOST and (trial.state != TrialState.COMPLETE or any(by > 0 for by in over)):
                 worth[trial.number] = worst
         known = [t for t in ended if worth.get(t.number) is not None]
         if len(known) > OBSERVATIONS:
