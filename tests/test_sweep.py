@@ -27,6 +27,7 @@ from tune.records import trial_record
 from tune.study import is_default, load_study, ranked
 from tune.sweep_folder import load_launched
 from tune.tracking import EXPERIMENT, PARENT
+from tune.verdict import read_verdict
 
 pytestmark = pytest.mark.ray
 
@@ -171,14 +172,19 @@ def test_a_sweep_for_pseudo_masks_trains_no_network_and_sweeps_share_a_store(tmp
     file = sweep_file(tmp_path, objective="pseudo_miou", trials=2, store="shared", store_gb=1.0)
     assert program("semples-tune", "launch", file, "--out", out, cwd=tmp_path).returncode == 0
     assert (tmp_path / "shared").is_dir()  # of this folder, not of a trial's
-    again = program("semples-tune", "launch", file, "--out", out, "--name", "again", cwd=tmp_path)
-    assert again.returncode == 0 and "0.0 minutes of compute" in again.stdout
-    # the finalists over seeds; the same command repeats nothing
-    for _ in range(2):
-        confirmed = program("semples-tune", "confirm", "--out", out, "--top", 1, "--seeds", 2)
-        assert confirmed.returncode == 0, confirmed.stderr
-        assert "pseudo_miou over 2 seeds (chosen on holdout masks)" in " ".join(confirmed.stdout.split())
-        assert "no winner" in confirmed.stdout or "wins" in confirmed.stdout
+    # which ends with the finalists over seeds
+    words = ("--out", out, "--name", "again", "confirm.top=1", "confirm.seeds=2")
+    again = program("semples-tune", "launch", file, *words, cwd=tmp_path)
+    assert again.returncode == 0 and "0.0 minutes of compute" in again.stdout, again.stderr
+    verdict = read_verdict(out / "again")
+    assert verdict.sentence in again.stdout and {of.count(", seed ") for of in again.stdout.splitlines()} == {0, 1}
+    written = json.loads((out / "again" / "confirm.json").read_text())
+    assert again.stdout.count("default, seed ") == 2 and len(written["image_errors"]) == 1
+    # the command for it repeats nothing
+    confirmed = program("semples-tune", "confirm", "--out", out, "--top", 1, "--seeds", 2)
+    assert confirmed.returncode == 0, confirmed.stderr
+    assert "pseudo_miou over 2 seeds (chosen on holdout masks)" in " ".join(confirmed.stdout.split())
+    assert verdict.sentence in confirmed.stdout and read_verdict(out / "again") == verdict
     exported = program("semples-tune", "export", tmp_path / "export", "--out", out)
     assert exported.returncode == 0, exported.stderr
     assert {path.name for path in (tmp_path / "export").iterdir()} == {
