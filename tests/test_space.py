@@ -7,6 +7,7 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from semples.errors import UserError
+from tune.space import Dimension
 from tune.sweep_file import SWEEPS, find_sweep_file, load_sweep
 
 SWEEP = {
@@ -48,6 +49,15 @@ def test_a_condition_that_is_not_searched_itself_holds_for_nothing(tmp_path: Pat
     sweep, values = load_sweep(written(tmp_path, space=space)), {"prompts.count": 1, "masks.band": 0.1}
     assert sweep.searched({"prompts.init": "uniform", **values}) == {"prompts.init": "uniform"}
     assert sweep.searched({"prompts.init": "word", **values}) == {"prompts.init": "word", **values}
+
+
+def test_all_conditions_of_a_key_must_hold() -> None:
+    when = {"prompts.init": ["word", "normal"], "prompts.count": 1}
+    both = Dimension.model_validate({"float": [0.1, 0.9], "when": when})
+    for init, count, active in (("word", 1, True), ("normal", 1, True), ("uniform", 1, False), ("word", 2, False)):
+        assert both.is_active({"prompts.init": init, "prompts.count": count}) is active
+    assert not both.is_active({"prompts.init": "word"}) and not both.is_active({"prompts.count": 1})
+    assert Dimension.model_validate({"float": [0.1, 0.9]}).is_active({})
 
 
 def test_changes_reach_the_sweep_or_its_base(tmp_path: Path) -> None:

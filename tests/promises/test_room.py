@@ -140,16 +140,17 @@ def test_a_trial_that_was_kept_for_later_does_not_begin_when_the_budget_is_spent
     assert not driver.searcher.unfinished
 
 
-def test_every_point_of_a_grid_is_tried_also_one_that_was_kept_for_later() -> None:
-    grid = {"match.lambda_b": {"choice": [1.0, 2.0, 3.0]}, "masks.background": {"choice": [0.4, 0.5]}}
-    driver = Driver(room=1, sampler="grid", trials=None, space=grid)
+@pytest.mark.parametrize("late", [(0.4, 0.5), (0.5,)], ids=["one that needs none is the last", "the last is kept"])
+def test_every_point_of_a_grid_is_tried_also_one_that_was_kept_for_later(late: tuple[float, ...]) -> None:
+    grid = {"match.lambda_b": {"choice": [1.0, 2.0, 3.0]}, "masks.background": {"choice": [*late]}}
+    driver, points = Driver(room=1, sampler="grid", trials=None, space=grid), 3 * len(late)
     prepare(driver.study, driver.searcher._sweep)
-    for number in range(6):
+    for number in range(points):
         driver.ask(3)
         assert len(driver.began) > number
         driver.searcher.on_trial_complete(f"trial {number}", encode(Completed((50.0,), {}, Usage())))
     driver.ask(3)
-    assert len(driver.began) == 6 and driver.searcher.exhausted == "every point of the grid was tried"
+    assert len(driver.began) == points and driver.searcher.exhausted == "every point of the grid was tried"
 
 
 def test_results_are_known_by_what_affects_them() -> None:
