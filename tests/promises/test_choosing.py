@@ -24,6 +24,7 @@ from trees import WRITERS, Write, load
 import tune.confirm
 import tune.outside
 import tune.trial
+from semples import by_image
 from semples.ablation import generator_of
 from semples.analytic import SCORES, read_scores
 from semples.config import Config, parse, with_changes
@@ -90,10 +91,10 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Spoiled:
 
 
 def differing(one: Result, two: Result, but: str = "") -> set[str]:
-    """Stages that wrote other files, apart from those that are called so."""
+    """Stages that wrote other files, apart from those that are called so, and from what images say of the figures."""
     files = [
         {
-            stage: {name: of for name, of in read_manifest(folder)["files"].items() if name != but}
+            stage: {k: of for k, of in read_manifest(folder)["files"].items() if k not in (but, by_image.FILE)}
             for stage, folder in result.folders.items()
         }
         for result in (one, two)

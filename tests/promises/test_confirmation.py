@@ -13,9 +13,10 @@ from conftest import TINY
 from launches import CONTINUOUS, Machine, launched, sweep_of
 from searches import complete, milestone
 
+from semples.errors import UserError
 from tune.api import load
 from tune.commands.app import app
-from tune.confirm import has_verdict, seeds_within
+from tune.confirm import has_verdict, judge_finalists, seeds_within
 from tune.driver import launch
 from tune.messages import State
 from tune.mlflow_writer import entries
@@ -92,6 +93,22 @@ def test_more_trials_or_seeds_are_confirmed_anew_and_that_is_another_look(
     assert read_verdict(tmp_path / "s").looks == 3
     ran = len(machine.configs)
     assert again(tmp_path, trials=12) == ("all of its trials have run", []), "fewer seeds are there already"
+    assert len(machine.configs) == ran
+
+
+def test_how_often_was_looked_is_not_forgotten_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch)
+    again(tmp_path)
+    (tmp_path / "s" / "confirm.json").write_text("{")
+    ran, sweep, said = (
+        len(machine.configs),
+        sweep_of(**ASKED),
+        "damaged .* delete it and run semples-tune confirm again",
+    )
+    with pytest.raises(UserError, match=said):
+        again(tmp_path)
+    with pytest.raises(UserError, match=said):
+        judge_finalists(sweep, tmp_path / "s", 2, 3, lambda *_: None, lambda *_: None)
     assert len(machine.configs) == ran
 
 

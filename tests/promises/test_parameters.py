@@ -25,7 +25,6 @@ from launches import Machine
 from mlflow import MlflowClient
 
 from semples.config import Config, flatten, load, to_dict, with_changes
-from semples.errors import UserError
 from semples.pipeline.graph import STAGES
 from semples.run_folder import read_run
 from tune.confirm import confirm, finalists
@@ -40,7 +39,7 @@ from tune.sweep_file import Sweep, make_sweep
 from tune.sweep_folder import load_launched
 from tune.tracking import EXPERIMENT, PARENT
 from tune.values import Resources
-from tune.verdict import DEFAULT, read_verdict
+from tune.verdict import DEFAULT
 
 SWEEP: dict[str, Any] = {
     "name": "s", "selection": "holdout", "objective": "seg_miou", "trials": 6, "gate": 1, "sampler": "random",
@@ -387,26 +386,6 @@ def test_a_confirmation_of_which_all_is_there_needs_no_ray(
     sweep = load_launched(world.folder)
     assert confirm(sweep, world.folder, 2, 2, None, lambda *words: again.append(words)) == verdict
     assert sorted(again) == sorted(said) and verdict.looks == 1
-
-
-def test_more_seeds_are_another_look_and_the_same_ones_are_not(
-    world: Launched,
-    confirmed: tuple[Any, list[tuple[str, int, str]], list[Config]],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    folder, sweep = tmp_path / "s", load_launched(world.folder)
-    shutil.copytree(world.folder, folder, ignore=shutil.ignore_patterns("store"))
-    Machine(monkeypatch)
-    for name, value in with_ray_replaced().items():
-        monkeypatch.setattr(name, value)
-    looks = [confirm(sweep, folder, 2, seeds, None, lambda *_: None).looks for seeds in (2, 3, 3, 4)]
-    assert looks == [1, 2, 2, 3] and json.loads((folder / "confirm.json").read_text())["looks"] == 3
-    assert read_verdict(folder).looks == 3
-    # how often was looked is not forgotten without a word
-    (folder / "confirm.json").write_text("{")
-    with pytest.raises(UserError, match=r"confirm\.json: damaged .* delete it and run semples-tune confirm again"):
-        confirm(sweep, folder, 2, 4, None, lambda *_: None)
 
 
 def test_a_sweep_that_is_written_and_read_again_is_the_same(world: Launched) -> None:
