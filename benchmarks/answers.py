@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from landscape import FOLDER, POOLS, Landscape, miou, read
+from landscape import FOLDER, POOLS, Landscape, read
 from sklearn.ensemble import ExtraTreesRegressor
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.model_selection import GroupKFold
 
 from tune.cost_aware import Space
 from tune.needs import affecting
-from tune.replay import PROFILES, StagePlan
+from tune.replay import PROFILES, StagePlan, fit
 from tune.sweep_file import Sweep, load_sweep
 
 MODELS = ("trees", "process")
 JUDGES = 64  # images that choose
 FOLDS = 8
-MILESTONES = ("classify", "match", "refine", "heatmaps", "masks", "segment")
 
 
 @lru_cache
@@ -77,9 +72,7 @@ class Answers:
             distinct = {self._key(stage, point): at for at, point in reversed([*enumerate(points)])}
             at = [i for i in distinct.values() if stage != "heatmaps" or self._rows[i]["late"] == 0]
             if stage == "heatmaps":
-                images = self._judges
-                counts = [self._of.heatmaps[numbers[i]][:, images].sum(1, dtype=np.int64) for i in at]
-                scores = [float(miou(of, self._of.truth[images].sum(0)).max()) for of in counts]
+                scores = [float(self._of.at_scores(numbers[i], self._judges).max()) for i in at]
             else:  # of all images of the pool
                 scores = [self._rows[i]["milestones"][stage] for i in at]
             self._learn(
@@ -146,13 +139,6 @@ def _groups(prefixes: np.ndarray) -> np.ndarray:
     return np.unique(prefixes, axis=0, return_inverse=True)[1].ravel()
 
 
-@lru_cache(maxsize=64)
-def _kernel(name: str, stage: str, width: int) -> Any:
-    return ConstantKernel(1.0, (0.1, 20.0)) * Matern(np.full(width, 1.0), (0.1, 20.0), nu=2.5) + WhiteKernel(
-        0.1, (1e-4, 2.0)
-    )
-
-
 _LEARNED: dict[tuple[str, str], Any] = {}
 
 
@@ -160,14 +146,8 @@ def _fit(name: str, stage: str, model: str, x: np.ndarray, y: np.ndarray) -> Any
     """A model for x (n, d) -> y (n, 2). A process learns its scales for a landscape once."""
     if model == "trees":
         return ExtraTreesRegressor(200, min_samples_leaf=2, random_state=0).fit(x, y)
-    known = _LEARNED.get((name, stage))
-    process = GaussianProcessRegressor(
-        known or _kernel(name, stage, x.shape[1]), optimizer=None if known else "fmin_l_bfgs_b", normalize_y=True
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a scale at its bound is fine
-        process.fit(x, y)
-    _LEARNED[name, stage] = process.kernel_
+    process = fit(x, y, _LEARNED.get((name, stage)))
+    _LEARNED[name, stage] = {"theta": process.kernel_.theta}
     return process
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from semples.metrics import miou_of_areas
+
 FOLDER = Path(__file__).parent / "landscapes"
 SCORES = np.linspace(0.2, 0.8, 16)  # background scores at which heatmaps are counted
 PRESENT = 3  # classes of an image, at most
@@ -47,19 +49,22 @@ class Landscape:
 
     def of_masks(self, images: np.ndarray) -> np.ndarray:
         """mIoU (%) of the pseudo masks of every row (rows,) over these images, positions among holdout and train."""
-        return miou(self.masks[:, images].sum(1, dtype=np.int64), self.truth[images].sum(0))
+        return _miou(self.masks[:, images], self.truth[images])
+
+    def at_scores(self, row: int, images: np.ndarray) -> np.ndarray:
+        """mIoU (%) of the heatmaps of a row at SCORES (16,) over these images, positions among holdout and train."""
+        return _miou(self.heatmaps[row][:, images], self.truth[images])
 
     def of_network(self, row: int, images: np.ndarray) -> float:
         """mIoU (%) of the network of a row over these images, positions among holdout and test."""
         kept = np.flatnonzero(self.pool != POOLS.index("train"))
-        return float(miou(self.networks[row][images].sum(0, dtype=np.int64), self.truth[kept[images]].sum(0)))
+        return float(_miou(self.networks[row][images], self.truth[kept[images]]))
 
 
-def miou(counts: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """counts (..., K+1, 2), true pixels (K+1,) -> mean IoU (%) over the classes that occur."""
-    union = truth + counts[..., 0] - counts[..., 1]
-    with np.errstate(invalid="ignore"):
-        return 100 * np.nanmean(counts[..., 1] / np.where(union == 0, np.nan, union), -1)
+def _miou(counts: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Of images, counts (..., N, K+1, 2) and true pixels (N, K+1) -> mIoU (%) over all of them."""
+    predicted, both = np.moveaxis(counts.sum(-3, dtype=np.int64), -1, 0)
+    return miou_of_areas(np.stack([np.broadcast_to(truth.sum(0), both.shape), predicted, both], -2))
 
 
 def read(name: str) -> Landscape:

@@ -24,12 +24,12 @@ from landscape import FOLDER, POOLS, PRESENT, SCORES, read
 from PIL import Image
 from scipy.stats import qmc
 
+from semples import by_image
 from semples.config import with_changes
 from semples.data import png_archive, scenes
 from semples.data.dataset import Dataset
-from semples.metrics import THRESHOLDS, confusion, sweep_thresholds
+from semples.metrics import THRESHOLDS, areas, sweep_thresholds
 from semples.pipeline.run import Event, run
-from semples.stages import segment
 from semples.stages.heatmaps import read_heatmaps
 from semples.store import Store
 from tune.cost_aware import Space
@@ -106,9 +106,9 @@ def draw_noisy(root: Path) -> None:
         csv.writer(file).writerows(lines)
 
 
-def counts_of(confusions: np.ndarray) -> np.ndarray:
-    """Confusion (..., K+1, K+1) -> pixels predicted as each class, and those of them that are right (..., K+1, 2)."""
-    return np.stack([confusions.sum(-2), np.diagonal(confusions, axis1=-2, axis2=-1)], -1).astype(np.uint16)
+def counts_of(areas: np.ndarray) -> np.ndarray:
+    """(..., 3, K+1) -> pixels predicted as each class, and those of them that are right (..., K+1, 2)."""
+    return np.moveaxis(areas[..., 1:, :], -2, -1).astype(np.uint16)
 
 
 def only_present(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -135,29 +135,22 @@ def measure(sweep: Sweep, points: list[Point], store: Path, file: Path, seed: in
         with Store(store) as results:
             result = run(config, results, report, until="segment" if trains else "measured_masks")
         data, classes = result.data, result.data.num_classes
-        pools = [(data.holdout, "", range(len(data.holdout))), (data.train, "measured_", data.train.annotated)]
-        of_masks, of_heatmaps = [], []
-        for split, prefix, indices in pools:
-            made = png_archive.Reader(result.folders[f"{prefix}masks"] / png_archive.FILE)
-            stored = png_archive.Reader(result.folders[f"{prefix}heatmaps"] / png_archive.FILE)
-            for i in indices:
-                truth, labels = split.mask(i), split.labels[i]
-                mask = np.array(made.read(split.names[i]))
-                of_masks.append(only_present(counts_of(confusion(truth, mask, classes)), labels))  # type: ignore[arg-type]
-                if late == 0:
-                    counts = sweep_thresholds([(truth, *read_heatmaps(stored, split, i))], classes).counts[at]  # type: ignore[list-item]
-                    of_heatmaps.append(only_present(counts_of(counts), labels))
-        masks.append(of_masks)
+        kept = [by_image.read(result.folders[stage]) for stage in ("masks", "measured_masks")]
+        of_pools = [*kept[0]["holdout/pseudo_miou"], *kept[1]["pseudo_miou"]]
+        shown_to = [(data.holdout, ""), (data.train.subset(data.train.annotated), "measured_")]
+        labels = [of for split, _ in shown_to for of in split.labels]
+        masks.append([only_present(counts_of(of), own) for of, own in zip(of_pools, labels, strict=True)])
         if late == 0:
+            of_heatmaps = []
+            for split, prefix in shown_to:
+                stored = png_archive.Reader(result.folders[f"{prefix}heatmaps"] / png_archive.FILE)
+                for i, own in enumerate(split.labels):
+                    counted = sweep_thresholds([(split.mask(i), *read_heatmaps(stored, split, i))], classes)  # type: ignore[list-item]
+                    of_heatmaps.append(only_present(counts_of(areas(counted.counts[at])), own))
             heatmaps.append(np.stack(of_heatmaps, 1))
         if trains:
-            network = segment.load_network(config.segment, classes, result.folders["segment"])
-            networks.append([])
-            for split in (data.holdout, data.test):
-                indices = range(len(split))
-                predicted = segment.predict_all(network, split, indices, config.runtime, config.segment.test)
-                for i, mask in zip(indices, predicted, strict=True):
-                    networks[-1].append(counts_of(confusion(split.mask(i), mask, classes)))  # type: ignore[arg-type]
+            of_network = by_image.read(result.folders["segment"])
+            networks.append([counts_of(of) for pool in ("holdout/seg_miou", "seg_miou") for of in of_network[pool]])
         milestones = {name: round(result.metrics[f"{name}/holdout/cam_miou"], 3) for name in MILESTONES}
         rows.append({"parameters": parameters, "seconds": seconds, "milestones": milestones, "seed": seed})
         rows[-1] |= {"late": late, "network": trains}

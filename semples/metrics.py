@@ -31,7 +31,7 @@ def iou(counts: np.ndarray) -> np.ndarray:
 
     counts: (..., K+1, K+1) as from `confusion` -> (..., K+1).
     """
-    return _ratio(counts, counts.sum(-1) + counts.sum(-2) - np.diagonal(counts, axis1=-2, axis2=-1))
+    return _iou(areas(counts))
 
 
 def precision(counts: np.ndarray) -> np.ndarray:
@@ -64,12 +64,21 @@ def areas(counts: np.ndarray) -> np.ndarray:
     return np.stack([counts.sum(-1), counts.sum(-2), np.diagonal(counts, axis1=-2, axis2=-1)], -2)
 
 
+def _iou(areas: np.ndarray) -> np.ndarray:
+    truth, predicted, both = np.moveaxis(areas, -2, 0)
+    return _share(both, truth + predicted - both)
+
+
+def miou_of_areas(areas: np.ndarray) -> np.ndarray:
+    """(..., 3, K+1) -> mIoU (%) over the classes that occur, (...,)."""
+    return _mean(_iou(areas))
+
+
 def resampled(areas: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """mIoU (%) over samples of the images. areas (..., N, 3, K+1); samples (S, N), how often each is in it -> (...,
     S)."""
     flat = areas.reshape(*areas.shape[:-2], -1)
-    truth, predicted, both = np.moveaxis((samples @ flat).reshape(*flat.shape[:-2], len(samples), 3, -1), -2, 0)
-    return _mean(_share(both, truth + predicted - both))
+    return miou_of_areas((samples @ flat).reshape(*flat.shape[:-2], len(samples), 3, -1))
 
 
 def bootstrap(images: int) -> np.ndarray:

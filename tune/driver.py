@@ -176,7 +176,7 @@ def launch(
 def _nothing_left(sweep: Sweep, folder: Path) -> bool:
     """Whether what comes after the trials is done."""
     study = load_study(folder, sweep)
-    return not unreported(study, sweep) and (sweep.confirm is None or has_verdict(study, sweep, folder))
+    return not unreported(study, sweep) and has_verdict(study, sweep, folder)
 
 
 def _confirm(study: optuna.Study, sweep: Sweep, folder: Path, tracker: Tracker, on_run: RunCallback) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 
-from tune.expected import COMPARED, Expected, expected
+from tune.expected import Expected, expected
 from tune.messages import State
 from tune.objectives import choosing
 from tune.parts import HEADLINES
@@ -97,7 +97,7 @@ def summarise(study: optuna.Study, sweep: Sweep, folder: Path | None = None) -> 
             )
             for trial in best
         ),
-        expected=expected(sweep, folder, ranked(study, sweep)[:COMPARED]) if folder else None,
+        expected=expected(sweep, folder, ranked(study, sweep)) if folder else None,
         unreported=tuple(trial.number for trial in unreported(study, sweep, best)),
         failures=tuple(
             Failure(number, of.state.value, of.reason)
