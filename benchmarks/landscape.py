@@ -19,9 +19,9 @@ import numpy as np
 from semples.metrics import miou_of_areas
 
 FOLDER = Path(__file__).parent / "landscapes"
-SCORES = np.linspace(0.2, 0.8, 16)  # background scores at which heatmaps are counted
+SCORES = np.linspace(0.2, 0.8, 8)  # background scores at which heatmaps are counted
 PRESENT = 3  # classes of an image, at most
-POOLS = ("holdout", "train", "test")
+POOLS = ("holdout", "test")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Landscape:
     whether it has a network.
 
     Counts are of pixels by class, background first: predicted as it, and those of them that are right. truth (N, K+1)
-    and pool (N,) are of all images, holdout, train and test (`POOLS`) in order; masks (rows, holdout + train, K+1, 2);
-    networks by row (holdout + test, K+1, 2); heatmaps by row, at SCORES, (16, holdout + train, K+1, 2)."""
+    and pool (N,) are of all images, holdout and test (`POOLS`) in order; masks (rows, holdout, K+1, 2); networks by row
+    (N, K+1, 2); heatmaps by row, at SCORES, (8, holdout, K+1, 2)."""
 
     name: str
     rows: list[dict[str, Any]]
@@ -48,17 +48,16 @@ class Landscape:
         return {name: int((self.pool == i).sum()) for i, name in enumerate(POOLS)}
 
     def of_masks(self, images: np.ndarray) -> np.ndarray:
-        """mIoU (%) of the pseudo masks of every row (rows,) over these images, positions among holdout and train."""
+        """mIoU (%) of the pseudo masks of every row (rows,) over these images of the holdout."""
         return _miou(self.masks[:, images], self.truth[images])
 
     def at_scores(self, row: int, images: np.ndarray) -> np.ndarray:
-        """mIoU (%) of the heatmaps of a row at SCORES (16,) over these images, positions among holdout and train."""
+        """mIoU (%) of the heatmaps of a row at SCORES (16,) over these images of the holdout."""
         return _miou(self.heatmaps[row][:, images], self.truth[images])
 
     def of_network(self, row: int, images: np.ndarray) -> float:
-        """mIoU (%) of the network of a row over these images, positions among holdout and test."""
-        kept = np.flatnonzero(self.pool != POOLS.index("train"))
-        return float(_miou(self.networks[row][images], self.truth[kept[images]]))
+        """mIoU (%) of the network of a row over these images."""
+        return float(_miou(self.networks[row][images], self.truth[images]))
 
 
 def _miou(counts: np.ndarray, truth: np.ndarray) -> np.ndarray:
