@@ -12,7 +12,7 @@ from landscape import FOLDER, POOLS, Landscape, read
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import GroupKFold
 
-from tune.cost_aware import Space
+from tune.columns import Space
 from tune.needs import affecting
 from tune.replay import PROFILES, StagePlan, fit
 from tune.sweep_file import Sweep, load_sweep
@@ -20,6 +20,7 @@ from tune.sweep_file import Sweep, load_sweep
 MODELS = ("trees", "process")
 JUDGES = 64  # images that choose
 FOLDS = 8
+LENGTH, WAVES = 0.4, 64  # of what the masks' settings change from refinement to refinement
 
 
 @lru_cache
@@ -38,8 +39,9 @@ class Answers:
     is reported is of those of the pool (with the network: and of the test images) that neither trained nor chose.
 
     Measured configurations are answered as they were measured. All others by a model of the measured ones, trees or a
-    Gaussian process, and by a deviation that every refinement and every setting of the masks has for itself, as large
-    as the model is wrong about refinements that it has not seen."""
+    Gaussian process, and by a deviation, as large as the model is wrong about refinements that it has not seen: every
+    training has one for itself, and every refinement one that changes smoothly with the settings of the masks, for of
+    given heatmaps these are no matter of chance."""
 
     def __init__(self, name: str, sweep: Sweep, model: str, draw: int):
         self.name, self.sweep, self._model, self._draw = name, sweep, model, draw
@@ -122,16 +124,27 @@ class Answers:
                     x = np.concatenate([x, np.array([found["masks"]]) / 100], 1)
                 model, of_groups, of_points = self._fitted[stage]
                 known = model.predict(x)[0]
-                known = known + of_groups @ self._normal("refine", row) + of_points @ self._normal(stage, row)
+                own = self._smooth(row) if stage == "masks" else self._drawn(stage, row).standard_normal(2)
+                known = known + of_groups @ self._drawn("refine", row).standard_normal(2) + of_points @ own
             found[stage] = np.clip(known, 0, 100).tolist()
         if "masks" in found:
             found.setdefault("classify", [0.0, 0.0])
         return found
 
-    def _normal(self, stage: str, row: np.ndarray) -> np.ndarray:
-        """Two standard normal numbers, the same whenever this result is asked for."""
+    def _drawn(self, stage: str, row: np.ndarray) -> np.random.Generator:
+        """Draws the same whenever this result is asked for."""
         content = b"".join([self._draw.to_bytes(4, "big"), stage.encode(), self._key(stage, row)])
-        return np.random.default_rng(int.from_bytes(hashlib.sha256(content).digest()[:8], "big")).standard_normal(2)
+        return np.random.default_rng(int.from_bytes(hashlib.sha256(content).digest()[:8], "big"))
+
+    def _smooth(self, row: np.ndarray) -> np.ndarray:
+        """Two functions of the masks' own settings, drawn for a refinement from a process of variance 1 and length
+        LENGTH, by random Fourier features (Rahimi and Recht, 2007)."""
+        rng = self._drawn("refine", row)
+        rng.standard_normal(2)  # its own deviation
+        own = [column for column in self._columns["masks"] if column not in self._columns["refine"]]
+        waves = rng.standard_normal((WAVES, len(own))) / LENGTH @ self._space.unit(row[None])[0, own]
+        phases, weights = rng.uniform(0, 2 * np.pi, WAVES), rng.standard_normal((2, WAVES))
+        return np.asarray(weights @ np.cos(waves + phases)) * np.sqrt(2 / WAVES)
 
 
 def _groups(prefixes: np.ndarray) -> np.ndarray:

@@ -15,7 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import norm
 from sklearn.ensemble import RandomForestRegressor
 
-from tune.cost_aware import FRESH, CostAwareSampler, Costs, Space
+from tune.columns import Space
+from tune.cost_aware import FRESH, CostAwareSampler
+from tune.costs import Costs
 from tune.needs import affecting
 from tune.records import is_duplicate
 from tune.samplers import gp, tpe

@@ -32,7 +32,7 @@ from semples.metrics import THRESHOLDS, areas, sweep_thresholds
 from semples.pipeline.run import Event, run
 from semples.stages.heatmaps import read_heatmaps
 from semples.store import Store
-from tune.cost_aware import Space
+from tune.columns import Space
 from tune.needs import affecting
 from tune.sweep_file import Sweep, load_sweep
 

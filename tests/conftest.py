@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; read where numpy is imported first
+
 import subprocess
 import sys
 from collections.abc import Callable, Iterator

@@ -12,7 +12,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from tune.cost_aware import CostAwareSampler, Costs, Space, log_expected_improvement
+from tune.columns import Space
+from tune.cost_aware import CostAwareSampler, log_expected_improvement
+from tune.costs import Costs
 from tune.needs import affecting
 from tune.records import compute_seconds, trial_record
 from tune.replay import Table, replay

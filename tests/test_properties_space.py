@@ -16,7 +16,7 @@ import semples.secrets
 from semples import strict_yaml
 from semples.config import flatten, to_dict, with_changes
 from semples.secrets import _parts, conceal, redact, reveal, secrets_of
-from tune.cost_aware import Space
+from tune.columns import Space
 from tune.searcher import StudySearcher
 from tune.space import Dimension
 from tune.sweep_file import Sweep, load_sweep, make_sweep

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -19,10 +20,12 @@ STATES = {
     State.LOST: TrialState.FAIL,
 }
 _OF_OPTUNA = {TrialState.FAIL: State.FAILED}  # where only Optuna says how it stands
+HOUR = 3600.0  # seconds
 # user attributes
 _STATE, _REASON, _METRICS, _STAGES, _DUPLICATE = "state", "reason", "metrics", "stages", "duplicate_of"
 _EPOCHS = "epochs"
 _REPORTED = "reported:"  # and the number of a trial; of the study
+_PROMISE = "promise"  # of the study
 _USAGE, _USAGE_0_1 = "usage", "taken"
 _RUN, _RUN_0_1 = "run", "run_id"  # version 0.1.0 kept MLflow's id, "" if there was none
 
@@ -38,6 +41,18 @@ class StageRecord:
     gpu_seconds: float = 0.0
     waited: float = 0.0
     node: str = ""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What more compute is expected to bring, in the objective's unit. rate: a second of it, now. most: any amount."""
+
+    rate: float
+    most: float
+
+    def gain(self, seconds: float) -> float:
+        """What so many seconds of compute are expected to bring: ever less, the more there are."""
+        return self.most * -math.expm1(-self.rate * seconds / self.most) if self.most > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -159,6 +174,17 @@ def reported_later(study: optuna.Study) -> dict[int, dict[str, float]]:
     """By trial what it reports besides its own metrics."""
     kept = study.user_attrs.items()
     return {int(name.removeprefix(_REPORTED)): metrics for name, metrics in kept if name.startswith(_REPORTED)}
+
+
+def keep_promise(study: optuna.Study, promise: Promise) -> None:
+    """Remember what more compute is expected to bring."""
+    study.set_user_attr(_PROMISE, asdict(promise))
+
+
+def promise_of(study: optuna.Study) -> Promise | None:
+    """What the sampler said last; None where it says nothing of that."""
+    kept = study.user_attrs.get(_PROMISE)
+    return Promise(**kept) if kept else None
 
 
 def compute_seconds(trials: Iterable[TrialRecord]) -> tuple[float, float]:

@@ -27,7 +27,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from semples.errors import UserError
 from semples.pipeline.graph import graph
-from tune.cost_aware import Space
+from tune.columns import Space
 from tune.messages import Completed, Failed, Message, Progress, StageDone, State, Usage, encode
 from tune.needs import affecting, on_gpu
 from tune.parts import HEADLINES

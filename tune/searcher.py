@@ -20,7 +20,8 @@ from ray.tune.search import Searcher
 
 from semples.errors import UserError
 from semples.pipeline.graph import graph
-from tune.cost_aware import CostAwareSampler, needs_gpu
+from tune.cost_aware import CostAwareSampler
+from tune.costs import needs_gpu
 from tune.messages import (
     Began,
     Completed,
@@ -40,6 +41,7 @@ from tune.messages import (
 from tune.needs import Fit, on_gpu, some_need_no_gpu
 from tune.places import trial_files
 from tune.records import (
+    HOUR,
     STATES,
     TrialRecord,
     compute_seconds,
@@ -47,8 +49,10 @@ from tune.records import (
     keep_duplicate,
     keep_end,
     keep_epoch,
+    keep_promise,
     keep_run,
     keep_stage,
+    promise_of,
     run_of,
     trial_record,
     whole_seconds,
@@ -194,6 +198,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             if isinstance(self._study.sampler, CostAwareSampler):
                 self._study.sampler.fit = fit
             trial = self._study.ask()
+            if isinstance(self._study.sampler, CostAwareSampler) and (promise := self._study.sampler.promise):
+                keep_promise(self._study, promise)
             self._draw(trial)
             same = self._ended.get(_identity(given(trial)))
             if same is None:
@@ -211,6 +217,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self.exhausted = f"the budget of {sweep.budget:.0f} compute seconds is spent{but}"
         elif sweep.time_limit and time.monotonic() - self._begun >= sweep.time_limit:
             self.exhausted = f"the time limit of {sweep.time_limit:.0f} s is over"
+        elif sweep.stop_when and (promise := promise_of(self._study)) and promise.gain(HOUR) < sweep.stop_when:
+            gain = f"{promise.gain(HOUR):.2g}"
+            self.exhausted = f"another hour of compute is expected to bring {gain}, less than stop_when"
         elif sweep.is_grid and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self.exhausted = "" if self._held else "every point of the grid was tried"
         return bool(self.exhausted)

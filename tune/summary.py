@@ -15,7 +15,7 @@ from tune.expected import Expected, expected
 from tune.messages import State
 from tune.objectives import choosing
 from tune.parts import HEADLINES
-from tune.records import compute_seconds, reported_later, trial_record
+from tune.records import HOUR, compute_seconds, promise_of, reported_later, trial_record
 from tune.study import leading, ranked, succeeded, unreported
 from tune.sweep_file import Sweep
 
@@ -50,7 +50,8 @@ class Summary:
     they should. states: number of trials by state. seconds_computed, seconds_saved: compute seconds of the stages that
     trials computed, and of those that they found stored. best: at most TOP trials, best first; with several objectives
     the whole Pareto front. expected: of the first of them, None where it is not known. unreported: those of them that
-    are not measured yet on the images on which figures are reported."""
+    are not measured yet on the images on which figures are reported. another_hour: what another hour of compute is
+    expected to bring, in the objective's unit, None where the sampler does not say."""
 
     sweep: str
     selection: str
@@ -64,6 +65,7 @@ class Summary:
     best: tuple[Leader, ...]
     expected: Expected | None
     unreported: tuple[int, ...]
+    another_hour: float | None
     failures: tuple[Failure, ...]
 
 
@@ -99,6 +101,7 @@ def summarise(study: optuna.Study, sweep: Sweep, folder: Path | None = None) -> 
         ),
         expected=expected(sweep, folder, ranked(study, sweep)) if folder else None,
         unreported=tuple(trial.number for trial in unreported(study, sweep, best)),
+        another_hour=promise.gain(HOUR) if (promise := promise_of(study)) else None,
         failures=tuple(
             Failure(number, of.state.value, of.reason)
             for number, of in enumerate(records)

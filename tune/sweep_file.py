@@ -75,6 +75,11 @@ class Sweep(Section):
     time_limit: Seconds = Field(
         default=None, description="Time since the launch, after which no trial is begun: 8h, 1h30m, 90s, or seconds."
     )
+    stop_when: Annotated[float, Field(gt=0), NO_FLAG] | None = Field(
+        default=None,
+        description="Gain of the objective, in its own unit (points of mIoU), below which no trial is begun any more: "
+        "what the sampler cost-aware expects of another hour of compute.",
+    )
     parallel: Annotated[int, Field(ge=0, le=100_000), NO_FLAG] = Field(
         default=0, description="Trials at a time, 0 = as many as the cluster has room for."
     )
@@ -169,6 +174,10 @@ class Sweep(Section):
             raise ValueError("name every tracker once")
         if self.sampler.name == "cmaes" and len(self.objective) > 1:
             raise ValueError("cmaes knows one objective only; take cost-aware, tpe, nsga2 or nsga3")
+        if self.stop_when and (self.sampler.name != "cost-aware" or len(self.objective) > 1):
+            raise ValueError("stop_when: only the sampler cost-aware says what it expects, and of one objective")
+        if self.is_grid and (believed := [key for key, of in self.space.items() if of.prior]):
+            raise ValueError(f"{believed[0]} has a prior, but a grid takes every point; take the prior out")
         return self
 
     def changed(self, **keys: Any) -> Sweep:
@@ -210,6 +219,11 @@ class Sweep(Section):
     def default_parameters(self) -> dict[str, Any]:
         """The base configuration's values of the searched keys: the first trial."""
         return self.searched(self.base_values)
+
+    def prior_parameters(self) -> dict[str, Any]:
+        """The same with the values that are believed to be good: the second trial, where there are any."""
+        believed = {key: of.prior.value for key, of in self.space.items() if of.prior}
+        return self.searched({**self.base_values, **believed})
 
     @cached_property
     def base_values(self) -> Mapping[str, Any]:

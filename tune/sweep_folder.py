@@ -36,8 +36,8 @@ SERIES = "series of sweeps"  # kind of the folder that sweeps are in
 LOCK = ".lock"
 # between launches of one sweep
 MAY_CHANGE = (
-    "name", "trials", "budget", "time_limit", "parallel", "resources", "sampler", "trackers", "mlflow", "store",
-    "store_gb", "reuse", "report", "gate", "confirm",
+    "name", "trials", "budget", "time_limit", "stop_when", "parallel", "resources", "sampler", "trackers",
+    "mlflow", "store", "store_gb", "reuse", "report", "gate", "confirm",
 )  # fmt: skip
 
 

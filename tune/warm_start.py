@@ -1,4 +1,5 @@
-"""What is tried before the sampler is asked: the default, the best of another sweep, the points of a grid."""
+"""What is tried before the sampler is asked: the default, what is believed to be good, the best of another sweep, the
+points of a grid."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def prepare(study: optuna.Study, sweep: Sweep) -> optuna.Study:
     study.sampler = create_sampler(sweep, (sweep.seed + 100_003 * drawn) % 2**32)
     first = [sweep.default_parameters()]  # again where it failed
     if all(trial.state == TrialState.WAITING for trial in trials):
-        first += warm_starts(sweep)
+        first += [sweep.prior_parameters(), *warm_starts(sweep)]
     if sweep.is_grid:
         first += sweep.grid()
     given = [t.params or t.system_attrs.get("fixed_params") for t in trials if t.state != TrialState.FAIL]

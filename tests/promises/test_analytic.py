@@ -24,8 +24,8 @@ from semples.pipeline.run import run
 from semples.run_folder import read_run
 from semples.stages.masks import make_mask
 from semples.store import Store
+from tune.columns import Space
 from tune.confirm import finalists
-from tune.cost_aware import Space
 from tune.records import given, is_duplicate
 from tune.sweep_file import Sweep
 from tune.sweep_folder import load_launched

@@ -10,7 +10,8 @@ import pytest
 from launches import sweep_of
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tune.cost_aware import CostAwareSampler, needs_gpu
+from tune.cost_aware import CostAwareSampler
+from tune.costs import needs_gpu
 from tune.messages import Began, Completed, Event, Progress, StageDone, Usage, encode
 from tune.needs import on_gpu, some_need_no_gpu
 from tune.records import trial_record

@@ -19,10 +19,12 @@ from rich.console import Console
 
 from semples.config import find_config, load
 from semples.errors import UserError
+from tune.columns import Space
 from tune.commands import screen
 from tune.commands.options import sweep_folder
 from tune.commands.progress import ProgressReporter
-from tune.cost_aware import CostAwareSampler, Costs, Space
+from tune.cost_aware import CostAwareSampler
+from tune.costs import Costs
 from tune.messages import Began, Ended, Event, Progress, Restarted, StageDone, State
 from tune.needs import affecting
 from tune.records import compute_seconds, is_duplicate, trial_record

@@ -26,6 +26,7 @@ def extent(sweep: Sweep) -> str:
     parts += [f"{sweep.budget:.0f} s of compute"] if sweep.budget else []
     parts += [f"{sweep.time_limit:.0f} s"] if sweep.time_limit else []
     confirmed = sweep.confirm and f", then {sweep.confirm.top + 1} finalists over {sweep.confirm.seeds} seeds"
+    parts += [f"an hour is expected to bring less than {sweep.stop_when:g}"] if sweep.stop_when else []
     return (" or ".join(parts) or "every point of its grid") + (confirmed or "")
 
 
@@ -92,5 +93,7 @@ def show(summary: Summary) -> None:
     say(f"{summary.done}{total} trials done: {counts}")
     computed, saved = summary.seconds_computed / 60, summary.seconds_saved / 60
     say(f"{computed:.1f} minutes of compute; {saved:.1f} more were saved by stored stages")
+    if summary.another_hour is not None:
+        say(f"Another hour of compute is expected to bring {summary.another_hour:.2g} more of {summary.objective[0]}.")
     for failure in summary.failures:
         say(f"trial {failure.trial} {failure.state}: {failure.reason}")
