@@ -210,3 +210,20 @@ def test_a_trial_that_was_lost_says_nothing_of_its_parameters() -> None:
     rows, values = sampler._observations(trials)
     background = Space(SWEEP).names.index("masks.background")
     assert rows[:, background].tolist() == [0.5, 0.4, 0.7] and values.tolist() == [50.0, 50.0, 50.0]
+
+
+def test_a_stage_costs_what_it_did_with_such_parameters() -> None:
+    """`prompts.count` makes its stage three times as dear from end to end; the weight of `match` changes nothing."""
+    rng = np.random.default_rng(0)
+    trials = []
+    for i in range(16):
+        trials.append(ended(prompts__count=1 + i % 4, match__lambda_b=float(rng.uniform(0.25, 4))))
+        trials[-1].user_attrs["stages"]["prompts"]["seconds"] = 4.0 * 3 ** (i % 4 / 3) * rng.uniform(0.95, 1.05)
+    space = Space(SWEEP)
+    costs = Costs(space, affecting(SWEEP), trials)
+    asked = [{"prompts.count": count, "match.lambda_b": 0.7} for count in (1, 4)]
+    rows = np.array([space.row({**SWEEP.default_parameters(), **changes}) for changes in asked])
+    cheap, dear = costs.remaining(rows) - sum(SECONDS.values()) + SECONDS["classify"] + SECONDS["prompts"]
+    assert cheap == pytest.approx(4.0, abs=1.0) and dear == pytest.approx(12.0, abs=1.5)
+    few = Costs(space, affecting(SWEEP), trials[:5])
+    assert few.remaining(rows)[0] == few.remaining(rows)[1]
