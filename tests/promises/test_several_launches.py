@@ -267,6 +267,7 @@ def test_a_later_launch_may_change_how_long_it_goes_on_and_nothing_that_was_chos
         {"store_gb": 1.0},
         {"report": "leaders"},
         {"gate": 0.25},
+        {"stop_when": 0.1, "sampler": "cost-aware"},
     ):
         assert check_same(sweep_of(**free), folder).name == "s"
     fixed: list[dict[str, Any]] = [
