@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -25,6 +26,7 @@ from ray.exceptions import AuthenticationError
 
 from semples.errors import UserError, cut, quoted
 from tune.messages import Restarted, TrialCallback
+from tune.nodes import NodeError, alive, cause_of, defects, leave_out
 from tune.values import Resources
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
@@ -115,18 +117,27 @@ def _die(what: str, give_up: Callable[[], None], logs: str) -> None:
 
 
 class Lives(ray_tune.Callback):  # type: ignore[misc]
-    """Says in one line that a trial is started again because its process or node died; Ray's own are switched off."""
+    """Says in one line that a trial is started again because its process or node died, or its node could not compute
+    for a reason of its own and is left out; Ray's own lines are switched off. folder: of the sweep."""
 
-    def __init__(self, on_event: TrialCallback):
-        self._on_event = on_event
+    def __init__(self, on_event: TrialCallback, folder: Path):
+        self._on_event, self._folder = on_event, folder
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles its callbacks into snapshots that are never read here
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Ray when it starts a trial again."""
-        error = str(trial.get_pickled_error())
-        reason = "its node ran out of memory" if "memory" in error else "its process or node died"
+        error = cause_of(trial.get_pickled_error())
+        reason = "its node ran out of memory" if "memory" in str(error) else "its process or node died"
+        if isinstance(error, NodeError):
+            leave_out(self._folder, error.node, error.name, error.reason)
+            reason = f"node {error.name} is left out: {error.reason}"
+        elif "No module named" in str(error):
+            out = defects(alive(), Resources(), [self._folder])
+            for of in out:
+                leave_out(self._folder, of.node.id, of.node.name, of.what)
+            reason = "; ".join(f"node {of.node.name} is left out: {of.what}" for of in out) or reason
         self._on_event(trial.config["number"], Restarted(reason))
 
 

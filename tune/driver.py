@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from semples.errors import UserError
 from semples.preflight import GROWING, check
 from semples.secrets import pass_on, reveal
 from semples.store import open_store
+from tune import examine
 from tune.cluster import Lives, joined, watched
 from tune.confirm import has_verdict, judge_finalists, seeds_within, track
 from tune.environment import termination_interrupts
 from tune.messages import RunCallback, TrialCallback
 from tune.mlflow_writer import Store, Writer, catch_up, entries, say_what_waits, written
+from tune.nodes import kinds_to_come, leave_out_unfit, others, room_to_come
 from tune.outside import MAX_FAILURES, compute_all
 from tune.parts import TRACKERS, find
 from tune.places import BEST, STORE, SWEEP_FILE
@@ -107,6 +110,7 @@ def launch(
         # that the store is none, or cannot be written, is known now
         open_store(reveal(store_place(sweep, folder), "store"), folder / STORE, sweep.store_gb).close()
         with joined(sweep.resources, address) as logs, Writer(store, folder) as writer:  # before anything is written
+            room = _room(sweep, folder, address)
             record(sweep, folder)
             study, tracker = open_study(folder, sweep), open_trackers(folder, sweep.trackers)
             _open_run(sweep, study, tracker, key)
@@ -120,9 +124,7 @@ def launch(
                 tracker.start(own, f"{sweep.name}-{number:04d}", key, config, tags)
                 return own
 
-            # one stage more than a cluster has room for now lets it grow
-            spare = 0 if address is None else 1
-            searcher = StudySearcher(study, sweep, tracker, start_run, on_event, lambda: slots(sweep.resources) + spare)
+            searcher = StudySearcher(study, sweep, tracker, start_run, on_event, room)
 
             def give_up() -> None:
                 searcher.stop()
@@ -171,6 +173,15 @@ def launch(
         reasons = [trial_record(trial).reason for trial in finished(study)]
         raise UserError(f"no trial came through; {reasons[-1] if reasons else why} ({folder / 'trials'}/*/error.txt)")
     return why
+
+
+def _room(sweep: Sweep, folder: Path, address: str | None) -> Callable[[], float]:
+    """How many stages there is to be work for now. On a cluster its nodes are looked at first."""
+    if address is None:
+        return lambda: slots(sweep.resources)
+    leave_out_unfit(sweep, folder)
+    kinds = kinds_to_come(Path.home())
+    return lambda: room_to_come(sweep.resources, slots(sweep.resources), kinds)
 
 
 def _nothing_left(sweep: Sweep, folder: Path) -> bool:
@@ -254,8 +265,9 @@ def _fit(
             reuse=sweep.reuse,
             resources=sweep.resources,
             own={key: (of.scored_by, sweep.space[key]) for key, of in sweep.analytic.items()},
+            code=examine.code(),
         ),
-        ray_tune.PlacementGroupFactory([{"memory": WAITING}]),
+        lambda _: ray_tune.PlacementGroupFactory([{"memory": WAITING}], bundle_label_selector=[others(folder)]),
     )
     # Ray wants a place for snapshots, which are never read; on a cluster one that all nodes see
     scratch = tempfile.mkdtemp(prefix=".ray-", dir=logs or folder)
@@ -274,7 +286,7 @@ def _fit(
             storage_path=scratch,
             verbose=0,
             failure_config=ray_tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[Lives(on_event)],
+            callbacks=[Lives(on_event, folder)],
         ),
     )
     tuner.fit()

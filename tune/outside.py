@@ -18,6 +18,8 @@ from semples.pipeline.work import LostError
 from semples.run_folder import RESULT, read_run
 from semples.secrets import redact, reveal
 from semples.store import open_store
+from tune import examine
+from tune.nodes import others
 from tune.places import STORE
 from tune.stage_tasks import WAITING, slots, stage_tasks, write_elsewhere
 from tune.sweep_file import Sweep
@@ -34,18 +36,20 @@ def compute(
     kind: str,
     until: str,
     store: str,
-    copies: str,
+    sweep: str,
     quota: float | None,
     reuse: Reuse,
     resources: Resources,
+    code: str,
 ) -> str:
     """One run into the folder `out`; "" or what went wrong."""
-    config, folder, computing = parse(tree, "configuration"), Path(out), stage_tasks(resources, lambda *_: None)
+    config, folder, of_sweep = parse(tree, "configuration"), Path(out), Path(sweep)
+    computing = stage_tasks(resources, of_sweep, code, lambda *_: None)
     try:
-        with open_store(reveal(store, "store"), Path(copies), quota) as results:
+        with open_store(reveal(store, "store"), of_sweep / STORE, quota) as results:
             made = run(config, results, lambda event: None, until, reuse, computing=computing)
             with claim(folder, kind, adopt=True).publishing(last=RESULT) as new:
-                write_elsewhere(resources, made, new)
+                write_elsewhere(resources, of_sweep, made, new)
     except (UserError, LostError) as error:
         return redact(str(error))
     return ""
@@ -69,13 +73,15 @@ def compute_all(
     """Run configurations up to the stage `until`, each into its folder, side by side as far as the sweep's resources
     allow; Ray is joined already. kind: of the folders. on_end: called with the name of a run that ended and "" or what
     went wrong."""
-    task = ray.remote(compute).options(num_cpus=0, memory=WAITING, max_retries=MAX_FAILURES)
-    place = (store_place(sweep, folder), str(folder / STORE), sweep.store_gb)
+    task = ray.remote(compute).options(
+        num_cpus=0, memory=WAITING, max_retries=MAX_FAILURES, label_selector=others(folder)
+    )
+    place = (store_place(sweep, folder), str(folder), sweep.store_gb)
     left, running = list(runs.items()), dict[Any, Name]()
     while left or running:
         while left and len(running) <= slots(sweep.resources):  # one more lets the cluster grow
             name, (config, out) = left.pop(0)
-            words = (to_dict(config), str(out), kind, until, *place, sweep.reuse, sweep.resources)
+            words = (to_dict(config), str(out), kind, until, *place, sweep.reuse, sweep.resources, examine.code())
             running[task.remote(*words)] = name
         (done,), _ = ray.wait(list(running))
         name = running.pop(done)

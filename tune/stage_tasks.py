@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError
 
 from semples.config import Config
 from semples.data import load_data
@@ -22,12 +22,15 @@ from semples.pipeline.graph import graph
 from semples.pipeline.run import Result
 from semples.pipeline.work import Compute, Epoch, LostError, Work
 from semples.spread import Later, using
+from tune.nodes import NodeError, alive, blamed, cause_of, needed, on_sound_nodes, same_code
 from tune.values import Resources
 
 LOOK_EVERY = 0.3  # seconds between two looks at what a stage tells
 TOLD = ".told"  # file in the folder of a stage that is computed: what it tells, one line each
 WAITING = 500e6  # bytes of memory that are reserved for a trial, which waits
 RETRIES = 3  # of a part of a stage's images, by Ray
+CHANGED = "data: changed while a trial ran; the same command goes on with what is there now"
+UNKNOWN = "failed to import"  # what Ray says of a function where it cannot be loaded
 PATIENCE = 5.0  # seconds for a task that is stopped to end
 
 
@@ -37,15 +40,27 @@ def slots(resources: Resources) -> int:
     return max(1, int(min(have.get(name, 0) / amount for name, amount in needs.items() if amount)))
 
 
-def stage_tasks(resources: Resources, on_loss: Callable[[str, str], None]) -> Compute:
-    """What computes the stages of a run as tasks. on_loss: called with a stage whose process or node died, and how.
+def stage_tasks(resources: Resources, sweep: Path, code: str, on_loss: Callable[[str, str], None]) -> Compute:
+    """What computes the stages of a run as tasks. sweep: its folder, where the nodes that are left out are known. code:
+    of the package, as tune.examine has it, which nodes must have. on_loss: called with a stage whose process or node
+    died, or whose node was left out, and how.
 
-    Its errors are those of the stage; LostError where the process or node died.
+    A node that cannot compute for a reason of its own is left out, and the stage computed on another one. The errors
+    are else those of the stage; LostError where the process or node died.
     """
 
     def computing(work: Work, data: Dataset, report: Callable[[Epoch], None]) -> dict[str, Any]:
+        def on_out(sentence: str) -> None:
+            _same_data(work.config, data)
+            on_loss(work.stage, sentence)
+
+        needs = needed(resources, graph(work.config)[work.stage].gpu(work.config))
+        return on_sound_nodes(sweep, needs, lambda nodes: once(work, data, report, nodes), on_out)
+
+    def once(work: Work, data: Dataset, report: Callable[[Epoch], None], nodes: dict[str, str]) -> dict[str, Any]:
         on_gpu = graph(work.config)[work.stage].gpu(work.config)
-        task = _task(compute_stage, resources, on_gpu, 0).remote(work, data.fingerprint, resources)
+        words = (work, data.fingerprint, resources, code)
+        task = _task(compute_stage, resources, on_gpu, 0, nodes).remote(*words)
         said, last = Lines(work.out / TOLD), Epoch(work.stage, 0, 1)
         ended = False
         try:
@@ -73,13 +88,20 @@ def _outcome(task: Any, what: str) -> Any:
     try:
         return ray.get(task)
     except RayError as error:
-        cause: Any = error
-        while isinstance(cause, RayTaskError):  # of a part of the stage, too
-            cause = cause.cause
+        cause = cause_of(error)
+        if isinstance(cause, RuntimeError) and UNKNOWN in str(cause):
+            node = next(of for of in alive() if f"ip={of.address}" in str(error))
+            raise NodeError(node.id, node.name, "the package is not installed there") from error
         if not isinstance(cause, RayError):
             raise cause from error
         reason = "its node ran out of memory" if isinstance(cause, OutOfMemoryError) else "its process or node died"
         raise LostError(f"{what}: {reason}") from error
+
+
+def _same_data(config: Config, data: Dataset) -> None:
+    """Raise UserError where the data are not any more what they were."""
+    if load_data(config.data, config.selection).fingerprint != data.fingerprint:
+        raise UserError(CHANGED)
 
 
 def _stop(task: Any) -> None:
@@ -88,10 +110,13 @@ def _stop(task: Any) -> None:
     ray.wait([task], timeout=PATIENCE)
 
 
-def _task(function: Callable[..., Any], resources: Resources, on_gpu: bool, retries: int) -> Any:
-    """A remote function that has what a stage needs to itself, outside of what is reserved for its trial."""
+def _task(
+    function: Callable[..., Any], resources: Resources, on_gpu: bool, retries: int, nodes: dict[str, str] | None = None
+) -> Any:
+    """A remote function that has what a stage needs to itself, outside of what is reserved for its trial. nodes: on
+    which, as Ray's `label_selector` says it."""
     return ray.remote(function).options(
-        **resources.of_stage(on_gpu), max_retries=retries, scheduling_strategy="DEFAULT"
+        **resources.of_stage(on_gpu), max_retries=retries, scheduling_strategy="DEFAULT", label_selector=nodes or {}
     )
 
 
@@ -122,22 +147,30 @@ def _data(config: Config, fingerprint: str) -> Dataset:
         _loaded.clear()
         found = load_data(config.data, config.selection)
         if found.fingerprint != fingerprint:
-            raise UserError("data: changed while a trial ran; the same command goes on with what is there now")
+            raise UserError(CHANGED)
         _loaded[known] = found
     return _loaded[known]
 
 
-def compute_stage(work: Work, fingerprint: str, resources: Resources) -> dict[str, Any]:
-    """In a process of its own: compute a stage, and tell of every epoch in the file TOLD."""
-    from semples.pipeline.compute import compute
+def compute_stage(work: Work, fingerprint: str, resources: Resources, code: str) -> dict[str, Any]:
+    """In a process of its own: compute a stage, and tell of every epoch in the file TOLD. Raises NodeError where this
+    node lacks what it takes for any stage."""
+    with blamed():
+        same_code(code)
+        from semples.pipeline.compute import compute
+
+        data = _data(work.config, fingerprint)
+        if not work.out.is_dir():
+            raise OSError(f"{work.out.parent} is not the folder that all nodes share")
 
     def tell(epoch: Epoch) -> None:
         # on a full disk it is shown later
         with contextlib.suppress(OSError), (work.out / TOLD).open("a") as file:
             file.write(json.dumps(asdict(epoch)) + "\n")
 
-    with using(Cluster(resources)):
-        manifest = compute(work, _data(work.config, fingerprint), tell)
+    on_gpu = bool(resources.gpu) and graph(work.config)[work.stage].gpu(work.config)
+    with using(Cluster(resources)), blamed(always=False, gpu=on_gpu):
+        manifest = compute(work, data, tell)
     # of several nodes on one machine, which
     return manifest | {"node": f"{manifest['node']} {ray.get_runtime_context().get_node_id()[:8]}"}
 
@@ -167,18 +200,25 @@ def do_part(function: Callable[[Any], Any], part: list[Any]) -> tuple[list[Any],
     return [function(thing) for thing in part], time.process_time() - start
 
 
-def write_elsewhere(resources: Resources, result: Result, out: Path) -> None:
+def write_elsewhere(resources: Resources, sweep: Path, result: Result, out: Path) -> None:
     """Write the folder of a run (semples.output.write_run) where there is room for that: a picture takes a network."""
     on_gpu = graph(result.config)[list(result.folders)[-1]].gpu(result.config)
     told = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "data"}
-    _outcome(_task(write_folder, resources, on_gpu, RETRIES).remote(told, result.data.fingerprint, out), "its folder")
+
+    def once(nodes: dict[str, str]) -> None:
+        task = _task(write_folder, resources, on_gpu, RETRIES, nodes)
+        _outcome(task.remote(told, result.data.fingerprint, out), "its folder")
+
+    on_sound_nodes(sweep, needed(resources, on_gpu), once, lambda sentence: _same_data(result.config, result.data))
 
 
 def write_folder(told: dict[str, Any], fingerprint: str, out: Path) -> None:
     """In a process of its own: write the folder of a run. told: its result without the data."""
-    from semples.output import write_run
-    from semples.training import prepare
-
     config: Config = told["config"]
+    with blamed():
+        from semples.output import write_run
+        from semples.training import prepare
+
+        data = _data(config, fingerprint)
     prepare(config.runtime)
-    write_run(Result(**told, data=_data(config, fingerprint)), out)
+    write_run(Result(**told, data=data), out)

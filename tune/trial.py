@@ -39,6 +39,7 @@ from tune.messages import (
     Usage,
     encode,
 )
+from tune.nodes import blamed, same_code
 from tune.objectives import Objective, choosing, milestone_score
 from tune.places import STORE, SWEEP_FILE, trial_folder
 from tune.reporting import goes_on
@@ -67,11 +68,13 @@ def run_trial(
     reuse: Reuse,
     resources: Resources,
     own: Mapping[str, tuple[str, Dimension]],
+    code: str,
 ) -> None:
     """Run the configuration `base` with the suggested parameters, up to the stage `until`, and measure it on the
     reported images where `report` wants that (tune.reporting). resources: of a stage. own: by key that trials may
-    decide the stage that scores its values, and those that are allowed. What it tells: see tune.messages. A trial whose
-    last message is none of an end was stopped, or its own process died."""
+    decide the stage that scores its values, and those that are allowed. code: of the package, which nodes must have
+    (see tune.examine). What it tells: see tune.messages. A trial whose last message is none of an end was stopped, or
+    its own process died."""
     sweep, last, at = Path(folder), 0.0, ("", "")
     done: set[str] = set()
     # the next trial goes on in this process, and Ray gives it up where one that was stopped still tidies up after 2 s
@@ -97,10 +100,14 @@ def run_trial(
 
     out = trial_folder(sweep, suggestion["number"])
     end: Completed | Failed | Lost
-    computing = stage_tasks(resources, lambda stage, reason: send(Restarted(reason, stage)))
-    try:
+    computing = stage_tasks(resources, sweep, code, lambda stage, reason: send(Restarted(reason, stage)))
+    with blamed():  # Ray starts it again, on another node
+        same_code(code)
         if not (sweep / SWEEP_FILE).exists():
-            raise UserError(f"{sweep} is not visible on this node; launch with --out on a folder that all nodes share")
+            raise OSError(f"{sweep} is not visible there; launch with --out on a folder that all nodes share")
+        if (root := base["data"].get("root")) and not Path(root).exists():
+            raise OSError(f"data.root {root} is not there")
+    try:
         config = with_changes(parse(base, "base"), suggestion["parameters"], "suggestion")
         stages = graph(config)
         with open_store(reveal(store, "store"), sweep / STORE, quota) as results:
@@ -112,7 +119,7 @@ def run_trial(
                 send(Decided(key, value))
             result = run(config, results, tell, until, reuse, goes_on(report, until), computing)
             with claim(out, "trial", adopt=True).publishing(last=RESULT) as new:
-                write_elsewhere(resources, result, new)
+                write_elsewhere(resources, sweep, result, new)
         usage, chosen = Usage(sum(result.seconds.values()), result.gpu_gb), choosing(result.metrics, config.selection)
         end = Completed(tuple(objective.value(chosen, usage) for objective in objectives), result.metrics, usage)
     except LostError as error:
