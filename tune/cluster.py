@@ -26,7 +26,7 @@ from ray.exceptions import AuthenticationError
 
 from semples.errors import UserError, cut, quoted
 from tune.messages import Restarted, TrialCallback
-from tune.nodes import NodeError, alive, cause_of, defects, leave_out
+from tune.nodes import NodeError, cause_of, leave_out, sick
 from tune.values import Resources
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
@@ -130,14 +130,9 @@ class Lives(ray_tune.Callback):  # type: ignore[misc]
         """Called by Ray when it starts a trial again."""
         error = cause_of(trial.get_pickled_error())
         reason = "its node ran out of memory" if "memory" in str(error) else "its process or node died"
-        if isinstance(error, NodeError):
-            leave_out(self._folder, error.node, error.name, error.reason)
-            reason = f"node {error.name} is left out: {error.reason}"
-        elif "No module named" in str(error):
-            out = defects(alive(), Resources(), [self._folder])
-            for of in out:
-                leave_out(self._folder, of.node.id, of.node.name, of.what)
-            reason = "; ".join(f"node {of.node.name} is left out: {of.what}" for of in out) or reason
+        for of in [error] if isinstance(error, NodeError) else sick(self._folder):
+            leave_out(self._folder, of)
+            reason = of.sentence
         self._on_event(trial.config["number"], Restarted(reason))
 
 

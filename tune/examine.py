@@ -26,7 +26,11 @@ def code() -> str:
     """Digest of the package's Python files as they are on this node, "" where one of its packages is missing."""
     digest = hashlib.sha256()
     for name in IMPORTS:
-        if (spec := find_spec(name)) is None or spec.origin is None:
+        try:
+            spec = find_spec(name)
+        except ImportError:
+            spec = None
+        if spec is None or spec.origin is None:
             return ""
         root = Path(spec.origin).parent
         for path in sorted(root.rglob("*.py")):

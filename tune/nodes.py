@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from semples.config import Config, to_dict
 from semples.data import load_data
 from semples.errors import UserError, cut
+from semples.pipeline.work import LostError
 from semples.sources import LIBRARIES
 from tune import examine
 from tune.sweep_file import Sweep
@@ -32,7 +33,7 @@ from tune.values import Resources
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-PARTS = ("package", "libraries", "folder", "disk", "GPU", "data", "weights", "clock")
+PARTS = ("answer", "package", "libraries", "folder", "disk", "GPU", "data", "weights", "clock")
 PATIENCE = 120.0  # seconds for a node to look at itself
 SKEW = 5.0  # seconds by which clocks may differ: signs of life in leases are compared
 AGAIN = 600.0  # seconds after which a node that was left out is tried again
@@ -60,6 +61,11 @@ class NodeError(Exception):
     def __init__(self, node: str, name: str, reason: str):
         super().__init__(node, name, reason)
         self.node, self.name, self.reason = node, name, reason
+
+    @property
+    def sentence(self) -> str:
+        """What is said of it."""
+        return f"node {self.name} ({self.node[:8]}) is left out: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ def _defects(
         for task in late:
             ray.cancel(task, force=True)
             waited = f"no answer in {PATIENCE:.0f} s"
-            yield Defect(looking[task], "package", waited, "see whether it hangs, or its GPU is held by others")
+            yield Defect(looking[task], "answer", waited, "see whether it hangs, or its GPU is held by others")
     finally:
         for mark in marks.values():
             mark.unlink(missing_ok=True)
@@ -145,7 +151,7 @@ def _of_node(node: Node, task: Any, begun: float) -> Iterable[Defect]:
         found = ray.get(task)
     except RayError as error:
         said = cut(" ".join(str(error).split()[-40:]), 200)
-        yield Defect(node, "package", f"nothing can be run there ({said})", "start Ray there with the same Python")
+        yield Defect(node, "answer", f"nothing can be run there ({said})", "start Ray there with the same Python")
         return
     for part, (what, cure) in found["defects"].items():
         yield Defect(node, part, what, cure)
@@ -228,7 +234,7 @@ def leave_out_unfit(sweep: Sweep, folder: Path) -> None:
     nodes, found = examined(sweep, folder)
     for of in found:
         log.warning("%s; it is left out", of)
-        leave_out(folder, of.node.id, of.node.name, f"{of.part}: {of.what}")
+        leave_out(folder, NodeError(of.node.id, of.node.name, f"{of.part}: {of.what}"))
     sound = [node for node in nodes if node not in [of.node for of in found]]
     if found:
         try:
@@ -237,11 +243,19 @@ def leave_out_unfit(sweep: Sweep, folder: Path) -> None:
             raise UserError(f"no node is left that could compute: {'; '.join(map(str, found))}") from None
 
 
-def leave_out(folder: Path, node: str, name: str, reason: str) -> None:
+def sick(folder: Path) -> list[NodeError]:
+    """Have the nodes look at themselves because something died: those, not left out yet, that lack what it takes to
+    compute anything for the sweep in a folder."""
+    nodes = [node for node in alive() if node.id not in left_out(folder)]
+    found = defects(nodes, Resources(), [folder])
+    return [NodeError(of.node.id, of.node.name, f"{of.part}: {of.what}") for of in found if of.part != "answer"]
+
+
+def leave_out(folder: Path, error: NodeError) -> None:
     """Remember that a node is not to compute for the sweep in a folder for a while."""
-    place = folder / LEFT_OUT / node
+    place = folder / LEFT_OUT / error.node
     place.parent.mkdir(exist_ok=True)
-    place.write_text(json.dumps({"name": name, "reason": reason}))
+    place.write_text(json.dumps({"name": error.name, "reason": error.reason}))
 
 
 def left_out(folder: Path) -> dict[str, str]:
@@ -272,18 +286,23 @@ def on_sound_nodes(
     sweep: Path, needs: Mapping[str, float], attempt: Callable[[dict[str, str]], T], on_out: Callable[[str], None]
 ) -> T:
     """What `attempt` gives, which is told on which nodes (see `others`), and is tried again where one of them cannot:
-    that one is left out, and `on_out` told, which may raise another reason. Raises UserError where no other is there.
-    """
+    that one is left out, and `on_out` told, which may raise another reason. Raises UserError where no other is there
+    that gives what it needs, and LostError where something died on a node that can compute."""
     while True:
         try:
             return attempt(others(sweep))
         except NodeError as error:
-            out = {*left_out(sweep), error.node}
+            found = [error]
+        except LostError:
+            if not (found := sick(sweep)):
+                raise
+        for of in found:
+            out = {*left_out(sweep), of.node}
             if not any(node.id not in out and _gives(node.resources, needs) for node in alive()):
-                raise UserError(f"{error.name}: {error.reason}") from None
-            if error.node not in left_out(sweep):
-                on_out(f"node {error.name} is left out: {error.reason}")
-            leave_out(sweep, error.node, error.name, error.reason)
+                raise UserError(f"{of.name}: {of.reason}") from None
+            if of.node not in left_out(sweep):
+                on_out(of.sentence)
+            leave_out(sweep, of)
 
 
 @contextlib.contextmanager

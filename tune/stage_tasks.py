@@ -22,7 +22,7 @@ from semples.pipeline.graph import graph
 from semples.pipeline.run import Result
 from semples.pipeline.work import Compute, Epoch, LostError, Work
 from semples.spread import Later, using
-from tune.nodes import NodeError, alive, blamed, cause_of, needed, on_sound_nodes, same_code
+from tune.nodes import blamed, cause_of, needed, on_sound_nodes, same_code
 from tune.values import Resources
 
 LOOK_EVERY = 0.3  # seconds between two looks at what a stage tells
@@ -31,6 +31,7 @@ WAITING = 500e6  # bytes of memory that are reserved for a trial, which waits
 RETRIES = 3  # of a part of a stage's images, by Ray
 CHANGED = "data: changed while a trial ran; the same command goes on with what is there now"
 UNKNOWN = "failed to import"  # what Ray says of a function where it cannot be loaded
+ITS_FOLDER = "its folder"  # what of a run is written when its stages are done
 PATIENCE = 5.0  # seconds for a task that is stopped to end
 
 
@@ -89,10 +90,7 @@ def _outcome(task: Any, what: str) -> Any:
         return ray.get(task)
     except RayError as error:
         cause = cause_of(error)
-        if isinstance(cause, RuntimeError) and UNKNOWN in str(cause):
-            node = next(of for of in alive() if f"ip={of.address}" in str(error))
-            raise NodeError(node.id, node.name, "the package is not installed there") from error
-        if not isinstance(cause, RayError):
+        if not isinstance(cause, RayError) and not (isinstance(cause, RuntimeError) and UNKNOWN in str(cause)):
             raise cause from error
         reason = "its node ran out of memory" if isinstance(cause, OutOfMemoryError) else "its process or node died"
         raise LostError(f"{what}: {reason}") from error
@@ -200,16 +198,23 @@ def do_part(function: Callable[[Any], Any], part: list[Any]) -> tuple[list[Any],
     return [function(thing) for thing in part], time.process_time() - start
 
 
-def write_elsewhere(resources: Resources, sweep: Path, result: Result, out: Path) -> None:
-    """Write the folder of a run (semples.output.write_run) where there is room for that: a picture takes a network."""
+def write_elsewhere(
+    resources: Resources, sweep: Path, result: Result, out: Path, on_loss: Callable[[str, str], None]
+) -> None:
+    """Write the folder of a run (semples.output.write_run) where there is room for that: a picture takes a network.
+    sweep, on_loss: as for `stage_tasks`."""
     on_gpu = graph(result.config)[list(result.folders)[-1]].gpu(result.config)
     told = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "data"}
 
     def once(nodes: dict[str, str]) -> None:
         task = _task(write_folder, resources, on_gpu, RETRIES, nodes)
-        _outcome(task.remote(told, result.data.fingerprint, out), "its folder")
+        _outcome(task.remote(told, result.data.fingerprint, out), ITS_FOLDER)
 
-    on_sound_nodes(sweep, needed(resources, on_gpu), once, lambda sentence: _same_data(result.config, result.data))
+    def on_out(sentence: str) -> None:
+        _same_data(result.config, result.data)
+        on_loss(ITS_FOLDER, sentence)
+
+    on_sound_nodes(sweep, needed(resources, on_gpu), once, on_out)
 
 
 def write_folder(told: dict[str, Any], fingerprint: str, out: Path) -> None:

@@ -100,7 +100,11 @@ def run_trial(
 
     out = trial_folder(sweep, suggestion["number"])
     end: Completed | Failed | Lost
-    computing = stage_tasks(resources, sweep, code, lambda stage, reason: send(Restarted(reason, stage)))
+
+    def on_loss(what: str, reason: str) -> None:
+        send(Restarted(reason, what))
+
+    computing = stage_tasks(resources, sweep, code, on_loss)
     with blamed():  # Ray starts it again, on another node
         same_code(code)
         if not (sweep / SWEEP_FILE).exists():
@@ -119,7 +123,7 @@ def run_trial(
                 send(Decided(key, value))
             result = run(config, results, tell, until, reuse, goes_on(report, until), computing)
             with claim(out, "trial", adopt=True).publishing(last=RESULT) as new:
-                write_elsewhere(resources, sweep, result, new)
+                write_elsewhere(resources, sweep, result, new, on_loss)
         usage, chosen = Usage(sum(result.seconds.values()), result.gpu_gb), choosing(result.metrics, config.selection)
         end = Completed(tuple(objective.value(chosen, usage) for objective in objectives), result.metrics, usage)
     except LostError as error:
