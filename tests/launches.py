@@ -48,6 +48,10 @@ def go(sweep: Sweep, study: optuna.Study | None = None, **options: Any) -> Repla
     return replay(sweep, answers, study=study, **options)
 
 
+def _write_here(resources: Any, sweep: Path, result: Any, out: Path, on_loss: Any) -> None:
+    write_run(result, out)
+
+
 class Machine:
     """Ray's place in a launch, and the method's: trials run in this process, one after another, and their stages are
     made up. Everything else is real: study, store, folders, what is reported and recorded."""
@@ -66,9 +70,7 @@ class Machine:
             "tune.trial.run": self._run,
             "tune.outside.run": self._run,
             **{f"tune.{module}.stage_tasks": lambda *_: compute for module in ("trial", "outside")},
-            **{
-                f"tune.{module}.write_elsewhere": lambda _, *words: write_run(*words) for module in ("trial", "outside")
-            },
+            **{f"tune.{module}.write_elsewhere": _write_here for module in ("trial", "outside")},
             "tune.driver.slots": lambda resources: 1,
             "tune.outside.slots": lambda resources: 1,
             "tune.outside.ray": SimpleNamespace(

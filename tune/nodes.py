@@ -150,7 +150,7 @@ def _of_node(node: Node, task: Any, begun: float) -> Iterable[Defect]:
     try:
         found = ray.get(task)
     except RayError as error:
-        said = cut(" ".join(str(error).split()[-40:]), 200)
+        said = cut(" ".join(str(cause_of(error)).split()[-40:]), 200)
         yield Defect(node, "answer", f"nothing can be run there ({said})", "start Ray there with the same Python")
         return
     for part, (what, cure) in found["defects"].items():

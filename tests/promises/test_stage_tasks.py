@@ -26,12 +26,16 @@ from semples.pipeline.work import LostError
 from semples.run_folder import RESULT, read_run
 from semples.stage import Stage
 from semples.store import WORK, Store
-from tune import stage_tasks
+from tune import examine, nodes, stage_tasks
 from tune.messages import Lost, Restarted, State, decode, encode
 from tune.searcher import how_it_ended
 from tune.values import Resources
 
 CONFIG, CPUS = parse(SMALL, "small"), Resources()
+
+
+def unheard(what: str, reason: str) -> None:
+    raise AssertionError(f"{what}: {reason}")
 
 
 class Task:
@@ -60,6 +64,13 @@ class Ray:
         self.cancelled: list[Task] = []
         self.held: list[Any] = []
         self.have = {"CPU": 3.0}
+        self.sick: list[nodes.NodeError] = []  # that look at themselves when something died
+        self.others = 0  # nodes besides the one on which all stages run
+
+    def nodes(self) -> list[dict[str, Any]]:
+        names = ["0123456789abcdef", *(f"other-{i}" for i in range(self.others))]
+        place = {"NodeManagerHostname": "here", "NodeManagerAddress": "", "Resources": {"CPU": 8.0, "GPU": 2.0}}
+        return [{"NodeID": name, "Alive": True, **place} for name in names]
 
     def get_runtime_context(self) -> Any:
         return SimpleNamespace(get_node_id=lambda: "0123456789abcdef")
@@ -109,6 +120,8 @@ class Ray:
 def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     played = Ray()
     monkeypatch.setattr(stage_tasks, "ray", played)
+    monkeypatch.setattr(nodes, "ray", played)
+    monkeypatch.setattr(nodes, "sick", lambda folder: played.sick)
     monkeypatch.setattr(stage_tasks, "LOOK_EVERY", 0.02)
     monkeypatch.setattr(stage_tasks, "_loaded", {})
     return played
@@ -119,7 +132,7 @@ def as_tasks(
 ) -> tuple[Result, list[Event], list[tuple[str, str]]]:
     events: list[Event] = []
     lost: list[tuple[str, str]] = []
-    computing = stage_tasks.stage_tasks(resources, lambda *words: lost.append(words))
+    computing = stage_tasks.stage_tasks(resources, folder / "sweep", examine.code(), lambda *words: lost.append(words))
     with Store(folder) as store:
         config = with_changes(CONFIG, changes, "test")
         return run(config, store, events.append, until, computing=computing), events, lost
@@ -164,7 +177,7 @@ def test_a_stage_is_given_what_it_needs_and_a_trial_nothing(
     monkeypatch.setattr("semples.pipeline.compute.resolve_device", lambda runtime: runtime)  # there is a GPU
     as_tasks(tmp_path / "gpu", Resources(cpu=4, gpu=0.5, cpu_only=2), "masks")
     on_gpu, others = {"num_cpus": 4, "num_gpus": 0.5}, {"num_cpus": 2, "num_gpus": 0}
-    common = {"max_retries": 0, "scheduling_strategy": "DEFAULT"}
+    common = {"max_retries": 0, "scheduling_strategy": "DEFAULT", "label_selector": {}}
     assert [words for _, words in ray.asked] == [on_gpu | common] * 5 + [others | common]
     ray.asked.clear()
     as_tasks(tmp_path / "cpu", Resources(cpu=4, gpu=0, cpu_only=2), "masks")
@@ -272,7 +285,7 @@ def test_a_trial_that_is_stopped_interrupts_its_stage(
             raise SystemExit
 
     monkeypatch.setattr(Stage, "load", lambda own: stage)
-    computing = stage_tasks.stage_tasks(Resources(), lambda *words: None)
+    computing = stage_tasks.stage_tasks(Resources(), tmp_path, "", lambda *words: None)
     with Store(tmp_path) as store, pytest.raises(SystemExit):
         run(CONFIG, store, stop, computing=computing)
     assert len(ray.cancelled) == 1
@@ -336,7 +349,7 @@ def test_masks_and_predictions_of_many_tasks_are_those_of_one_process(
 def test_the_folder_of_a_trial_is_written_where_a_network_can_predict(
     ray: Ray, small_run: Result, tmp_path: Path
 ) -> None:
-    stage_tasks.write_elsewhere(Resources(cpu=4, gpu=0.5), small_run, tmp_path / "run")
+    stage_tasks.write_elsewhere(Resources(cpu=4, gpu=0.5), tmp_path, small_run, tmp_path / "run", unheard)
     assert ray.asked[0][1]["num_gpus"] == 0.5 and ray.asked[0][1]["num_cpus"] == 4
     config, result = read_run(tmp_path / "run")
     assert config == small_run.config and result["metrics"] == small_run.metrics
@@ -346,5 +359,5 @@ def test_the_folder_of_a_trial_is_written_where_a_network_can_predict(
     # of trials on GPUs, in a process that has none, as here
     on_gpu = with_changes(small_run.config, {"runtime.device": "cuda"}, "test")
     judged = replace(small_run, folders=to_masks, config=on_gpu)
-    stage_tasks.write_elsewhere(Resources(cpu=4, gpu=0.5), judged, tmp_path / "masks")
+    stage_tasks.write_elsewhere(Resources(cpu=4, gpu=0.5), tmp_path, judged, tmp_path / "masks", unheard)
     assert ray.asked[1][1]["num_gpus"] == 0 and read_run(tmp_path / "masks")[0] == on_gpu
