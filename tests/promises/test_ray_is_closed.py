@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from launches import sweep_of
+from ray.exceptions import RayTaskError
 
 from semples.errors import UserError
 from semples.secrets import reveal
 from tune import cluster
 from tune.cluster import MODE, OWN_TOKEN, PATIENCE, TOKEN, TOKEN_PATH, Lives, joined
 from tune.messages import Event, Restarted
+from tune.nodes import NodeError, left_out
 from tune.sweep_folder import without_secrets
 from tune.values import Resources
 
@@ -107,12 +110,24 @@ def test_an_address_that_is_none_is_said_at_once(monkeypatch: pytest.MonkeyPatch
     assert not ray.started and PATIENCE <= 30
 
 
-def test_a_trial_that_is_started_again_is_said_with_its_reason() -> None:
+def test_a_trial_that_is_started_again_is_said_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[int, Event]] = []
+    monkeypatch.setattr(cluster, "sick", lambda folder: [])
     for error in ("OutOfMemoryError: memory pressure", "ActorDiedError"):
         trial = SimpleNamespace(config={"number": 3}, get_pickled_error=lambda error=error: error)
-        Lives(lambda *of_trial: said.append(of_trial)).on_trial_recover(0, [], trial)
+        Lives(lambda *of_trial: said.append(of_trial), tmp_path).on_trial_recover(0, [], trial)
     assert said == [(3, Restarted("its node ran out of memory")), (3, Restarted("its process or node died"))]
+
+
+def test_a_trial_that_died_on_a_sick_node_leaves_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[int, Event]] = []
+    on_a, on_b = NodeError("a" * 56, "node-a", "data.root is not there"), NodeError("b" * 56, "node-b", "disk: full")
+    monkeypatch.setattr(cluster, "sick", lambda folder: [on_b])
+    for error in (RayTaskError("run_trial", "its trace", on_a), "ActorDiedError"):
+        trial = SimpleNamespace(config={"number": 3}, get_pickled_error=lambda error=error: error)
+        Lives(lambda *of_trial: said.append(of_trial), tmp_path).on_trial_recover(0, [], trial)
+    assert said == [(3, Restarted(on_a.sentence)), (3, Restarted(on_b.sentence))]
+    assert {*left_out(tmp_path)} == {"a" * 56, "b" * 56}
 
 
 def test_a_sweep_is_written_without_its_passwords() -> None:

@@ -132,7 +132,9 @@ def as_tasks(
 ) -> tuple[Result, list[Event], list[tuple[str, str]]]:
     events: list[Event] = []
     lost: list[tuple[str, str]] = []
-    computing = stage_tasks.stage_tasks(resources, folder / "sweep", examine.code(), lambda *words: lost.append(words))
+    sweep = folder.with_name(f"{folder.name}-sweep")
+    sweep.mkdir(exist_ok=True)
+    computing = stage_tasks.stage_tasks(resources, sweep, examine.code(), lambda *words: lost.append(words))
     with Store(folder) as store:
         config = with_changes(CONFIG, changes, "test")
         return run(config, store, events.append, until, computing=computing), events, lost
@@ -315,6 +317,31 @@ def test_data_that_are_not_those_of_the_trial_are_refused(
     monkeypatch.setattr(stage_tasks, "load_data", lambda *words: replace(data, fingerprint="0" * 32))
     with pytest.raises(UserError, match="changed while a trial ran"):
         as_tasks(tmp_path)
+
+
+def test_a_stage_that_no_process_of_a_node_can_load_is_computed_on_another_node(ray: Ray, tmp_path: Path) -> None:
+    ray.deaths = [RuntimeError("The remote function failed to import on the worker.")]
+    ray.sick, ray.others = [nodes.NodeError("b" * 56, "node-b", "package: missing")], 1
+    _, _, lost = as_tasks(tmp_path, until="match")
+    assert lost[1:] == [("classify", "node node-b (bbbbbbbb) is left out: package: missing")]
+    selectors = [words["label_selector"] for _, words in ray.asked]
+    assert selectors == [{}, *[{"ray.io/node-id": f"!in({'b' * 56})"}] * 2]
+
+
+def test_data_that_are_missing_on_a_node_do_not_fail_a_trial(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    missing = [UserError("data.root: /data is not there")]
+
+    def load(*words: Any) -> Any:
+        if missing:
+            raise missing.pop()
+        return load_data(*words)
+
+    monkeypatch.setattr(stage_tasks, "load_data", load)
+    ray.others = 1
+    result, _, lost = as_tasks(tmp_path, until="classify")
+    assert "classify" in result.folders and len(lost) == 1 and "/data is not there" in lost[0][1]
 
 
 def test_data_are_read_once_by_a_process_that_computes_stages(
