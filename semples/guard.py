@@ -41,6 +41,8 @@ def guard(command: typer.Typer) -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries, to those who write code
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # of a terminal that is closed, but for nohup
+        signal.signal(signal.SIGHUP, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name that a terminal cannot show is shown as it can
             stream.reconfigure(errors="backslashreplace")

@@ -92,7 +92,7 @@ def launch(
     for tracker_of_others in sweep.trackers:
         find(TRACKERS, tracker_of_others, folder)
     claim_folders(sweep, out, folder)
-    with alone(folder):
+    with alone(folder) as sign:
         sweep = check_same(sweep, folder)
         if said := moved(out):
             log.warning("%s", said)
@@ -112,6 +112,7 @@ def launch(
         with joined(sweep.resources, address) as logs, Writer(store, folder) as writer:  # before anything is written
             room = _room(sweep, folder, address)
             record(sweep, folder)
+            sign()
             study, tracker = open_study(folder, sweep), open_trackers(folder, sweep.trackers)
             _open_run(sweep, study, tracker, key)
 

@@ -59,12 +59,15 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def termination_interrupts() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does, on which alone Ray ends in order. In a thread, which gets no signals, nothing."""
+    """SIGTERM does what Ctrl-C does, on which alone Ray ends in order, and so does SIGHUP, of a terminal that is
+    closed, unless it is ignored (nohup). In a thread, which gets no signals, nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    ends = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {one: signal.signal(one, lambda *_: os.kill(os.getpid(), signal.SIGINT)) for one in ends}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -8,6 +8,7 @@ from semples.run_folder import CONFIG, GALLERY, RESULT
 
 SWEEP_FILE = "sweep.yaml"  # the sweep as it was launched
 STORE = "store"  # folder of stage results
+LOG = "launch.log"  # what launches with --detach print
 BEST = "best.yaml"  # configuration of the best trial
 
 

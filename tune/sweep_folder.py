@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from shlex import quote
@@ -120,8 +121,9 @@ def claim_folders(sweep: Sweep, out: Path, folder: Path) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Only one launch at a time may write into a sweep folder."""
+def alone(folder: Path) -> Iterator[Callable[[], None]]:
+    """Only one launch at a time may write into a sweep folder. Yields what lets others know that it has begun, see
+    `runner`."""
     try:
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
@@ -131,9 +133,28 @@ def alone(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"{folder}: this sweep is being run by another process; stop that one first") from None
-        yield
+        os.truncate(lock, 0)
+
+        def sign() -> None:
+            os.pwrite(lock, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+
+        yield sign
     finally:
         os.close(lock)
+
+
+def runner(folder: Path) -> tuple[int, str] | None:
+    """Process and host of the launch that runs the sweep in a folder, None where none does, or has not begun."""
+    try:
+        with (folder / LOCK).open("rb") as lock:
+            said = lock.read(1000).decode(errors="replace").split()
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return (int(said[0]), said[1]) if len(said) == 2 and said[0].isdecimal() else None
+    except OSError:
+        pass
+    return None
 
 
 def record(sweep: Sweep, folder: Path) -> None:

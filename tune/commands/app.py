@@ -7,7 +7,7 @@ import logging
 import typer
 
 from semples.guard import guard
-from tune.commands import best, check, confirm, export, keys, launch, replay, status, ui
+from tune.commands import best, check, confirm, export, keys, launch, logs, replay, status, stop, ui
 
 app = typer.Typer(
     help="Hyperparameter search over the whole SemPLeS pipeline: Ray Tune schedules, Optuna suggests, MLflow records.",
@@ -16,8 +16,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    launch.launch, check.check, status.status, best.best, confirm.confirm, export.export, keys.keys, replay.replay,
-    ui.ui,
+    launch.launch, check.check, status.status, logs.logs, stop.stop, best.best, confirm.confirm, export.export,
+    keys.keys, replay.replay, ui.ui,
 ):  # fmt: skip
     app.command()(command)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,12 @@ from semples.guard import INTERRUPTED
 from semples.secrets import redact
 from tune.commands.options import Out, word
 from tune.commands.screen import console, extent, say, say_run, say_verdict, show
+
+if TYPE_CHECKING:
+    from tune.sweep_file import Sweep
+
+LOOK_EVERY = 0.2  # seconds
+BEGIN = "from tune.commands.app import main; main()"
 
 
 def launch(
@@ -29,11 +35,15 @@ def launch(
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to join, HOST:PORT or auto; default: start Ray here.")
     ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Run it in the background, also when this terminal is closed.")
+    ] = False,
 ) -> None:
     """Run a sweep, or go on with it: finished trials are never repeated, --trials can be raised later.
 
     KEY=VALUE changes the sweep file (trials, resources.gpu, ...) or the configuration that every trial starts from
-    (data.train, segment.epochs, ...). Ctrl-C ends the sweep in order.
+    (data.train, segment.epochs, ...). Ctrl-C ends the sweep in order. What runs with --detach is seen with
+    `semples-tune logs` and ended with `semples-tune stop`.
     """
     from rich.progress import Progress, TextColumn
 
@@ -53,6 +63,9 @@ def launch(
     asked = without_secrets(load_sweep(find_sweep_file(sweep), settings))
     folder = out / asked.name
     done, best_value = 0, None
+    if detach:
+        _detach(asked, out)
+        return
     spec = check_same(asked, folder.resolve())
     if study_exists(folder, spec):
         study = load_study(folder, spec)
@@ -77,3 +90,37 @@ def launch(
     uri = redact(tracking_uri(spec, out))
     browse = uri if uri.startswith("http") else f"semples-tune ui --out {word(out)}   (MLflow store {uri})"
     say(f"browse: {browse}")
+
+
+def _detach(sweep: Sweep, out: Path) -> None:
+    """The same launch in a process that outlives this terminal; wait until it has begun. Raises typer.Exit where it
+    ends before, with what it said."""
+    import subprocess
+    import sys
+    import time
+
+    from tune.places import LOG
+    from tune.sweep_folder import claim_folders, runner
+
+    folder = (out / sweep.name).resolve()
+    if running := runner(folder):
+        say(f"'{sweep.name}' is running already (process {running[0]} on {running[1]})")
+        raise typer.Exit(2)
+    claim_folders(sweep, out, folder)
+    log = folder / LOG
+    with log.open("ab") as file:
+        begin = file.tell()
+        words = [word for word in sys.argv[1:] if word != "--detach"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", BEGIN, *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+            start_new_session=True,
+        )  # fmt: skip
+    while process.poll() is None and (runner(folder) or (0,))[0] != process.pid:
+        time.sleep(LOOK_EVERY)
+    if process.poll() is not None:
+        say(log.read_bytes()[begin:].decode(errors="replace").rstrip())
+        raise typer.Exit(process.returncode)
+    which = f"{word(sweep.name)} --out {word(out)}"
+    say(f"'{sweep.name}' runs in the background (process {process.pid}), also when this terminal is closed")
+    say(f"what it prints: semples-tune logs {which}   how far it is: semples-tune status {which}")
+    say(f"end it in order: semples-tune stop {which}")
