@@ -19,7 +19,7 @@ if [[ ! -e ~/venv/$key ]]; then  # written last: what an interrupted call leaves
     tar -xf "$packed" -C ~
   else
     python3 -m venv ~/venv
-    ~/venv/bin/pip install --quiet --constraint "$clone/constraints.txt" --editable "$clone[postgresql,s3]" boto3
+    ~/venv/bin/pip install --quiet --constraint "$clone/constraints.txt" --editable "$clone[postgresql,s3]"
     (umask 077; mkdir -p "$shared/venvs"; tar -cf "$packed.$HOSTNAME.$$" -C ~ venv)
     mv "$packed.$HOSTNAME.$$" "$packed"
   fi

@@ -12,7 +12,8 @@
 # which all nodes see. MLflow has no server: the sweep writes its file, sweeps/mlflow.db, and `semples-tune ui` shows it,
 # on the login node once the job has ended. Where your file system has no locks (some Lustre), give mlflow=http://....
 #
-# Tests run this file with stand-ins for SLURM's commands. It has never been run by SLURM.
+# Tests run this file with stand-ins for SLURM's commands. SLURM 22.05 has run it on two nodes of one machine, without GPU
+# and with a stand-in for the sweep; it has never been run on a SLURM cluster.
 #
 #SBATCH --job-name=semples-tune
 #SBATCH --nodes=2
