@@ -39,8 +39,8 @@ AT_ONCE = 2
 COMPUTES, LASTS = 120.0, 600.0  # seconds of processors, and of the clock, after which a run hangs
 SOUND = 20  # times as long for the run of all tests on the code as it is
 COPIED = (
-    "semples", "tune", "tests", "benchmarks", "cluster", "cluster.yaml", "constraints.txt", "pyproject.toml", "README.md",
-    "LICENSE", "Makefile",
+    "semples", "tune", "tests", "benchmarks", "cluster", "cluster.yaml", "constraints.txt", "pyproject.toml",
+    "README.md", "LICENSE", "Makefile",
 )  # fmt: skip
 # loaded before the tests are forked, so that no run spends its time on them
 LIBRARIES = (

@@ -52,7 +52,11 @@ driver=$(mktemp)
 out_of_time= interrupted=
 end_in_order() {
   interrupted=yes
-  kill -TERM "$(cat "$driver")" 2> /dev/null || kill -TERM "$step"  # the second where the sweep has not begun
+  if [[ -s $driver ]]; then
+    kill -TERM "$(cat "$driver")" 2> /dev/null || true  # it may have ended by itself
+  else
+    kill -TERM "$step"
+  fi
 }
 trap 'out_of_time=yes; end_in_order' USR1
 trap end_in_order TERM
@@ -69,6 +73,10 @@ while true; do
   wait "$step" || code=$?
   [[ $interrupted ]] || break  # a signal ends `wait`, not what is waited for
 done
+if [[ $code -eq 0 && ! -s $driver ]]; then
+  echo "error: Ray could not be started on the first node, so the sweep did not begin" >&2
+  code=1
+fi
 rm -f "$driver"
 if [[ $out_of_time && $code -ne 0 ]]; then
   scontrol requeue "$SLURM_JOB_ID"

@@ -98,8 +98,9 @@ class Slurm:
         stand_in(own, "srun", f'echo "$@" >> {folder}/srun; while [[ $1 == -* ]]; do shift; done; exec "$@"')
         # as `ray symmetric-run` on the first node: what stands after -- is a child of it
         ray = f'echo "$RAY_AUTH_MODE $(cat "$RAY_AUTH_TOKEN_PATH") $@" >> {folder}/ray'
-        run = f'[[ -e {folder}/slow ]] && exec sleep 60; while [[ $1 != -- ]]; do shift; done; "${{@:2}}"'
-        stand_in(own, "ray", f"{ray}; {run}")
+        run = f'[[ -e {folder}/slow ]] && exec sleep 60; while [[ $1 != -- ]]; do shift; done; "${{@:2}}"; code=$?'
+        stop = f"[[ -e {folder}/linger ]] && touch {folder}/stopping && sleep 1"
+        stand_in(own, "ray", f"{ray}; {run}; {stop}; exit $code")
         stand_in(
             own, "semples-tune",
             f'trap "kill %1; exit 130" TERM; printf "%s|" "$@" >> {folder}/launches; echo >> {folder}/launches\n'
@@ -164,6 +165,22 @@ def test_a_job_out_of_time_before_the_sweep_began_is_queued_again(slurm: Slurm) 
     job.send_signal(signal.SIGUSR1)
     assert ended(job) != 0
     assert slurm.lines("scontrol") == ["requeue 7"] and not slurm.lines("launches")
+
+
+def test_a_job_out_of_time_whose_sweep_is_done_is_left_to_end(slurm: Slurm) -> None:
+    (slurm.folder / "linger").touch()
+    job = slurm.begin("mine.yaml", LAST="0")
+    while not (slurm.folder / "stopping").exists():  # of Ray, which takes its time
+        assert job.poll() is None
+        time.sleep(0.02)
+    job.send_signal(signal.SIGUSR1)
+    assert ended(job) == 0 and not slurm.lines("scontrol")
+
+
+def test_ray_that_cannot_be_started_is_an_error(slurm: Slurm) -> None:
+    stand_in(slurm.folder / "bin", "ray", "exit 0")  # as symmetric-run ends then
+    job = slurm.begin("mine.yaml")
+    assert "Ray could not be started" in job.communicate(timeout=60)[1] and job.returncode == 1
 
 
 def test_a_sweep_that_fails_is_not_queued_again(slurm: Slurm) -> None:
