@@ -2,7 +2,7 @@
 
 SLURM, Ray and the sweep have stand-ins here, and Kubernetes has none. So these tests show what slurm.sh does with the
 signals and commands of SLURM as its manual describes them, and that the parts of the others fit together; not that a
-cluster takes them."""
+cluster takes them, nor that an image of the names in them is there."""
 
 from __future__ import annotations
 

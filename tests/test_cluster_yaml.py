@@ -64,12 +64,9 @@ def test_mlflow_is_started_once_and_is_reached_through_the_tunnel_alone(file: st
     stand_in(tmp_path / "bin", "mlflow", f'echo "$@" >> {tmp_path}/calls; touch {tmp_path}/up')
     environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "HOME": str(tmp_path)}
     for _ in range(2):
-        # as Ray runs it, so that it stands in the command line of a shell; `wait` for what it leaves behind
-        bash(
-            f"({server.replace('/tmp/', f'{tmp_path}/')}); until [ -e {tmp_path}/up ]; do sleep 0.1; done",
-            environment,
-            timeout=60,
-        )
+        # as Ray runs it, so that it stands in the command line of a shell. 9 is what `bash` reads to its end: it waits
+        # for what is left running, too
+        bash(f"exec 9>&1; ({server.replace('/tmp/', f'{tmp_path}/')})", environment, timeout=60)
     (call,) = (tmp_path / "calls").read_text().splitlines()
     store = (
         "postgresql+psycopg:///mlflow?host=/var/run/postgresql"
