@@ -10,7 +10,8 @@ set -euo pipefail
 
 shared=$1
 clone=$(cd "$(dirname "$0")/.." && pwd)
-key=$({ cat "$clone/pyproject.toml" "$clone/constraints.txt"; python3 --version; uname -m; echo "$clone $HOME"; } | sha256sum | cut -c -16)
+decides() { cat "$clone/pyproject.toml" "$clone/constraints.txt"; python3 --version; uname -m; echo "$clone $HOME"; }
+key=$(decides | sha256sum | cut -c -16)
 packed=$shared/venvs/$key.tar
 
 if [[ ! -e ~/venv/$key ]]; then  # written last: what an interrupted call leaves is made anew

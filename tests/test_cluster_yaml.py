@@ -227,9 +227,9 @@ def test_a_new_head_begins_with_the_copy_of_mlflows_database(tmp_path: Path) -> 
             if "createdb" in command or "crontab" in command
         )
 
-        def run(command: str) -> str:
+        def run(command: str, code: int = 0) -> str:
             done = bash(command, environment)
-            assert done.returncode == 0, done.stderr
+            assert done.returncode == code, done.stderr
             return done.stdout.strip()
 
         for _ in range(2):  # `ray up` again
@@ -240,6 +240,11 @@ def test_a_new_head_begins_with_the_copy_of_mlflows_database(tmp_path: Path) -> 
         assert minutes == "*/10"
         run(command)
         run("dropdb -U postgres mlflow && dropuser -U postgres $(id -un)")
+        whole = (tmp_path / "mlflow.sql").read_text()
+        (tmp_path / "mlflow.sql").write_text(whole + "of another program;")
+        for _ in range(2):
+            run(create, code=1)
+        (tmp_path / "mlflow.sql").write_text(whole)
         run(create)
         assert run("psql -d mlflow -tAc 'select a from t'") == "7"
     finally:
