@@ -232,9 +232,9 @@ def test_a_new_head_begins_with_the_copy_of_mlflows_database(tmp_path: Path) -> 
             assert done.returncode == code, done.stderr
             return done.stdout.strip()
 
-        for _ in range(2):  # `ray up` again
-            run(create)
+        run(create)
         run('psql -d mlflow -c "create table t (a int)" && psql -d mlflow -c "insert into t values (7)"')
+        run(create)  # `ray up` again
         run(copy)
         minutes, *_, command = (tmp_path / "crontab").read_text().strip().split(maxsplit=5)
         assert minutes == "*/10"
