@@ -38,7 +38,10 @@ ROOT = Path(__file__).parent.parent
 AT_ONCE = 2
 COMPUTES, LASTS = 120.0, 600.0  # seconds of processors, and of the clock, after which a run hangs
 SOUND = 20  # times as long for the run of all tests on the code as it is
-COPIED = ("semples", "tune", "tests", "benchmarks", "pyproject.toml", "cluster.yaml", "README.md", "Makefile")
+COPIED = (
+    "semples", "tune", "tests", "benchmarks", "cluster", "cluster.yaml", "constraints.txt", "pyproject.toml",
+    "README.md", "LICENSE", "Makefile",
+)  # fmt: skip
 # loaded before the tests are forked, so that no run spends its time on them
 LIBRARIES = (
     "torch", "torchvision", "timm", "open_clip", "segmentation_models_pytorch", "ray.tune", "optuna.samplers", "mlflow",
@@ -79,7 +82,7 @@ def memory_of(folder: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
     """The file of the folder in which the outcomes for this very code are kept, and those that are there, by fault."""
     code = hashlib.sha256()
     for path in sorted(path for name in COPIED for path in (ROOT / name, *(ROOT / name).rglob("*"))):
-        if path.suffix in (".py", ".yaml", ".toml", ".md") and path.is_file():
+        if path.suffix in (".py", ".yaml", ".toml", ".md", ".sh", "") and path.is_file():
             code.update(path.read_bytes())
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{code.hexdigest()[:16]}.jsonl"

@@ -59,7 +59,7 @@ def mutate(module: str, work: Path) -> dict[str, str]:
         settings = {
             "source_paths": ["semples", "tune"],
             "only_mutate": [module],
-            "also_copy": ["benchmarks", "cluster.yaml", "README.md", "Makefile"],
+            "also_copy": ["benchmarks", "cluster", "cluster.yaml", "README.md", "Makefile"],
             "pytest_add_cli_args": ["-n", "0"],
             "pytest_add_cli_args_test_selection": [
                 f"tests/promises/test_{word}.py" if word in promises else f"tests/test_{word}.py"
