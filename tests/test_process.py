@@ -97,6 +97,17 @@ def test_a_belief_holds_until_trials_say_otherwise() -> None:
     assert tried[4] < -0.8 and tried.argmax() != 4
 
 
+def test_a_belief_that_was_wrong_once_is_held_less_everywhere() -> None:
+    """Of two trials with the believed value the second is far away in all other keys."""
+    x = np.array([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.5, 1.0, 1.0]])
+    asked = points(x, np.arange(3), beliefs=np.array([[0.0], [1.0], [1.0]]))
+    scales = np.log([0.1, 0.2, 0.2, 0.2, 1e-9, 0.01])
+    before, _ = Process(asked[[0]], np.zeros(1), scales).predict(asked)
+    after, deviation = Process(asked[[0, 1]], np.array([0.0, -1.0]), scales).predict(asked)
+    assert before[2] == pytest.approx(1.0, abs=0.05) and after[2] < -0.5
+    assert deviation[2] < 0.6, "it is known by now what the belief is worth"
+
+
 def test_what_it_draws_is_what_it_predicts() -> None:
     x, y = drawn(12)
     known = Process(points(x[:8], np.arange(8) // 2), y[:8], theta(0.2))

@@ -71,6 +71,17 @@ def test_the_trials_after_it_are_near_what_is_believed() -> None:
     assert np.mean(near["believed"]) < np.mean(near["free"]) - 0.05
 
 
+def test_candidates_are_drawn_near_what_is_believed() -> None:
+    space = Space(with_priors(match__lambda_b=4.0, prompts__init="word"))
+    rng = np.random.default_rng(0)
+    rows = space.settled(space.of_unit(rng.random((400, 4))))
+    near = space.near_priors(rows.copy(), rng)
+    target = space.row({**RANGES_AT, "match.lambda_b": 4.0, "prompts.init": "word"})
+    believed, init = space.unit(near)[:, 0] - space.unit(target[None])[0, 0], near[:, 2]
+    assert np.abs(believed).mean() < 0.1 and set(init) == {target[2]}
+    assert np.allclose(near[:, [1, 3]], rows[:, [1, 3]]), "nothing is believed of the others"
+
+
 def taken(sweep: Sweep, goal: float) -> float:
     """Mean compute until a trial is as good as that."""
     found = []
