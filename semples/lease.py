@@ -3,14 +3,15 @@
 Every process that uses a store is a session. It keeps a small file `holders/ID` and rewrites it every few seconds.
 Others look whether that file still changes, by their own monotonic clock; when it stood still for `ttl` seconds the
 session is dead. A lease on a key is a file `leases/KEY.N` with the session's ID in it, created only if there is none.
-The highest N counts. Whoever finds its session dead takes over by creating N + 1, which succeeds once. That a session
-uses a key is a file `uses/KEY.ID`.
+The highest N counts. Whoever finds its session dead takes over by creating N + 1, which succeeds once, and then takes
+N away. Otherwise a lease is taken away by its own session alone. That a session uses a key is a file `uses/KEY.ID`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import secrets
 import socket
@@ -18,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,16 @@ from semples.secrets import conceal, hint, redact
 TTL = 12.0  # seconds without a sign of life after which a session is taken for dead
 ONE_AT_A_TIME = threading.Lock()  # what memory:// does not do at once: create, and read from a file that others read
 BEATS = 4  # signs of life in that time
+SHORTEST, LONGEST = 0.05, 10.0  # seconds between two looks of one who waits
 SESSION = re.compile(r"[\w.-]+-\d+-[0-9a-f]{8}")  # host, process, a token; a file of another name is somebody's
+
+
+def pauses() -> Iterator[float]:
+    """Seconds until the next look of one who waits, again and again: at most a tenth of the time since the first, so
+    that whoever waited long asks seldom. No two that wait look at the same moments."""
+    began, luck = time.monotonic(), random.SystemRandom()
+    while True:
+        yield luck.uniform(0.8, 1.0) * min(LONGEST, max(SHORTEST, (time.monotonic() - began) / 10))
 
 
 def local_folder(where: str) -> Path | None:
@@ -110,11 +121,17 @@ class Storage:
             return True
         return False
 
-    def names(self, folder: str = "") -> list[str]:
-        """Last parts of the names in a folder, sorted; none if there is no such folder."""
+    def names(self, folder: str = "", start: str = "") -> list[str]:
+        """Last parts of the names in a folder that begin with `start`, sorted; none if there is no such folder."""
         with self._errors(), contextlib.suppress(FileNotFoundError):
             self.fs.invalidate_cache()
-            return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in self.fs.ls(self.path(folder), detail=False))
+            path = self.path(folder)
+            if start and not self.local:  # an object store lists those alone
+                found = self.fs.glob(f"{escape(path)}/{escape(start)}*", maxdepth=1, withdirs=False)
+            else:
+                found = self.fs.ls(path, detail=False)
+            names = (path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+            return sorted(name for name in names if name.startswith(start))
         return []
 
     def delete(self, name: str) -> None:
@@ -157,17 +174,20 @@ class Storage:
             if self.local or isinstance(error, FileNotFoundError):
                 raise
             reason = redact(" ".join(str(error).split())[:200] or type(error).__name__)
-            where = redact(self.fs.unstrip_protocol(self.root))
             raise UserError(
-                f"store {where} cannot be reached ({reason}); finished results are kept "
+                f"store {self} cannot be reached ({reason}); finished results are kept "
                 "in the local folder and go there when the same command is given again"
             ) from None
+
+    def __str__(self) -> str:
+        return redact(self.fs.unstrip_protocol(self.root))
 
 
 class Session:
     """A process that uses a storage: its sign of life, its leases, and the keys that it uses, which nobody may remove.
 
-    The sign of life is given by a thread from the first `use` or `acquire` on, until `close`.
+    The sign of life is given by a thread from the first `use` or `acquire` on, until `close`, while there is a lease or
+    a key in use.
     """
 
     def __init__(self, storage: Storage, ttl: float = TTL):
@@ -175,11 +195,25 @@ class Session:
         self.id = f"{re.sub(r'[^A-Za-z0-9.-]', '-', socket.gethostname())}-{os.getpid()}-{secrets.token_hex(4)}"
         self._uses: set[str] = set()
         self._leases: dict[str, int] = {}
+        self._known: dict[str, int] = {}  # by key the number of a lease that a living session had at the last look
         self._seen: dict[str, tuple[bytes, float]] = {}
         self._beat = 0
         self._writing = threading.Lock()
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def probe(self) -> None:
+        """Raise UserError where nothing can be written, or where a file is created that is there: everybody would get
+        every lease."""
+        sign = f"holders/{self.id}"  # which others take away where this process dies
+        self.storage.create(sign, b"0")
+        twice = self.storage.create(sign, b"0")
+        self.storage.delete(sign)
+        if twice:
+            raise UserError(
+                f"store {self.storage}: creates a file that is there already, so that several processes would compute "
+                "the same stage; take a place with conditional writes (If-None-Match), or a folder that all nodes see"
+            )
 
     def use(self, key: str) -> None:
         """Say that this process reads the result of a key, until `close`."""
@@ -190,30 +224,36 @@ class Session:
 
     def acquire(self, key: str) -> int:
         """Get the lease on a key: its number, from 1; or 0 if a living session has it."""
-        owner, dead, number = self._last(key)
+        owner, last, left = self._last(key)
         if owner:
             return 0
-        if dead:
+        if SESSION.fullmatch(dead := left.decode(errors="replace")):
             self.forget(dead)
-        self.show()
-        # whoever found the same dead session, or none, tries the same number
-        name = self._lease(key, number + 1)
-        # a create that was repeated after a lost answer finds the file of its first attempt
-        if not self.storage.create(name, self.id.encode()) and self.storage.read(name) != self.id.encode():
-            return 0
-        self._leases[key] = number + 1
-        return number + 1
+        number, got = last + 1, False
+        self._leases[key] = number  # from now on there are signs of life, however long it takes
+        try:
+            self.show()
+            # whoever found the same dead session, or none, tries the same number; a create that was repeated after a
+            # lost answer finds the file of its first attempt
+            got = self.storage.create(self._lease(key, number), self.id.encode()) or self._is_own(key, number)
+        finally:
+            if not got:
+                self._let_go(key)
+        if got and last:
+            self._delete(key, last, left)
+        return number if got else 0
 
     def release(self, key: str) -> None:
-        """Give a lease back, and clear away those of dead holders before it."""
-        own = self._leases.pop(key)
-        for number in self._numbers(key):
-            if number <= own:
-                self.storage.delete(self._lease(key, number))
+        """Give a lease back; one that was taken over is another's."""
+        try:
+            self._delete(key, self._leases[key], self.id.encode())
+        finally:
+            self._let_go(key)
 
     def holds(self, key: str) -> bool:
         """Whether the lease that this process got is still the one that counts."""
-        return key in self._leases and max(self._numbers(key), default=0) == self._leases[key]
+        number = max(self._numbers(key), default=0)
+        return self._leases.get(key) == number and self._is_own(key, number)
 
     def owner(self, key: str) -> str | None:
         """ID of the living session that has the lease on a key, or None."""
@@ -221,7 +261,11 @@ class Session:
 
     def alive(self, session: str) -> bool:
         """Whether a session gave a sign of life in the last `ttl` seconds, as far as this process could see."""
-        return self._changes(session, self.storage.read(f"holders/{session}"))
+        content = self.storage.read(sign := f"holders/{session}")
+        if content is None:
+            self.storage.names("holders")  # see Store._is_there_after_all
+            content = self.storage.read(sign)
+        return self._changes(session, content)
 
     def forget(self, session: str) -> None:
         """Take away the last sign of life of a dead session. If it lives after all, its next one brings it back."""
@@ -253,19 +297,31 @@ class Session:
             self.storage.delete(f"holders/{self.id}")
         self._thread = None
 
-    def _last(self, key: str) -> tuple[str | None, str | None, int]:
-        """The last lease on a key: its living session, or its dead one, and its number; 0 if there is no lease."""
-        number = max(self._numbers(key), default=0)
+    def _last(self, key: str) -> tuple[str | None, int, bytes]:
+        """The last lease on a key: the living session that has it, its number (0 if there is no lease), its content."""
+        number = self._known.pop(key, 0)
+        owner, content = self._look(key, number)
+        if not owner or content is None:
+            number = max(self._numbers(key), default=0)
+            owner, content = self._look(key, number)
+        if owner and content is not None:
+            self._known[key] = number
+        return owner, number, content or b""
+
+    def _look(self, key: str, number: int) -> tuple[str | None, bytes | None]:
+        """The living session that has this very lease, and the content of its file; None where there is none."""
         if not number:
-            return None, None, 0
+            return None, None
         name = self._lease(key, number)
         if (content := self.storage.read(name)) is None:  # given back just now; another may have one by now
-            return "unknown", None, number
+            return "unknown", None
         session = content.decode(errors="replace")
         if SESSION.fullmatch(session):
-            return (session, None, number) if self.alive(session) else (None, session, number)
+            seen = self._seen.get(session)
+            lately = seen is not None and time.monotonic() - seen[1] < self.ttl  # and need not be looked at now
+            return session if lately or self.alive(session) else None, content
         # one who died between creating the file and writing into it left it empty
-        return "unknown" if self._changes(name, content) else None, None, number
+        return "unknown" if self._changes(name, content) else None, content
 
     def _changes(self, name: str, content: bytes | None) -> bool:
         """Whether a file changed in the last `ttl` seconds; that it is not there is no change, nor yet a death."""
@@ -275,27 +331,48 @@ class Session:
         return now - seen[1] < self.ttl
 
     def _numbers(self, key: str) -> list[int]:
-        pairs = (name.rpartition(".") for name in self.storage.names("leases"))
+        pairs = (name.rpartition(".") for name in self.storage.names("leases", f"{key}."))
         return [int(number) for of, _, number in pairs if of == key and number.isascii() and number.isdigit()]
+
+    def _is_own(self, key: str, number: int) -> bool:
+        return self.storage.read(self._lease(key, number)) == self.id.encode()
+
+    def _delete(self, key: str, number: int, content: bytes) -> None:
+        """Delete a lease, unless another is there now under its number."""
+        if self.storage.read(name := self._lease(key, number)) == content:
+            self.storage.delete(name)
+
+    def _let_go(self, key: str) -> None:
+        """Of a session that has nothing any more nobody needs a sign of life."""
+        with self._writing:
+            del self._leases[key]
+            if not (self._leases or self._uses):
+                with contextlib.suppress(OSError, UserError):  # others will take it for dead
+                    self.storage.delete(f"holders/{self.id}")
 
     def _lease(self, key: str, number: int) -> str:
         return f"leases/{key}.{number}"
 
     def show(self) -> None:
         """Give a sign of life now, and then again and again."""
-        sign = f"holders/{self.id}"
         with self._writing:
-            taken_for_dead = self._beat > 0 and self.storage.read(sign) is None
-            self._beat += 1
-            self.storage.write(sign, str(self._beat).encode())
-            for key in tuple(self._uses) if taken_for_dead else ():  # which went with the sign
-                self.storage.write(f"uses/{key}.{self.id}", b"")
+            self._sign()
         if self._thread is None:
             self._end.clear()
             self._thread = threading.Thread(target=self._live, name="signs of life", daemon=True)
             self._thread.start()
 
+    def _sign(self) -> None:
+        sign = f"holders/{self.id}"
+        taken_for_dead = self._uses and self.storage.read(sign) is None
+        self._beat += 1
+        self.storage.write(sign, str(self._beat).encode())
+        for key in tuple(self._uses) if taken_for_dead else ():  # which went with the sign
+            self.storage.write(f"uses/{key}.{self.id}", b"")
+
     def _live(self) -> None:
         while not self._end.wait(self.ttl / BEATS):
-            with contextlib.suppress(OSError, UserError):  # a full disk or a lost link: the next one may come through
-                self.show()
+            # a full disk or a lost link: the next one may come through
+            with contextlib.suppress(OSError, UserError), self._writing:
+                if self._leases or self._uses:
+                    self._sign()

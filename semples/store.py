@@ -26,7 +26,7 @@ from typing import Any
 from semples.digests import file_digest
 from semples.errors import UserError
 from semples.folders import claim, foreign, kind_of
-from semples.lease import SESSION, TTL, Session, Storage, local_folder
+from semples.lease import SESSION, TTL, Session, Storage, local_folder, pauses
 from semples.manifest import MANIFEST, USED, NewerError, files_of, intact, read_manifest, seal
 from semples.results import KEY, Entry, check_key, drop, holds_result, survey
 
@@ -77,7 +77,7 @@ class Store:
         self.here = Session(Storage.at(str(self.root)), ttl)
         self.there = Session(Storage.at(url), ttl) if url else self.here
         if url and not reading:
-            self.there.show()  # that nothing can be written there is known now and not after hours
+            self.there.probe()  # what cannot be used is known now and not after hours
         for name in (WORK, "holders", "uses", "leases"):
             self.here.storage.path(name)  # refuses links, before any work
         self._sound: set[str] = set()  # keys whose files this process has checked
@@ -103,11 +103,12 @@ class Store:
 
         If it is missing, `write` fills a folder and returns the manifest. Of all processes that want it at the same
         moment one does so, the others wait for it, calling `waiting(who)` about once a second; if it dies, one of them
-        takes over, in the folder as the dead one left it.
+        takes over, in the folder as the dead one left it. They look seldom when they have waited long, see
+        semples.lease.pauses.
         """
         check_key(key)
         self.here.use(key)
-        pause = 0.02
+        pause = pauses()
         while True:
             owner = self.there.owner(key) or self.here.owner(key)
             if owner is None:
@@ -124,10 +125,11 @@ class Store:
                         # taken for dead, and the folder of work taken over: as good as waiting
                     finally:
                         self.there.release(key)
-            else:
-                waiting(owner)
-            time.sleep(pause)
-            pause = min(1.0, 2 * pause)
+            until = time.monotonic() + next(pause)
+            while (left := until - time.monotonic()) > 0:
+                if owner:
+                    waiting(owner)
+                time.sleep(min(1.0, left))
 
     def find(self, key: str) -> Path | None:
         """Folder of the result, or None. A result that is not as it was written is removed.
@@ -144,7 +146,7 @@ class Store:
         folder, remote = self.root / key, self.there is not self.here
         if key not in self._sound or not (folder / MANIFEST).exists():
             self._sound.discard(key)
-            if not intact(folder):
+            if not (intact(folder) or self._is_there_after_all(key)):
                 if not self._reading or remote:
                     self._discard(key)
                 if not (remote and self._download(key)):
@@ -157,6 +159,13 @@ class Store:
                 os.close(os.open(folder / USED, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
                 os.utime(folder / USED, follow_symlinks=False)
         return folder
+
+    def _is_there_after_all(self, key: str) -> bool:
+        """Whether a result is there that seemed to be missing: a client of a network file system that once found no
+        file says so for up to a minute, until it lists the folder."""
+        for folder in ("", key):
+            self.here.storage.names(folder)
+        return intact(self.root / key)
 
     def lost(self, keys: Iterable[str]) -> list[str]:
         """Those of these results, found before, that are not there any more, or not as they were written."""
@@ -327,8 +336,9 @@ class Store:
         if self._bytes is None:
             yield
             return
+        pause = pauses()
         while not session.acquire("quota"):
-            time.sleep(0.05)
+            time.sleep(next(pause))
         try:
             self._evict(session, self._bytes - size)
             yield
