@@ -126,8 +126,8 @@ class Storage:
         with self._errors(), contextlib.suppress(FileNotFoundError):
             self.fs.invalidate_cache()
             path = self.path(folder)
-            if start and not self.local:  # an object store lists those alone
-                found = self.fs.glob(f"{escape(path)}/{escape(start)}*", maxdepth=1, withdirs=False)
+            if start and self.fs.async_impl and escape(path) == path:  # an object store lists those alone
+                found = self.fs.glob(f"{path}/{escape(start)}*", maxdepth=1, withdirs=False)
             else:
                 found = self.fs.ls(path, detail=False)
             names = (path.rstrip("/").rsplit("/", 1)[-1] for path in found)

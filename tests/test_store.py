@@ -80,6 +80,22 @@ class TestEveryPlace(StoreContract):
         assert {entry.manifest["stage"] for entry in node().entries()} == set(second.reused)
 
 
+@pytest.mark.parametrize("root", ["look", "look [odd]"])
+def test_a_look_at_one_lease_lists_no_other(s3: str, root: str) -> None:
+    storage, listed = Storage.at(f"{s3}/{root}"), list[str]()
+    session, other = Session(storage), Session(storage)
+    assert session.acquire(KEY) and session.acquire(A)
+    storage.fs.s3.meta.events.register(
+        "after-call.s3.ListObjectsV2",
+        lambda parsed, **kwargs: listed.extend(found["Key"] for found in parsed.get("Contents", ())),
+        unique_id="look",
+    )
+    assert other.owner(KEY) == session.id and f"{root}/leases/{KEY}.1" in listed
+    assert root == "look [odd]" or listed == [f"look/leases/{KEY}.1"]
+    storage.fs.s3.meta.events.unregister("after-call.s3.ListObjectsV2", unique_id="look")
+    session.close()
+
+
 def test_a_result_that_goes_after_it_was_checked_is_computed_again(tmp_path: Path) -> None:
     with Store(tmp_path / "store") as store:
         folder, _ = store.get_or_compute(A, write("x"))

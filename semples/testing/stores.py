@@ -261,6 +261,20 @@ class StoreContract:
             assert (folder / "data.bin").read_text() == "right"
             assert node().find(key) is not None and set(node().verify().values()) == {True}
 
+    def test_who_slept_gives_nobody_elses_lease_back(self, node: Open) -> None:
+        """Another took over and gave back meanwhile, and a third has the lease now, under the number of the first."""
+        sleeper, heir, third = node(), node(), node()
+        assert sleeper.there.acquire(KEY) == 1
+        stand_still(sleeper)
+        while not heir.there.acquire(KEY):
+            time.sleep(0.1)
+        assert heir.there.storage.names("leases") == [f"{KEY}.2"]
+        heir.there.release(KEY)
+        assert third.there.acquire(KEY) == 1
+        assert third.there.holds(KEY) and not sleeper.there.holds(KEY)
+        sleeper.there.release(KEY)
+        assert third.there.holds(KEY) and node().there.owner(KEY) == third.there.id
+
     def test_a_lease_is_created_once_at_every_place(self, node: Open) -> None:
         storage = node().there.storage
         assert storage.create("leases/x.1", b"a") and not storage.create("leases/x.1", b"b")
