@@ -111,9 +111,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=200.0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    fsspec.register_implementation("file", CountedFolder, clobber=True)
     with tempfile.TemporaryDirectory() as scratch:
         url, delays = wait(arguments.waiters, arguments.seconds, Path(scratch) / "url", "counted://store")
+        fsspec.register_implementation("file", CountedFolder, clobber=True)
         folder, more = wait(arguments.waiters, arguments.seconds, Path(scratch) / "folder", None)
     figures = {
         "waiters": arguments.waiters, "seconds": arguments.seconds, "requests_per_s": url["looks"] + url["signs"],

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from launches import Machine, launched
 from optuna.exceptions import StorageInternalError
 from searches import SWEEP, World, complete, milestone
 
 from semples.errors import UserError
 from tune.driver import launch
 from tune.space import Dimension
+from tune.storage import NETWORKS, network
 from tune.study import ranked
-from tune.sweep_folder import check_same
+from tune.sweep_folder import check_same, load_launched
+from tune.testing import own
 from tune.warm_start import open_study
 
 
@@ -127,3 +131,98 @@ def test_every_place_keeps_the_study(where: str, tmp_path: Path, request: pytest
 def test_a_study_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="study nowhere://x cannot be used"):
         World(tmp_path, study="nowhere://x")
+
+
+# ------------------------------------------------------------------------------------- network file systems
+Mount = Callable[..., None]
+
+
+@pytest.fixture
+def mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mount:
+    """Says what kinds of file systems are mounted where, the root of this machine a local one."""
+    file = tmp_path / "mountinfo"
+    monkeypatch.setattr("tune.storage.MOUNTS", file)
+
+    def mounted(*kinds: tuple[Path | str, str]) -> None:
+        points = [(str(point).replace(" ", r"\040"), kind) for point, kind in [("/", "ext4"), *kinds]]
+        lines = [
+            f"{n} 1 0:{n} / {point} rw,relatime shared:{n} - {kind} x rw" for n, (point, kind) in enumerate(points)
+        ]
+        file.write_text("\n".join([*lines, "a line of a later kernel", ""]))
+
+    return mounted
+
+
+def test_a_network_file_system_is_known_by_the_mount_that_a_path_is_under(tmp_path: Path, mount: Mount) -> None:
+    shared = tmp_path / "my share"
+    for kind in NETWORKS:
+        mount((shared, kind))
+        assert (network(shared), network(shared / "sweeps" / "s"), network(tmp_path)) == (kind, kind, "")
+        assert network(tmp_path / "my shared") == "", "another folder, whose name only begins alike"
+    mount((shared, "nfs4"), (shared / "scratch", "xfs"))
+    assert network(shared / "scratch" / "s") == "" and network(shared / "s") == "nfs4"
+    mount((shared, "autofs"), (shared, "nfs"), (tmp_path / "other", "ext4"))
+    assert network(shared / "s") == "nfs", "the one that lies on top"
+    (tmp_path / "link").symlink_to(shared)
+    assert network(tmp_path / "link" / "s") == "nfs"
+    mount(("/", "nfs"))
+    assert network(shared) == "nfs", "a machine without a disk"
+
+
+def test_where_mounts_cannot_be_read_no_network_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune.storage.MOUNTS", tmp_path / "missing")
+    assert network(tmp_path) == ""
+
+
+def studies(out: Path) -> tuple[str, list[str]]:
+    """What the recorded sweep says of its study, and the files that are one."""
+    return load_launched(out / "s").study, sorted(path.name for path in (out / "s").glob("study.*"))
+
+
+def test_on_a_network_file_system_a_study_is_a_journal_of_its_own_accord(
+    tmp_path: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Machine(monkeypatch)
+    for name, kind, word, file in (
+        ("disk", "ext4", "sqlite", "study.db"),
+        ("share", "nfs4", "journal", "study.journal"),
+    ):
+        caplog.clear()
+        out = tmp_path / name
+        mount((out, kind))
+        assert len(own(launched(out, trials=1, study="")[1])) == 1
+        assert studies(out) == (word, [file])
+        said = [record.getMessage() for record in caplog.records if "network file system" in record.getMessage()]
+        expected = f"{out / 's'} is on a network file system (nfs4): the study is a journal there"
+        assert said == ([expected] if kind == "nfs4" else [])
+        # on a node that sees the same folder otherwise, and with what the sweep file says now
+        mount((out, "ext4" if kind == "nfs4" else "nfs4"))
+        for study in ("", word):
+            assert len(own(launched(out, trials=2, study=study)[1])) == 2
+        assert studies(out) == (word, [file])
+        with pytest.raises(UserError, match="holds a sweep with another 'study'"):
+            launched(out, trials=2, study="journal" if word == "sqlite" else "sqlite")
+
+
+@pytest.mark.parametrize("begun", ["with 0.1.0", "by name", "by URL"])
+def test_a_sqlite_file_on_a_network_file_system_is_warned_of_and_gone_on_with(
+    tmp_path: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, begun: str
+) -> None:
+    Machine(monkeypatch)
+    out, study = tmp_path / "out", {"by URL": f"sqlite:///{tmp_path}/other.db"}.get(begun, "sqlite")
+    mount()
+    with caplog.at_level(logging.WARNING):
+        launched(out, trials=1, study=study)
+        assert "network file system" not in caplog.text
+    if begun == "with 0.1.0":
+        recorded = out / "s" / "sweep.yaml"
+        tree = {**yaml.safe_load(recorded.read_text()), "study": "", "trials": 2}
+        (out / "s" / ".semples-tune").unlink()
+        recorded.write_text(yaml.safe_dump(tree))
+        study = ""
+    mount((tmp_path, "lustre"))
+    assert len(own(launched(out, trials=2, study=study)[1])) == 2
+    file = tmp_path / "other.db" if begun == "by URL" else out / "s" / "study.db"
+    said = [record.getMessage() for record in caplog.records if "network file system" in record.getMessage()]
+    assert len(said) == 1 and said[0].startswith(f"{file}: a SQLite file on a network file system (lustre) may be")
+    assert file.exists() and not (out / "s" / "study.journal").exists()

@@ -38,7 +38,7 @@ from tune.scheduler import scheduler_of
 from tune.searcher import StudySearcher
 from tune.stage_tasks import WAITING, slots
 from tune.stopping import rules
-from tune.storage import place_of
+from tune.storage import place_of, remark
 from tune.storage import why as reason_of
 from tune.study import finished, load_study, study_exists, succeeded, unreported
 from tune.sweep_file import Sweep
@@ -93,8 +93,8 @@ def launch(
         find(TRACKERS, tracker_of_others, folder)
     claim_folders(sweep, out, folder)
     with alone(folder) as sign:
-        sweep = check_same(sweep, folder)
-        if said := moved(out):
+        asked, sweep = sweep.study, check_same(sweep, folder)
+        for said in filter(None, (moved(out), remark(folder, sweep, asked))):
             log.warning("%s", said)
         store = Store(tracking_uri(sweep, out), folder)
         missing = trials_to_go(sweep, folder)

@@ -120,8 +120,9 @@ class Sweep(Section):
     resources: Resources = Field(default=Resources(), description="What Ray reserves for one trial.")
     study: str = Field(
         default="",
-        description="Where the Optuna study is kept: empty = a SQLite file in the sweep's folder, journal = a journal "
-        "file there (for network file systems), or a URL (postgresql://...).",
+        description="Where the Optuna study is kept: sqlite, a SQLite file in the sweep's folder; journal, a journal "
+        "file there, for network file systems; or a URL (postgresql://...). Empty = sqlite, but journal where the "
+        "folder is on a network file system.",
     )
     mlflow: str = Field(
         default="",

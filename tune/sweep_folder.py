@@ -28,7 +28,7 @@ from semples.secrets import conceal, reveal
 from tune.parts import HEADLINES
 from tune.places import BEST, STORE, SWEEP_FILE, trial_folder
 from tune.records import reported_later, trial_record
-from tune.storage import place_of
+from tune.storage import choose, place_of
 from tune.study import load_study, ranked, study_exists
 from tune.sweep_file import FORMAT, Sweep, make_sweep
 from tune.tracking import EXPERIMENT, default_uri
@@ -54,7 +54,8 @@ def load_launched(folder: Path) -> Sweep:
         raise UserError(f"{folder}: no sweep here; launch one, or name its folder with --out and --name")
     tree = FORMAT.read(read_yaml(path), str(path))
     try:
-        return without_secrets(make_sweep(tree))
+        sweep = without_secrets(make_sweep(tree))
+        return sweep.model_copy(update={"study": sweep.study or "sqlite"})  # as version 0.1.0 meant it
     except ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         raise UserError(
@@ -72,9 +73,10 @@ def holds_sweep(folder: Path) -> bool:
 
 
 def check_same(sweep: Sweep, folder: Path) -> Sweep:
-    """The sweep under the name that it was launched with, if the folder holds it. Raises UserError if the folder holds
-    another one, or what is left of one."""
+    """The sweep under the name that it was launched with, if the folder holds it, and with the study that it has or
+    will have. Raises UserError if the folder holds another one, or what is left of one."""
     if not os.path.lexists(folder / SWEEP_FILE):
+        sweep = sweep.model_copy(update={"study": sweep.study or choose(folder)})
         if "://" in sweep.study and study_exists(folder, sweep):
             raise UserError(f"study {sweep.study} already holds a sweep '{sweep.name}'; launch with another --name")
         if study_exists(folder, sweep) or next((folder / "trials").glob("*"), None):
@@ -84,6 +86,7 @@ def check_same(sweep: Sweep, folder: Path) -> Sweep:
             )
         return sweep
     launched = load_launched(folder)
+    sweep = sweep.model_copy(update={"study": sweep.study or launched.study})
     old, new = launched.model_dump(), sweep.model_dump()
     for key in new:
         if key not in (*MAY_CHANGE, "preset", "base") and old[key] != new[key]:
