@@ -202,6 +202,18 @@ def test_on_a_network_file_system_a_study_is_a_journal_of_its_own_accord(
         assert studies(out) == (word, [file])
         with pytest.raises(UserError, match="holds a sweep with another 'study'"):
             launched(out, trials=2, study="journal" if word == "sqlite" else "sqlite")
+    caplog.clear()
+    mount((out, "nfs4"))
+    launched(out, trials=2, study="journal")
+    assert "network file system" not in caplog.text, "it was asked for"
+
+
+def test_a_study_whose_sweep_file_is_gone_is_not_taken_for_none(tmp_path: Path, mount: Mount) -> None:
+    mount((tmp_path, "nfs"))
+    (tmp_path / "s").mkdir()
+    open_study(tmp_path / "s", SWEEP.changed(study="sqlite"))
+    with pytest.raises(UserError, match=r"its sweep\.yaml is gone, but not its study"):
+        check_same(SWEEP.changed(study=""), tmp_path / "s")
 
 
 @pytest.mark.parametrize("begun", ["with 0.1.0", "by name", "by URL"])
@@ -221,8 +233,9 @@ def test_a_sqlite_file_on_a_network_file_system_is_warned_of_and_gone_on_with(
         recorded.write_text(yaml.safe_dump(tree))
         study = ""
     mount((tmp_path, "lustre"))
-    assert len(own(launched(out, trials=2, study=study)[1])) == 2
+    for word in (study, study or "sqlite"):
+        assert len(own(launched(out, trials=2, study=word)[1])) == 2
     file = tmp_path / "other.db" if begun == "by URL" else out / "s" / "study.db"
     said = [record.getMessage() for record in caplog.records if "network file system" in record.getMessage()]
-    assert len(said) == 1 and said[0].startswith(f"{file}: a SQLite file on a network file system (lustre) may be")
+    assert len({*said}) == 1 and said[0].startswith(f"{file}: a SQLite file on a network file system (lustre) may be")
     assert file.exists() and not (out / "s" / "study.journal").exists()

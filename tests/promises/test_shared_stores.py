@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -164,6 +165,21 @@ def test_a_sign_of_life_that_a_node_did_not_find_before_is_looked_for_again(
 
 
 # ------------------------------------------------------------------------------------------- leases
+def test_of_two_leases_the_later_one_counts(tmp_path: Path) -> None:
+    """Who took over died, or was cut off, before it took the one of the dead away."""
+    storage = Storage.at(str(tmp_path))
+    dead, heir, third = (Session(storage, TTL) for _ in range(3))
+    assert dead.acquire(KEY)
+    stand_still(dead)
+    storage.write(f"leases/{KEY}.2", heir.id.encode())
+    heir.use(A)
+    for _ in range(8):
+        assert third.owner(KEY) == heir.id and third.acquire(KEY) == 0
+        time.sleep(TTL / 5)
+    heir.close()
+    third.close()
+
+
 def test_a_lease_counts_while_it_is_still_being_made(tmp_path: Path) -> None:
     """A server that is slow to answer: the file is there, and who made it gives signs of life meanwhile."""
 
@@ -271,6 +287,11 @@ def test_a_result_is_taken_soon_after_it_is_there(course: Course, seconds: float
 def test_who_dies_is_succeeded_within_a_minute(course: Course, seconds: float) -> None:
     course.lives = seconds
     assert seconds + lease.TTL * 0.7 < course.go(write("again")) < seconds + 40
+
+
+def test_those_that_wait_do_not_look_at_the_same_moments() -> None:
+    looks = [list(islice(lease.pauses(), 20)) for _ in range(10)]
+    assert len({pause for of_one in looks for pause in of_one}) > 190
 
 
 def test_who_waits_long_still_says_so_every_second(course: Course) -> None:
