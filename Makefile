@@ -57,6 +57,7 @@ bench: .venv/installed  ## measure the figures of the README (long)
 	$(BIN)/python benchmarks/judge.py --json benchmarks/judge.json
 	$(BIN)/python benchmarks/cluster_sim.py --json benchmarks/cluster_sim.json
 	$(BIN)/python benchmarks/overhead.py --json benchmarks/overhead.json
+	$(BIN)/python benchmarks/waiting.py --json benchmarks/waiting.json
 
 clean:  ## remove the virtual environment and caches; runs and sweeps stay
 	rm -rf .venv .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .faults mutants *.egg-info
