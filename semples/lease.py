@@ -331,8 +331,9 @@ class Session:
         return now - seen[1] < self.ttl
 
     def _numbers(self, key: str) -> list[int]:
-        pairs = (name.rpartition(".") for name in self.storage.names("leases", f"{key}."))
-        return [int(number) for of, _, number in pairs if of == key and number.isascii() and number.isdigit()]
+        start = f"{key}."
+        numbers = (name.removeprefix(start) for name in self.storage.names("leases", start))
+        return [int(number) for number in numbers if number.isascii() and number.isdigit()]
 
     def _is_own(self, key: str, number: int) -> bool:
         return self.storage.read(self._lease(key, number)) == self.id.encode()

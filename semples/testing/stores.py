@@ -169,7 +169,7 @@ class StoreContract:
         session, other = node(), node()
         assert session.there.acquire(KEY)
         for _ in range(8):
-            assert not other.there.acquire(KEY)
+            assert not other.there.acquire(KEY) and other.there.alive(session.there.id)
             time.sleep(TTL / 5)
         assert session.there.holds(KEY)
         session.there.release(KEY)
