@@ -18,7 +18,7 @@ from semples.folders import claim
 from tune.places import LOG
 from tune.records import trial_record
 from tune.sweep_file import load_sweep
-from tune.sweep_folder import alone, record, runner
+from tune.sweep_folder import RUNNER, alone, record, runner
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -72,8 +72,10 @@ def test_who_runs_a_sweep_is_known_while_it_runs(tmp_path: Path) -> None:
     with alone(folder) as sign:
         assert runner(folder) is None, "it has not begun yet"
         sign()
-        assert (running := runner(folder)) and running == (os.getpid(), os.uname().nodename)
+        assert runner(folder) == (os.getpid(), os.uname().nodename)
     assert runner(folder) is None
+    with alone(folder):
+        assert runner(folder) is None, "who ran it before does not"
 
 
 def test_a_sweep_that_runs_elsewhere_is_stopped_there(tmp_path: Path, command: Command) -> None:
@@ -81,7 +83,7 @@ def test_a_sweep_that_runs_elsewhere_is_stopped_there(tmp_path: Path, command: C
     claim(folder, "sweep")
     record(load_sweep(sweep_file(tmp_path)), folder)
     with alone(folder):
-        (folder / ".lock").write_text("1 another-host\n")
+        (folder / RUNNER).write_text("1 another-host\n")
         code, _, err = command("semples-tune", "stop", "--out", folder.parent)
     assert code == 2 and "this sweep runs on another-host; stop it there" in " ".join(err.split())
 

@@ -35,6 +35,7 @@ from tune.tracking import EXPERIMENT, default_uri
 
 SERIES = "series of sweeps"  # kind of the folder that sweeps are in
 LOCK = ".lock"
+RUNNER = ".runner"  # process and host of the launch that has the lock, once it has begun
 # between launches of one sweep
 MAY_CHANGE = (
     "name", "trials", "budget", "time_limit", "stop_when", "parallel", "resources", "sampler", "trackers",
@@ -136,10 +137,12 @@ def alone(folder: Path) -> Iterator[Callable[[], None]]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"{folder}: this sweep is being run by another process; stop that one first") from None
-        os.truncate(lock, 0)
 
         def sign() -> None:
-            os.pwrite(lock, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+            _replace(folder, RUNNER, f"{os.getpid()} {socket.gethostname()}\n")
+
+        if (folder / RUNNER).exists():
+            _replace(folder, RUNNER, "")  # of an earlier launch
 
         yield sign
     finally:
@@ -148,15 +151,12 @@ def alone(folder: Path) -> Iterator[Callable[[], None]]:
 
 def runner(folder: Path) -> tuple[int, str] | None:
     """Process and host of the launch that runs the sweep in a folder, None where none does, or has not begun."""
-    try:
-        with (folder / LOCK).open("rb") as lock:
-            said = lock.read(1000).decode(errors="replace").split()
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return (int(said[0]), said[1]) if len(said) == 2 and said[0].isdecimal() else None
-    except OSError:
-        pass
+    with suppress(OSError), (folder / LOCK).open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            said = (folder / RUNNER).read_text().split()
+            return (int(said[0]), said[1]) if len(said) == 2 else None
     return None
 
 
