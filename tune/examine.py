@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE, IMPORTS = "semples-tune", ("semples", "tune")
-ROOM = 2e9  # bytes that must be free on a disk
 TRY_GPU = "import torch; (torch.ones(8, 8, device='cuda') @ torch.ones(8, 8, device='cuda')).sum().item()"
 LONG = 100.0  # seconds that this may take
 
@@ -55,7 +54,7 @@ def examine(asked: dict[str, Any]) -> dict[str, Any]:
 
     asked: code and versions, as above, of the driver; folders: by path of a shared folder the name of a file there and
     its content; config: tree of the configuration, and fingerprint of its data, or None for no look at data and
-    weights; gpu: whether stages use one, and this node has one.
+    weights; gpu: whether stages use one, and this node has one; room: bytes that must be free on its disk.
     """
     found: dict[str, Any] = {"time": time.time(), "left": [], "defects": {}}
     defects = found["defects"]
@@ -73,7 +72,7 @@ def examine(asked: dict[str, Any]) -> dict[str, Any]:
         wanted = " ".join(f"{name}=={asked['versions'][name]}" for name in other)
         defects["libraries"] = [said, f"pip install {wanted}"]
     _look_at_folders(asked["folders"], found)
-    defects |= own_faults(asked["gpu"], ROOM)
+    defects |= own_faults(asked["gpu"], asked["room"])
     if asked["config"] and "package" not in defects:
         _look_at_data(asked, defects)
     return found

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 PARTS = ("answer", "package", "libraries", "folder", "disk", "GPU", "data", "weights", "clock")
 PATIENCE = 120.0  # seconds for a node to look at itself
+ROOM = 2e9  # bytes that must be free on a disk when a sweep is launched
 SKEW = 5.0  # seconds by which clocks may differ: signs of life in leases are compared
 AGAIN = 600.0  # seconds after which a node that was left out is tried again
 LEFT_OUT = "nodes"  # folder of a sweep with a file for every node that is left out
@@ -102,8 +103,8 @@ def defects(
     nodes: Iterable[Node], resources: Resources, folders: Iterable[Path], config: Config | None = None, data: str = ""
 ) -> list[Defect]:
     """Have every node look at itself, side by side, and compare with this process. folders: that all nodes share, and
-    that are there. config: of trials, with data and weights that nodes must have; None for no look at these. data: the
-    fingerprint of its data here."""
+    that are there. config: of trials, with data and weights that nodes must have, and room for what they write; None
+    for no look at these. data: the fingerprint of its data here."""
     cloudpickle.register_pickle_by_value(examine)  # the package may be missing there
     try:
         return list(_defects(list(nodes), resources, list(folders), config, data))
@@ -124,6 +125,7 @@ def _defects(
             "folders": {str(folder): [mark.name, mark.name] for folder, mark in marks.items()},
             "config": to_dict(config) if config else None,
             "fingerprint": data,
+            "room": ROOM if config else 0.0,
         }
         looking = {}
         for node in nodes:
@@ -248,7 +250,8 @@ def sick(folder: Path) -> list[NodeError]:
     compute anything for the sweep in a folder."""
     nodes = [node for node in alive() if node.id not in left_out(folder)]
     found = defects(nodes, Resources(), [folder])
-    return [NodeError(of.node.id, of.node.name, f"{of.part}: {of.what}") for of in found if of.part != "answer"]
+    lethal = [of for of in found if of.part not in ("answer", "clock")]
+    return [NodeError(of.node.id, of.node.name, f"{of.part}: {of.what}") for of in lethal]
 
 
 def leave_out(folder: Path, error: NodeError) -> None:

@@ -36,7 +36,7 @@ def asked(tmp_path: Path) -> dict[str, Any]:
     return {
         "code": examine.code(), "versions": examine.versions([*LIBRARIES.values()]),
         "folders": {str(tmp_path / "shared"): ["mark", "mark"]}, "config": to_dict(CONFIG),
-        "fingerprint": load_data(CONFIG.data, CONFIG.selection).fingerprint, "gpu": False,
+        "fingerprint": load_data(CONFIG.data, CONFIG.selection).fingerprint, "gpu": False, "room": 0.0,
     }  # fmt: skip
 
 
@@ -78,9 +78,7 @@ def test_every_defect_is_found_and_its_cure_named(
     weights = parse({**SMALL, "clip": {"pretrained": str(tmp_path / "clip.pt")}}, "test")
     what, cure = of("weights", config=to_dict(weights))
     assert "clip.pt" in what and "weights" in cure
-    monkeypatch.setattr(examine, "ROOM", 1e18)
-    assert "GB are free" in of("disk")[0]
-    monkeypatch.undo()
+    assert "GB are free" in of("disk", room=1e18)[0]
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no-such-place"))
     assert "cannot be written" in of("disk", config=None)[0]
 
@@ -240,11 +238,16 @@ def test_another_reason_may_be_found_before_a_node_is_blamed(tmp_path: Path, mon
 def test_nodes_look_at_themselves_when_something_died_but_for_those_that_do_not_answer(
     ray: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nodes, "alive", lambda: [A, B, Node("c" * 56, "node-c", "", {})])
-    ray.instead = {A.id: NodeDiedError("it went"), B.id: {"defects": {"package": ["missing", "install it"]}}}
+    known, sound = (Node(name * 56, f"node-{name}", "", {}) for name in "cd")
+    monkeypatch.setattr(nodes, "alive", lambda: [A, B, known, sound])
+    ray.instead = {
+        A.id: NodeDiedError("it went"),
+        B.id: {"defects": {"package": ["missing", "install it"]}, "time": 0.0},
+    }
     nodes.leave_out(tmp_path, NodeError("c" * 56, "node-c", "known"))
+    monkeypatch.setattr(nodes, "ROOM", 1e18)  # little room is no reason why something died
     assert [(of.node, of.reason) for of in nodes.sick(tmp_path)] == [(B.id, "package: missing")]
-    assert ray.where == [A.id, B.id]
+    assert ray.where == [A.id, B.id, sound.id]
 
 
 def test_what_no_node_can_ever_give_is_said(tmp_path: Path) -> None:
