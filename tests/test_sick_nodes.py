@@ -104,6 +104,10 @@ def test_a_node_without_the_package_is_named_and_left_out(tmp_path: Path, cluste
     assert checked.returncode == 2, checked.stderr
     (defect,) = [of for of in json.loads(checked.stdout)["defects"] if of["part"] == "package"]
     assert "not installed" in defect["what"] and "install semples-tune" in defect["cure"]
+    # what no node can give is said before anything else
+    greedy = program("semples-tune", "launch", file, "--out", out, "--address", address, "resources.gpu=0.5")
+    assert greedy.returncode == 2 and "1 CPU and 0.5 GPU; no node" in " ".join(greedy.stderr.split()), greedy.stderr
+    assert not (out / "tiny" / "sweep.yaml").exists()
     done = program("semples-tune", "launch", file, "--out", out, "--address", address)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(re.findall(r"package: .* is not installed .* it is left out", " ".join(done.stderr.split()))) == 1
@@ -128,16 +132,3 @@ def test_a_node_that_comes_later_without_the_package_eats_no_trial(tmp_path: Pat
     assert "is left out" in log.read_text()
     states = [trial_record(trial).state.value for trial in study_of(out).get_trials()]
     assert states == ["COMPLETE"] * 4, log.read_text()
-
-
-def test_what_no_node_can_give_is_said_at_once(tmp_path: Path, cluster: tuple[str, Join]) -> None:
-    address, join = cluster
-    join()
-    nodes_of(address, 2)
-    out = tmp_path / "sweeps"
-    file = small_sweep(tmp_path, resources={"cpu": 1, "gpu": 0.5})
-    begun = time.monotonic()
-    done = program("semples-tune", "launch", file, "--out", out, "--address", address)
-    assert done.returncode == 2 and "a stage asks for 1 CPU and 0.5 GPU; no node" in " ".join(done.stderr.split())
-    assert time.monotonic() - begun < 60
-    assert not (out / "tiny" / "sweep.yaml").exists()

@@ -259,7 +259,7 @@ def test_a_trial_is_stopped_and_ranked_by_what_may_choose(
     suggestion = {"number": 0, "parameters": {"match.lambda_b": 2.0}}
     objectives = tuple(find_objective(Choice(name=name)) for name in ("seg_miou", "pseudo_miou", "seconds"))
     place = str(tmp_path / "s")
-    run_trial(suggestion, base, str(tmp_path), objectives, "segment", "all", place, None, "exact", Resources(), {})
+    run_trial(suggestion, base, str(tmp_path), objectives, "segment", "all", place, None, "exact", Resources(), {}, "")
     shift = SHIFT[selection]
     milestones = {m.stage: m.score for m in sent if isinstance(m, StageDone) and m.score is not None}
     cams = {} if selection == "proxy" else dict.fromkeys(("classify", "match", "refine", "heatmaps"), 1.0 + shift)

@@ -319,7 +319,7 @@ def test_ray_and_the_store_are_given_the_limits_of_the_sweep(tmp_path: Path, mon
     assert (asked["tune_config"].num_samples, asked["tune_config"].max_concurrent_trials) == (3, 2)
     assert asked["run_config"].failure_config.max_failures == MAX_FAILURES == 3
     assert asked["quota"] == 1.5 == quotas[0] and GB == 1e9
-    assert asked["resources"].required_resources == {"memory": WAITING}  # of a trial, whose stages ask for theirs
+    assert asked["resources"]({}).required_resources == {"memory": WAITING}  # of a trial, whose stages ask for theirs
     assert asked["of_stages"].of_stage(True) == {"num_cpus": 3.0, "num_gpus": 0}
 
 

@@ -261,7 +261,7 @@ def test_a_score_is_of_the_images_that_may_choose() -> None:
 
 def test_what_ray_is_asked_for_is_what_the_sweep_says(world: Launched) -> None:
     asked = world.asked
-    assert asked["resources"].required_resources == {"memory": WAITING}  # of a trial, whose stages ask for theirs
+    assert asked["resources"]({}).required_resources == {"memory": WAITING}  # of a trial, whose stages ask for theirs
     assert asked["of_stages"].of_stage(True) == {"num_cpus": 2.0, "num_gpus": 0}
     assert (
         [one.metric for one in asked["objectives"]] == ["seg_miou"]
@@ -364,7 +364,7 @@ def test_a_confirmation_that_goes_on_repeats_nothing(tmp_path: Path, monkeypatch
     out, place = tmp_path / "out", str(tmp_path / "store")
 
     def run_in_it(config: Config) -> str:
-        return compute(to_dict(config), str(out), "run", "masks", place, place, None, "exact", Resources())
+        return compute(to_dict(config), str(out), "run", "masks", place, place, None, "exact", Resources(), "")
 
     assert not is_there(config, out)
     assert run_in_it(config) == "" and len(machine.computed) == 6 and is_there(config, out)
