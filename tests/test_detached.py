@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY, Command
+from optuna.trial import TrialState
 from test_sweep import program, study_of, sweep_file, wait_for
 
 from semples.folders import claim
@@ -28,6 +29,10 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
+def runs_a_trial(out: Path) -> bool:
+    return any(trial.state == TrialState.RUNNING for trial in study_of(out).get_trials())
+
+
 LONG = {**TINY, "classify": {"epochs": 400}}
 
 
@@ -40,7 +45,7 @@ def test_a_sweep_in_the_background_is_seen_stopped_and_gone_on_with(tmp_path: Pa
     again = program("semples-tune", "launch", file, "--out", out, "--detach")
     assert again.returncode == 2 and "is running already" in again.stdout
     assert "sweep 'tiny': 2 trials" in program("semples-tune", "logs", "--out", out).stdout
-    wait_until(lambda: len(study_of(out).get_trials()) > 0)
+    wait_until(lambda: runs_a_trial(out))
     stopped = program("semples-tune", "stop", "--out", out)
     assert stopped.returncode == 0 and "has ended" in stopped.stdout, stopped.stderr
     assert runner(out / "tiny") is None
@@ -59,7 +64,7 @@ def test_a_terminal_that_is_closed_ends_a_sweep_in_order(tmp_path: Path) -> None
         sweep = subprocess.Popen(command, stdout=screen, stderr=screen)
     wait_for("sweep 'tiny'", log, sweep)
     wait_until(lambda: runner(out / "tiny") is not None)
-    wait_until(lambda: len(study_of(out).get_trials()) > 0)
+    wait_until(lambda: runs_a_trial(out))
     sweep.send_signal(signal.SIGHUP)
     assert sweep.wait(60) == 130, log.read_text()
     assert "interrupted; what was finished is kept" in log.read_text()
