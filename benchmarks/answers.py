@@ -49,7 +49,7 @@ class Answers:
         self._rows = [row for row in self._of.rows if row["seed"] == sweep.base_config().seed]
         numbers = [i for i, row in enumerate(self._of.rows) if row["seed"] == sweep.base_config().seed]
         self._space = Space(sweep)
-        self._columns = {k: [self._space.names.index(key) for key in of] for k, of in affecting(sweep).items()}
+        self._columns = {name: self._space.columns(keys) for name, keys in affecting(sweep).items()}
         pool = np.flatnonzero(self._of.pool == POOLS.index("holdout"))
         drawn = np.random.default_rng(draw).permutation(pool)
         self._judges, self._unseen = np.sort(drawn[:JUDGES]), np.sort(drawn[JUDGES:])

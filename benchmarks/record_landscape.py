@@ -56,7 +56,7 @@ def tree(sweep: Sweep) -> list[list[Point]]:
     own = {}
     for stage, keys in affecting(sweep).items():
         if stage in TREE:
-            own[stage] = [space.names.index(key) for key in keys if key not in known]
+            own[stage] = space.columns(key for key in keys if key not in known)
             known |= {*keys}
     total, drawn = 1, {}
     for number, (stage, branches) in enumerate(TREE.items()):

@@ -30,9 +30,14 @@ class Space:
             absent[name] = high if absent[name] == low else low
         self.absent = np.array([d.to_internal_repr(absent[name]) for name, d in self.distributions.items()])
         self._settles = bool(sweep.analytic) or any(dimension.when for dimension in sweep.space.values())
+        priors = {name: of.prior for name, of in sweep.space.items() if of.prior}
+        # by column with a prior its width and worth
+        self._believed = {self.names.index(name): CONFIDENCE[of.confidence] for name, of in priors.items()}
+        self._priors = self.unit(self.row(sweep.prior_parameters())[None])[0] if priors else self.absent
 
-        self._believed = [i for i, name in enumerate(self.names) if sweep.space[name].prior]
-        self._priors = self.unit(self.row(sweep.prior_parameters())[None])[0] if self._believed else self.absent
+    def columns(self, keys: Iterable[str]) -> list[int]:
+        """Which columns these keys are."""
+        return [self.names.index(key) for key in keys]
 
     def row(self, parameters: dict[str, Any]) -> np.ndarray:
         """What a trial was given -> (keys,)."""
@@ -115,8 +120,7 @@ class Space:
         """How much is believed of rows, a column for every key with a prior, from its confidence (in deviations of what
         trials are worth) where they have its value to 0 far from it."""
         unit, columns = self.unit(rows), []
-        for i in self._believed:
-            width, worth = CONFIDENCE[self.sweep.space[self.names[i]].prior.confidence]  # type: ignore[union-attr]
+        for i, (width, worth) in self._believed.items():
             away = unit[:, i] - self._priors[i]
             if isinstance(self.distributions[self.names[i]], CategoricalDistribution):
                 away = np.where(away == 0, 0.0, np.inf)
@@ -126,8 +130,7 @@ class Space:
     def near_priors(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Rows with other values of the keys that have a prior, near it."""
         unit = self.unit(rows)
-        for i in self._believed:
-            width, _ = CONFIDENCE[self.sweep.space[self.names[i]].prior.confidence]  # type: ignore[union-attr]
+        for i, (width, _) in self._believed.items():
             numbers = not isinstance(self.distributions[self.names[i]], CategoricalDistribution)
             unit[:, i] = self._priors[i] + width * rng.standard_normal(len(unit)) * numbers
         return self.of_unit(unit)

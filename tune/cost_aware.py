@@ -53,10 +53,10 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         self.fit: Fit = "any"
         self.promise: Promise | None = None
         self._space, self._stages, self._on_gpu = Space(sweep), affecting(sweep), on_gpu(sweep)
-        of_stages = (tuple(map(self._space.names.index, keys)) for keys in self._stages.values())
+        of_stages = (tuple(self._space.columns(keys)) for keys in self._stages.values())
         # on which columns results depend, from the first stage that is searched to the last
         self._prefixes = [*dict.fromkeys(filter(None, of_stages))] or [tuple(range(len(self._space.names)))]
-        self._trained = list(map(self._space.names.index, trained_by(sweep)))
+        self._trained = self._space.columns(trained_by(sweep))
         self._signs = np.array([1.0 if d == "maximize" else -1.0 for d in sweep.directions])
         self._limits = sweep.limits
         self._rng = np.random.default_rng(seed)

@@ -32,7 +32,7 @@ class Costs:
     ):
         rows = space.rows(trials)
         records = [record(trial) for trial in trials]
-        self.columns = {name: [space.names.index(key) for key in keys] for name, keys in stages.items()}
+        self.columns = {name: space.columns(keys) for name, keys in stages.items()}
         self._space, unit = space, space.unit(rows)
         self._seconds, self._weights, self._known = {}, {}, {}
         for name, columns in self.columns.items():

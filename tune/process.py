@@ -109,7 +109,7 @@ class Process:
         cross = self._covariance(self._points, points)
         left = self._covariance(points, points) - cross.T @ cho_solve((self._root, True), cross)
         root = cholesky(left + ROUNDING * np.eye(len(points)), lower=True)
-        return np.asarray(self.predict(points)[0] + rng.standard_normal((count, len(points))) @ root.T)
+        return np.asarray(self._mean(points, cross) + rng.standard_normal((count, len(points))) @ root.T)
 
     def predict(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation (m,) of what points are worth."""
@@ -117,4 +117,8 @@ class Process:
         total = np.exp(self._theta[0]) + np.exp(self._theta[points.x.shape[1] + 1 : -1]).sum()
         total = total + (points.beliefs**2).sum(1)
         explained = (cross * cho_solve((self._root, True), cross)).sum(0)
-        return cross.T @ self._alpha + points.beliefs.sum(1), np.sqrt(np.maximum(total - explained, 1e-12))
+        return self._mean(points, cross), np.sqrt(np.maximum(total - explained, 1e-12))
+
+    def _mean(self, points: Points, cross: np.ndarray) -> np.ndarray:
+        """cross: their covariance with what was observed."""
+        return np.asarray(cross.T @ self._alpha + points.beliefs.sum(1))

@@ -112,8 +112,7 @@ class Table:
         self.rows: list[dict[str, Any]] = stored["rows"]
         self.sweep = load_sweep(find_sweep_file(stored["sweep"]), {**stored["base"], **changes})
         self._space = Space(self.sweep)
-        columns = affecting(self.sweep)
-        self.columns = {name: [self._space.names.index(key) for key in keys] for name, keys in columns.items()}
+        self.columns = {name: self._space.columns(keys) for name, keys in affecting(self.sweep).items()}
         self._measured: dict[str, dict[bytes, list[float]]] = {}
         self._models: dict[str, GaussianProcessRegressor] = {}
         self.seconds: dict[str, float] = {}
