@@ -180,8 +180,8 @@ def _room(sweep: Sweep, folder: Path, address: str | None) -> Callable[[], float
     """How many stages there is to be work for now. On a cluster its nodes are looked at first."""
     if address is None:
         return lambda: slots(sweep.resources)
-    leave_out_unfit(sweep, folder)
     kinds = kinds_to_come(Path.home())
+    leave_out_unfit(sweep, folder, kinds)
     return lambda: room_to_come(sweep.resources, slots(sweep.resources), kinds)
 
 

@@ -58,7 +58,7 @@ def examine(asked: dict[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"time": time.time(), "left": [], "defects": {}}
     defects = found["defects"]
-    own = versions([name for name in asked["versions"] if name != PACKAGE])
+    own = versions([*asked["versions"]])
     if not (own_code := code()) or not own[PACKAGE]:
         missing = f"{PACKAGE} is not installed for {sys.executable}"
         defects["package"] = [missing, f"install {PACKAGE} {asked['versions'][PACKAGE]} there"]

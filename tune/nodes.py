@@ -193,11 +193,14 @@ def room_to_come(resources: Resources, room: int, kinds: Sequence[Kind] | None) 
     as it may grow to, so that all nodes come at once and not one after another."""
     if kinds is None:
         return 2 * room
-    needs = {name: amount for name, amount in needed(resources, True).items() if amount}
-    most = (
-        kind.most * int(min(kind.resources.get(name, 0) / amount for name, amount in needs.items())) for kind in kinds
-    )
+    most = (kind.most * stages_in(kind.resources, resources) for kind in kinds)
     return max(room + 1, sum(most))
+
+
+def stages_in(have: Mapping[str, float], resources: Resources) -> int:
+    """How many stages there is room for: of those that use a GPU, if trials use one."""
+    needs = needed(resources, True)
+    return int(min(have.get(name, 0) / amount for name, amount in needs.items() if amount))
 
 
 def _gives(have: Mapping[str, float], needs: Mapping[str, float]) -> bool:
@@ -217,12 +220,12 @@ def kinds_to_come(home: Path) -> list[Kind] | None:
     return [Kind(kind["resources"], kind.get("max_workers", 0)) for kind in kinds if kind.get("max_workers", 0)]
 
 
-def examined(sweep: Sweep, folder: Path) -> tuple[list[Node], list[Defect]]:
+def examined(sweep: Sweep, folder: Path, kinds: Sequence[Kind] | None) -> tuple[list[Node], list[Defect]]:
     """The nodes of the cluster that this process has joined, and what is wrong on them for a sweep in this folder. All
     nodes must share it, and that of its store; of a folder that is not there yet the nearest one above it. Raises
-    UserError where no node can ever give what a stage needs."""
+    UserError where neither a node nor one of the `kinds` that may come can ever give what a stage needs."""
     nodes, config = alive(), sweep.base_config()
-    require_room(sweep.resources, nodes, kinds_to_come(Path.home()))
+    require_room(sweep.resources, nodes, kinds)
     store = store_place(sweep, folder)
     shared = [folder, *([] if "://" in store else [Path(store)])]
     there = {next(of for of in (place, *place.parents) if of.is_dir()) for place in shared}
@@ -230,17 +233,17 @@ def examined(sweep: Sweep, folder: Path) -> tuple[list[Node], list[Defect]]:
     return nodes, defects(nodes, sweep.resources, there, config, data)
 
 
-def leave_out_unfit(sweep: Sweep, folder: Path) -> None:
+def leave_out_unfit(sweep: Sweep, folder: Path, kinds: Sequence[Kind] | None) -> None:
     """Look at all nodes, and leave out those on which something is wrong, which is said. Raises UserError where none is
     left, or can come, that could compute a stage."""
-    nodes, found = examined(sweep, folder)
+    nodes, found = examined(sweep, folder, kinds)
     for of in found:
         log.warning("%s; it is left out", of)
         leave_out(folder, NodeError(of.node.id, of.node.name, f"{of.part}: {of.what}"))
     sound = [node for node in nodes if node not in [of.node for of in found]]
     if found:
         try:
-            require_room(sweep.resources, sound, kinds_to_come(Path.home()))
+            require_room(sweep.resources, sound, kinds)
         except UserError:
             raise UserError(f"no node is left that could compute: {'; '.join(map(str, found))}") from None
 

@@ -80,12 +80,12 @@ def compute_all(
     task = ray.remote(compute).options(
         num_cpus=0, memory=WAITING, max_retries=MAX_FAILURES, label_selector=others(folder)
     )
-    place = (store_place(sweep, folder), str(folder), sweep.store_gb)
+    place, code = (store_place(sweep, folder), str(folder), sweep.store_gb), examine.code()
     left, running = list(runs.items()), dict[Any, Name]()
     while left or running:
         while left and len(running) <= slots(sweep.resources):  # one more lets the cluster grow
             name, (config, out) = left.pop(0)
-            words = (to_dict(config), str(out), kind, until, *place, sweep.reuse, sweep.resources, examine.code())
+            words = (to_dict(config), str(out), kind, until, *place, sweep.reuse, sweep.resources, code)
             running[task.remote(*words)] = name
         (done,), _ = ray.wait(list(running))
         name = running.pop(done)

@@ -22,7 +22,7 @@ from semples.pipeline.graph import graph
 from semples.pipeline.run import Result
 from semples.pipeline.work import Compute, Epoch, LostError, Work
 from semples.spread import Later, using
-from tune.nodes import blamed, cause_of, needed, on_sound_nodes, same_code
+from tune.nodes import blamed, cause_of, needed, on_sound_nodes, same_code, stages_in
 from tune.values import Resources
 
 LOOK_EVERY = 0.3  # seconds between two looks at what a stage tells
@@ -37,8 +37,7 @@ PATIENCE = 5.0  # seconds for a task that is stopped to end
 
 def slots(resources: Resources) -> int:
     """How many stages the cluster has room for now, at least 1: of those that use a GPU, if trials use one."""
-    have, needs = ray.cluster_resources(), {"CPU": resources.cpu, "GPU": resources.gpu}
-    return max(1, int(min(have.get(name, 0) / amount for name, amount in needs.items() if amount)))
+    return max(1, stages_in(ray.cluster_resources(), resources))
 
 
 def stage_tasks(resources: Resources, sweep: Path, code: str, on_loss: Callable[[str, str], None]) -> Compute:

@@ -9,14 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from semples.commands.options import AsJson, Changes, print_json
-from tune.commands.options import Out
+from tune.commands.options import Out, SweepFile
 from tune.commands.screen import console, say
 
 
 def check(
-    sweep: Annotated[
-        str, typer.Argument(help="A sweep file, or one of the package: scenes, scenes-weaktr, voc, coco.")
-    ],
+    sweep: SweepFile,
     changes: Changes = None,
     out: Out = Path("sweeps"),
     address: Annotated[
@@ -41,12 +39,12 @@ def check(
     asked = without_secrets(load_sweep(find_sweep_file(sweep), assignments(changes or [])))
     with variables():
         from tune.cluster import joined
-        from tune.nodes import PARTS, examined
+        from tune.nodes import PARTS, examined, kinds_to_come
 
         with quiet():
             check_here(asked.base_config())
             with joined(asked.resources, address):
-                nodes, found = examined(asked, (out / asked.name).resolve())
+                nodes, found = examined(asked, (out / asked.name).resolve(), kinds_to_come(Path.home()))
     if json:
         print_json({"nodes": list(map(asdict, nodes)), "defects": [asdict(of) | {"node": of.node.id} for of in found]})
     else:

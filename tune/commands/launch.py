@@ -10,7 +10,7 @@ import typer
 from semples.commands.options import Changes
 from semples.guard import INTERRUPTED
 from semples.secrets import redact
-from tune.commands.options import Out, word
+from tune.commands.options import Out, SweepFile, word
 from tune.commands.screen import console, extent, say, say_run, say_verdict, show
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ BEGIN = "from tune.commands.app import main; main()"
 
 
 def launch(
-    sweep: Annotated[
-        str, typer.Argument(help="A sweep file, or one of the package: scenes, scenes-weaktr, voc, coco.")
-    ],
+    sweep: SweepFile,
     changes: Changes = None,
     trials: Annotated[int | None, typer.Option(help="Number of trials, in all.")] = None,
     budget: Annotated[

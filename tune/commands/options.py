@@ -14,6 +14,9 @@ from semples.errors import UserError
 if TYPE_CHECKING:
     from tune.sweep_file import Sweep
 
+SweepFile = Annotated[
+    str, typer.Argument(help="A sweep file, or one of the package: scenes, scenes-weaktr, voc, coco.")
+]
 Out = Annotated[Path, typer.Option(help="Folder of the sweeps; on a cluster one that all nodes share.", callback=home)]
 Name = Annotated[str | None, typer.Argument(help="Name of the sweep; default: the one launched last.")]
 Number = Annotated[int | None, typer.Option("--trial", help="Number of a complete trial; default: the best one.")]
