@@ -64,7 +64,8 @@ def termination_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    ends = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is not signal.SIG_IGN]
+    closed = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
+    ends = [signal.SIGTERM, *closed]
     before = {one: signal.signal(one, lambda *_: os.kill(os.getpid(), signal.SIGINT)) for one in ends}
     try:
         yield
