@@ -6,27 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import TINY, Command
 from optuna.trial import TrialState
-from test_sweep import program, study_of, sweep_file, wait_for
+from test_sweep import program, study_of, sweep_file, wait_for, wait_until
 
 from semples.folders import claim
 from tune.places import LOG
 from tune.records import trial_record
 from tune.sweep_file import load_sweep
 from tune.sweep_folder import RUNNER, alone, record, runner
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.2)
 
 
 def runs_a_trial(out: Path) -> bool:

@@ -9,14 +9,13 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TINY
-from test_sweep import free_port, program, study_of, sweep_file, wait_for
+from test_sweep import free_port, program, study_of, sweep_file, wait_for, wait_until
 
 from tune.records import trial_record
 
@@ -79,13 +78,12 @@ def without_package(folder: Path) -> dict[str, str]:
 def nodes_of(address: str, at_least: int) -> None:
     """Wait until so many nodes are there."""
     look = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print(len(ray.nodes()))"
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
+
+    def there() -> bool:
         done = subprocess.run([sys.executable, "-c", look, address], capture_output=True, text=True, check=False)
-        if done.stdout.strip().isdecimal() and int(done.stdout) >= at_least:
-            return
-        time.sleep(1)
-    raise AssertionError("the nodes did not come")
+        return done.stdout.strip().isdecimal() and int(done.stdout) >= at_least
+
+    wait_until(there)
 
 
 def small_sweep(folder: Path, **changes: Any) -> Path:

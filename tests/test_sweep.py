@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,15 @@ def program(name: str, *words: object, **options: Any) -> subprocess.CompletedPr
     return subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
 
 
-def wait_until_there(path: Path) -> None:
+def wait_until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
-    while not path.exists() and time.monotonic() < deadline:
+    while not true():
+        assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def wait_until_there(path: Path) -> None:
+    wait_until(path.exists)
 
 
 def study_of(out: Path) -> optuna.Study:
